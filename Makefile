@@ -1,0 +1,36 @@
+# What can be asked of this checkout. Each target makes what it needs first; nothing is done twice.
+# ARGS goes to the command a target runs: make up ARGS='--check --diff'; make test ONLY=service runs one step.
+
+.DEFAULT_GOAL := help
+ARGS ?=
+ONLY ?=
+INVENTORY ?= inventories/local
+
+.PHONY: help up status down test bench docs lock clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
+
+status: ## which release runs, its ledger, ports and rows
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags status $(ARGS)
+
+down: ## stop and remove what `make up` made, data included
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=true $(ARGS)
+
+test: ## run everything that can be tested on this machine (ONLY=step runs one; ONLY=list names them)
+	@bin/run test python tests/suite.py $(ONLY) $(ARGS)
+
+bench: ## measure the service beside two others, in one run, and draw the plot
+	@bin/run bench python -m bench $(ARGS)
+
+docs: ## write the variable tables of the roles from their argument specifications
+	@bin/run test python bin/role_docs.py $(ARGS)
+
+lock: ## resolve requirements/*.in to the newest versions allowed
+	@bin/run test python bin/lock.py $(ARGS)
+
+clean: ## remove what was made here: .venv, caches, reports (not what `make up` deployed)
+	rm -rf .venv .reports .mypy_cache .ruff_cache .pytest_cache .ansible .hypothesis

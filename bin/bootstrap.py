@@ -1,0 +1,242 @@
+"""Makes .venv with a named set of hash-locked requirements, does nothing that is done, then runs a command in it.
+
+Called by ``bin/run SET COMMAND…`` with a Python of 3.11 or later; only the standard library is used. A set is a pair
+of files ``requirements/SET.in`` and ``requirements/SET.txt``; its lock is installed with every hash checked. Stamps
+under ``.venv/.stamps`` hold the hash of what was installed, so that a second run starts the command at once. An
+installation that was cut short leaves ``.venv/.stamps/installing`` behind, and the next run starts afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMPS = VENV / ".stamps"
+MINIMUM = (3, 11)
+# pip's options and the names under which uv takes the same: people who reach the registry through a mirror, a
+# certificate or a directory of wheels have told pip so, and would not like to say it again.
+PIP_TO_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+
+
+class BootstrapError(Exception):
+    """What went wrong and what to do about it, in one line."""
+
+
+def requirement_sets() -> list[str]:
+    """Names of the sets that have a lock file."""
+    return sorted(path.stem for path in (ROOT / "requirements").glob("*.txt") if path.stem != "bootstrap")
+
+
+def base_interpreter() -> str:
+    """Path of the interpreter that virtual environments are made from, also when this one runs inside one."""
+    return str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def digest(*parts: str | bytes) -> str:
+    """SHA-256 (hex) over the parts, each delimited by its length."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(b"%d:" % len(data) + data)
+    return total.hexdigest()
+
+
+def lock_file(name: str) -> Path:
+    """The lock of a set.
+
+    Raises BootstrapError when there is none.
+    """
+    path = ROOT / "requirements" / f"{name}.txt"
+    if not path.is_file():
+        raise BootstrapError(f"no requirements/{name}.txt: the sets are {', '.join(requirement_sets())}")
+    return path
+
+
+def venv_digest() -> str:
+    """What a .venv depends on: the place (scripts hold absolute paths), the interpreter, the installer's lock."""
+    return digest(str(ROOT), base_interpreter(), sys.version, lock_file("bootstrap").read_bytes())
+
+
+def read(path: Path) -> str:
+    """Text of a stamp, empty when there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def say(command: list[str]) -> None:
+    """Shows a command before it runs, with paths as seen from the checkout."""
+    words = [word.removeprefix(f"{ROOT}/") for word in command]
+    print("+ " + shlex.join(words), file=sys.stderr, flush=True)
+
+
+def run(command: list[str], environment: Mapping[str, str], remedy: str) -> None:
+    """Runs a step of the installation and shows it.
+
+    Raises BootstrapError with the remedy when it fails; the tool's own words stand above it.
+    """
+    say(command)
+    started = time.monotonic()
+    status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    if status != 0:
+        raise BootstrapError(f"{Path(command[0]).name} failed with status {status}: {remedy}")
+    print(f"  {time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the user told pip (files and PIP_* variables), as environment variables for uv.
+
+    A value that the environment already has for uv wins. Several addresses are separated by spaces in both.
+    """
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+    found: dict[str, str] = {}
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        variable = PIP_TO_UV.get(name.rpartition(".")[2])
+        text = value.strip("'\"").replace("\\n", " ").strip()
+        if variable and text and (variable != "UV_FIND_LINKS" or "://" in text or Path(text).is_dir()):
+            # find-links and indexes take several values: uv wants commas for the first, spaces for the second
+            found[variable] = ",".join(text.split()) if variable == "UV_FIND_LINKS" else text
+    return {variable: text for variable, text in found.items() if variable not in environment}
+
+
+def activated(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command that runs inside .venv."""
+    result = {name: value for name, value in environment.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    result["VIRTUAL_ENV"] = str(VENV)
+    result["PATH"] = f"{VENV / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    return result
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Holds the checkout's lock, so that two runs do not build the same .venv at once.
+
+    The lock is on the directory itself: no file is left behind, and the kernel lets go of it when we die.
+    """
+    handle = os.open(ROOT, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another run that is preparing .venv", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def make_venv(environment: Mapping[str, str]) -> None:
+    """Makes an empty .venv that holds pip and uv, in place of one that is missing, unfinished, stale or moved."""
+    if VENV.exists() or VENV.is_symlink():
+        print("rebuilding .venv: it is unfinished, or its interpreter or place has changed", file=sys.stderr)
+        if VENV.is_symlink():
+            raise BootstrapError(".venv is a symbolic link: remove it, and the next run makes a directory")
+        shutil.rmtree(VENV)
+    python = str(VENV / "bin" / "python")
+    run(
+        [base_interpreter(), "-m", "venv", str(VENV)],
+        environment,
+        "install the venv module (Debian: apt install python3-venv), or see that the checkout can be written",
+    )
+    run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        + ["--only-binary=:all:", "-r", str(lock_file("bootstrap"))],
+        environment,
+        "the package index could not be reached or lacks a package; check the network or pip's configuration and "
+        "run the same command again",
+    )
+    STAMPS.mkdir()
+    (STAMPS / "venv").write_text(venv_digest())
+
+
+def install(name: str, environment: Mapping[str, str]) -> None:
+    """Installs the lock of a set into .venv, every hash checked."""
+    busy = STAMPS / "installing"
+    busy.write_text(name)
+    lock = lock_file(name)
+    run(
+        [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
+        + ["--require-hashes", "--compile-bytecode", "-r", str(lock)],
+        {**environment, **pip_settings(environment)},
+        "the package index could not be reached or lacks a package; check the network or pip's configuration and "
+        "run the same command again",
+    )
+    (STAMPS / name).write_text(digest(lock.read_bytes()))
+    busy.unlink()
+
+
+def prepare(name: str, environment: Mapping[str, str]) -> bool:
+    """Brings .venv to the state that a set asks for; returns whether anything had to be done."""
+    wanted = digest(lock_file(name).read_bytes())
+    if ready(name, wanted):
+        return False
+    with only_one():
+        if ready(name, wanted):  # another run did it while this one waited
+            return False
+        started = time.monotonic()
+        if read(STAMPS / "venv") != venv_digest() or (STAMPS / "installing").exists():
+            make_venv(environment)
+        install(name, environment)
+        print(f".venv is ready for {name} ({time.monotonic() - started:.1f} s)", file=sys.stderr)
+    return True
+
+
+def ready(name: str, wanted: str) -> bool:
+    """Whether .venv is whole and holds this lock of the set."""
+    if (STAMPS / "installing").exists() or read(STAMPS / "venv") != venv_digest():
+        return False
+    return read(STAMPS / name) == wanted
+
+
+def main(arguments: list[str]) -> int:
+    """Prepares the set that the first argument names, then becomes the command that the others make up.
+
+    Returns 0, or 2 after one line on what is wrong and what to do; does not return when there is a command.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: bin/run SET [COMMAND …]   (sets: {', '.join(requirement_sets())})", file=sys.stderr)
+        return 2
+    if sys.version_info < MINIMUM:
+        print(f"error: this is Python {sys.version.split()[0]}: Python 3.11 or later is needed.", file=sys.stderr)
+        return 2
+    name, command = arguments[0], arguments[1:]
+    try:
+        prepare(name, os.environ)
+    except (BootstrapError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the next run repairs what is unfinished", file=sys.stderr)
+        return 130
+    if not command:
+        return 0
+    environment = activated(os.environ)
+    say(command)
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        print(f"error: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
