@@ -1,0 +1,1 @@
+"""Load clients that tests of the whole repository share."""

@@ -1,0 +1,5 @@
+"""Lets `python -m tests.load` run the open-loop client."""
+
+from .open_loop import main
+
+raise SystemExit(main())
