@@ -33,6 +33,11 @@ PIP_TO_UV = {
     "cert": "SSL_CERT_FILE",
 }
 
+NO_INDEX = (
+    "the package index could not be reached, or lacks a package: "
+    "check the network or pip's configuration, then run the same command again"
+)
+
 
 class BootstrapError(Exception):
     """What went wrong and what to do about it, in one line."""
@@ -151,19 +156,13 @@ def make_venv(environment: Mapping[str, str]) -> None:
         if VENV.is_symlink():
             raise BootstrapError(".venv is a symbolic link: remove it, and the next run makes a directory")
         shutil.rmtree(VENV)
-    python = str(VENV / "bin" / "python")
     run(
         [base_interpreter(), "-m", "venv", str(VENV)],
         environment,
         "install the venv module (Debian: apt install python3-venv), or see that the checkout can be written",
     )
-    run(
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-        + ["--only-binary=:all:", "-r", str(lock_file("bootstrap"))],
-        environment,
-        "the package index could not be reached or lacks a package; check the network or pip's configuration and "
-        "run the same command again",
-    )
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(lock_file("bootstrap"))], environment, NO_INDEX)
     STAMPS.mkdir()
     (STAMPS / "venv").write_text(venv_digest())
 
@@ -173,13 +172,9 @@ def install(name: str, environment: Mapping[str, str]) -> None:
     busy = STAMPS / "installing"
     busy.write_text(name)
     lock = lock_file(name)
-    run(
-        [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
-        + ["--require-hashes", "--compile-bytecode", "-r", str(lock)],
-        {**environment, **pip_settings(environment)},
-        "the package index could not be reached or lacks a package; check the network or pip's configuration and "
-        "run the same command again",
-    )
+    uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
+    settings = {**environment, **pip_settings(environment)}
+    run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock)], settings, NO_INDEX)
     (STAMPS / name).write_text(digest(lock.read_bytes()))
     busy.unlink()
 

@@ -1,0 +1,112 @@
+"""Each rule of the house finds what it forbids, at its line, and nothing else: ansible-lint itself is run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RULES = Path(__file__).resolve().parent.parent
+GOOD = "---\n# Shows what the rules allow.\n"
+
+
+def task(name: str, *lines: str) -> str:
+    return "\n".join([f"- name: {name}", *(f"  {line}" for line in lines), ""])
+
+
+DEBUG = ("ansible.builtin.debug:", "  msg: Hello")
+# file of tasks -> (its text, the rules that must fire, each once)
+CASES: dict[str, tuple[str, list[str]]] = {
+    "names_good": (task("seed | Load the rows", *DEBUG) + task("'seed | {{ item }}'", *DEBUG), []),
+    "names_none": (task("Load the rows", *DEBUG), ["house-task-name"]),
+    "names_other": (task("api | Load the rows", *DEBUG), ["house-task-name"]),
+    "names_casing": (task("seed | load the rows", *DEBUG), ["house-task-name"]),
+    "shell": (task("seed | Run", "ansible.builtin.shell: ls | wc -l", "changed_when: false"), ["house-no-shell"]),
+    "command_silent": (
+        task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false"),
+        ["house-command-check-mode"],
+    ),
+    "command_creates": (task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "  creates: /x"), []),
+    "command_says": (
+        task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false", "check_mode: false"),
+        [],
+    ),
+    "ignore": (task("seed | Run", *DEBUG, "ignore_errors: '{{ ansible_check_mode }}'"), ["house-no-ignore-errors"]),
+    "fact_input": (
+        task("seed | Set", "ansible.builtin.set_fact:", "  titanic_seed_csv: /x", "  __titanic_seed_a: 1"),
+        ["house-set-fact"],
+    ),
+    "fact_internal": (task("seed | Set", "ansible.builtin.set_fact:", "  __titanic_seed_a: 1"), []),
+    "when_two": (task("seed | Run", *DEBUG, "when:", "  - a", "  - not b"), []),
+    "when_three": (task("seed | Run", *DEBUG, "when:", "  - a", "  - b", "  - c"), ["house-when"]),
+    "when_joined": (task("seed | Run", *DEBUG, "when: a and (b or not c)"), ["house-when"]),
+    "filters_three": (task("seed | Run", "ansible.builtin.debug:", "  msg: '{{ a | b(c | d) | e }}'"), []),
+    "filters_four": (
+        task("seed | Run", "ansible.builtin.debug:", "  msg: 'x {{ a | b(c | d) | e | f }}'"),
+        ["house-filters"],
+    ),
+    "filters_apart": (
+        task("seed | Run", "ansible.builtin.debug:", "  msg: '{{ a | b | c }} and {{ d | e | f }}'"),
+        [],
+    ),
+    "filters_bare": (task("seed | Run", *DEBUG, "when: a | b | c | d | e"), ["house-filters"]),
+    "tags": (task("seed | Run", *DEBUG, "tags: [seed]"), ["house-tags"]),
+    "tags_applied": (
+        task("seed | Run", "ansible.builtin.include_tasks:", "  file: names_good.yml", "  apply:", "    tags: [seed]"),
+        ["house-tags"],
+    ),
+    "length_80": (GOOD + "#\n" * (80 - 4) + task("seed | Run", "ansible.builtin.debug: {}")[:-1] + "\n", []),
+    "length_81": (GOOD + "#\n" * 77 + task("seed | Run", "ansible.builtin.debug: {}"), ["house-file-length"]),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Runs ansible-lint once over all cases; file of tasks -> rules that fired, in order."""
+    root = tmp_path_factory.mktemp("lint")
+    role = root / "roles" / "titanic_seed"
+    (role / "tasks").mkdir(parents=True)
+    for name, (text, _) in CASES.items():
+        (role / "tasks" / f"{name}.yml").write_text(text)
+    (role / "defaults").mkdir()
+    (role / "defaults" / "main.yml").write_text("good: '{{ a | b | c | d }}'\nbad:\n  x: ['{{ a | b | c | d | e }}']\n")
+    (root / "site.yml").write_text(
+        "- name: Outside of roles other names and tags are right\n  hosts: all\n  tasks:\n    - name: Say so\n"
+        "      ansible.builtin.debug: {}\n      tags: [seed]\n"
+    )
+    (root / "lower.yml").write_text("- name: lower case\n  hosts: all\n  tasks: []\n")
+    (root / ".ansible-lint").write_text("offline: true\n")
+    command = [sys.executable, "-m", "ansiblelint", "--offline", "-r", str(RULES), "-f", "json", "-q", "."]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    matches = json.loads(result.stdout)
+    answer: dict[str, list[str]] = {}
+    for match in matches:
+        answer.setdefault(match["location"]["path"], []).append(match["check_name"])
+    return answer
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tasks(name: str, found: dict[str, list[str]]) -> None:
+    assert found.get(f"roles/titanic_seed/tasks/{name}.yml", []) == CASES[name][1]
+
+
+def test_filters_in_defaults(found: dict[str, list[str]]) -> None:
+    assert found.get("roles/titanic_seed/defaults/main.yml") == ["house-filters"]
+
+
+def test_playbooks_have_tags_and_names_of_their_own(found: dict[str, list[str]]) -> None:
+    assert "site.yml" not in found
+    assert found["lower.yml"] == ["house-task-name"]
+
+
+def test_repository_switches_nothing_off() -> None:
+    """The only rule left out is the one that house-task-name takes the place of."""
+    import yaml
+
+    settings = yaml.safe_load((RULES.parent / ".ansible-lint").read_text())
+    assert settings["profile"] == "production"
+    assert settings.get("skip_list", []) == ["name[casing]"]
+    assert not settings.get("warn_list")
