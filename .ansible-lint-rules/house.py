@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ansiblelint.rules import AnsibleLintRule
 from ansiblelint.yaml_utils import nested_items_path
@@ -75,7 +75,7 @@ class HouseRule(AnsibleLintRule):
     """What the rules below share; has no id and is therefore no rule itself."""
 
     severity = "MEDIUM"
-    tags: ClassVar = ["house"]
+    tags = ["house"]  # noqa: RUF012 (the base class declares an instance variable)
     version_changed = "1.0.0"
 
     def found(self, message: str, file: Lintable | None, task: Task) -> list[MatchError]:

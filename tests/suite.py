@@ -1,0 +1,331 @@
+"""Runs all of the repository's checks, two at a time, keeps a log of each, and says what ran, what did not and why.
+
+Called by ``make test`` inside .venv; ``make test ONLY=service`` runs the steps whose names start so, ``ONLY=list``
+names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``. The last line counts
+the tests: those of pytest one by one, a linter or a scenario as one. The exit status is 0 when nothing failed, 1 when
+something did, 2 when there is no such step, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / ".reports"
+COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
+LANES = 2
+# A step that takes longer hangs; the slowest takes a few minutes.
+STEP_SECONDS = 1500
+PROGRESS_SECONDS = 60
+TAIL_LINES = 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the suite: its name, the paths it needs, whether pytest counts for it, whether it runs alone."""
+
+    name: str
+    command: Sequence[str]
+    needs: Sequence[str] = ()
+    pytest: bool = False
+    alone: bool = False
+    directory: str = "."
+
+    def missing(self) -> str | None:
+        """The first path that this step needs and the checkout does not have."""
+        return next((path for path in self.needs if not any(ROOT.glob(path))), None)
+
+
+@dataclass
+class Outcome:
+    """What became of a step: counts of tests, seconds, and why tests were skipped."""
+
+    step: Step
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word."""
+        if self.failed:
+            return "FAILED"
+        return "passed" if self.passed else "skipped"
+
+
+def pytest_step(name: str, *paths: str, needs: Sequence[str] = (), alone: bool = False) -> Step:
+    """A step that runs pytest over paths and leaves a JUnit report."""
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
+    return Step(name, [*command, *paths], needs or paths, pytest=True, alone=alone)
+
+
+def shell_scripts() -> list[str]:
+    """Files in the checkout that a shell would run, told by their first line."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    found = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            first = file.readline(80)
+        if first.startswith(b"#!") and first.split()[-1].rpartition(b"/")[2] in (b"sh", b"bash", b"dash"):
+            found.append(name)
+    return found
+
+
+def python_paths() -> list[str]:
+    """Directories with Python that is type-checked."""
+    candidates = ("service/src", "service/tests", "bench", "tests", "bin", ".ansible-lint-rules", str(COLLECTION))
+    return [path for path in candidates if any((ROOT / path).rglob("*.py"))]
+
+
+def linters() -> list[Step]:
+    """Steps that read the checkout and start nothing."""
+    python = [sys.executable, "-m"]
+    return [
+        Step("lint-ruff", [*python, "ruff", "check", "."]),
+        Step("lint-format", [*python, "ruff", "format", "--check", "."]),
+        Step("lint-mypy", [*python, "mypy", *python_paths()]),
+        Step("lint-yaml", [*python, "yamllint", "--strict", "."]),
+        Step("lint-ansible", [*python, "ansiblelint", "--offline", "-q"], needs=["site.yml", f"{COLLECTION}/roles"]),
+        Step("lint-shell", ["shellcheck", *shell_scripts()]),
+        Step(
+            "lint-changelog",
+            ["antsibull-changelog", "lint"],
+            needs=[f"{COLLECTION}/changelogs/config.yaml"],
+            directory=str(COLLECTION),
+        ),
+    ]
+
+
+def scenarios() -> list[Step]:
+    """One step for each Molecule scenario; those that measure under load run alone."""
+    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    names.sort(key=lambda name: name != "default")  # the longest first
+    molecule = [sys.executable, "-m", "molecule", "test", "--scenario-name"]
+    return [Step(f"molecule-{name}", [*molecule, name], alone=name in ("switch", "load")) for name in names]
+
+
+def steps() -> list[Step]:
+    """All steps, in the order in which they start."""
+    molecule = scenarios()
+    repository = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
+    return [
+        pytest_step("service", "service/tests"),
+        *molecule[:1],
+        *linters(),
+        pytest_step("lint-rules", ".ansible-lint-rules"),
+        pytest_step("collection", f"{COLLECTION}/tests/unit"),
+        pytest_step("repository", *repository),
+        pytest_step("load", "tests/load"),
+        pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
+        *molecule[1:],
+        pytest_step("switch", "tests/switch", alone=True),
+    ]
+
+
+def browser() -> None:
+    """Installs Chromium where that is ours to do: as root on Debian. Elsewhere the tests that need it say so."""
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print("Chromium or its driver is missing and only root on Debian may install it: browser tests are skipped")
+        return
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with (REPORTS / "chromium.log").open("w") as log:
+        for command in (["apt-get", "update"], install):
+            print("+ " + shlex.join(command), flush=True)
+            if subprocess.run(command, stdout=log, stderr=log, env=environment).returncode != 0:
+                print("  failed (.reports/chromium.log): browser tests are skipped")
+                return
+
+
+class Suite:
+    """Runs steps and collects their outcomes; one instance a run."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.mutex = threading.Lock()
+        self.stopped = False
+
+    def say(self, text: str) -> None:
+        """Prints one thing at a time."""
+        with self.mutex:
+            print(text, flush=True)
+
+    def execute(self, step: Step) -> None:
+        """Runs one step unless the suite was stopped, and says what came of it."""
+        if self.stopped:
+            return
+        outcome = Outcome(step)
+        if missing := step.missing():
+            outcome.skipped = 1
+            outcome.reasons[f"there is no {missing}"] += 1
+        else:
+            self.say(f"… {step.name}: {shown(step.command)}")
+            started = time.monotonic()
+            status = self.run(step)
+            outcome.seconds = time.monotonic() - started
+            count(outcome, status)
+        with self.mutex:
+            self.outcomes.append(outcome)
+        self.say(f"{outcome.word:>7}  {line(outcome)}")
+        if outcome.failed:
+            self.say(tail(step))
+
+    def run(self, step: Step) -> int:
+        """Runs a step's command in a process group of its own, all output to its log; returns the exit status."""
+        (REPORTS / f"{step.name}.xml").unlink(missing_ok=True)
+        with (REPORTS / f"{step.name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                step.command,
+                cwd=ROOT / step.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.running[step.name] = process
+            try:
+                return process.wait(STEP_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.write(f"\nstopped: not done after {STEP_SECONDS} s\n".encode())
+                end(process)
+                return -1
+            finally:
+                self.running.pop(step.name, None)
+
+    def report_progress(self, done: threading.Event) -> None:
+        """Says now and then what is running, so that a quiet minute does not look like a hang."""
+        while not done.wait(PROGRESS_SECONDS):
+            self.say(f"  … still running: {', '.join(sorted(self.running)) or 'nothing'}")
+
+    def stop(self) -> None:
+        """Ends what runs and starts nothing more."""
+        self.stopped = True
+        for process in list(self.running.values()):
+            end(process)
+
+    def all(self, chosen: list[Step]) -> None:
+        """Runs the steps two at a time, then those that must run alone."""
+        done = threading.Event()
+        threading.Thread(target=self.report_progress, args=(done,), daemon=True).start()
+        try:
+            for lanes, group in ((LANES, [s for s in chosen if not s.alone]), (1, [s for s in chosen if s.alone])):
+                with ThreadPoolExecutor(lanes) as pool:
+                    try:
+                        list(pool.map(self.execute, group))
+                    except KeyboardInterrupt:
+                        self.stop()
+                        raise
+        finally:
+            done.set()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Asks a step's process group to stop, and makes it stop after ten seconds."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+            process.wait(10)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+        else:
+            return
+
+
+def count(outcome: Outcome, status: int) -> None:
+    """Fills in an outcome from the exit status and, for pytest, from its report."""
+    report = REPORTS / f"{outcome.step.name}.xml"
+    if not outcome.step.pytest or not report.is_file():
+        outcome.passed, outcome.failed = int(status == 0), int(status != 0)
+        return
+    for case in ET.parse(report).iter("testcase"):
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failed += 1
+        elif (skip := case.find("skipped")) is not None:
+            outcome.skipped += 1
+            outcome.reasons[skip.get("message", "no reason given")] += 1
+        else:
+            outcome.passed += 1
+    # pytest may also fail without a failed test: a collection error, or no test at all
+    if status != 0 and not outcome.failed:
+        outcome.failed = 1
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as one would type it in the checkout, cut to a line."""
+    text = shlex.join(word.replace(f"{ROOT}/", "") for word in command)
+    return text if len(text) <= 140 else text[:139] + "…"
+
+
+def tail(step: Step) -> str:
+    """The end of a step's log, indented."""
+    lines = (REPORTS / f"{step.name}.log").read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join([f"    ── the end of .reports/{step.name}.log", *(f"    {text}" for text in lines)])
+
+
+def line(outcome: Outcome) -> str:
+    """One row of the summary: name, seconds, counts."""
+    counts = f"{outcome.passed:>8}{outcome.failed:>8}{outcome.skipped:>9}"
+    return f"{outcome.step.name:<28}{outcome.seconds:>7.1f} s{counts}"
+
+
+def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
+    """The closing table, the reasons for what was skipped, and the plain line with the sums."""
+    rows = ["", f"{'':7}  {'step':<28}{'time':>9}{'passed':>8}{'failed':>8}{'skipped':>9}"]
+    rows += [f"{outcome.word:>7}  {line(outcome)}" for outcome in outcomes]
+    for outcome in outcomes:
+        rows += [f"skipped in {outcome.step.name}: {n} × {why}" for why, n in outcome.reasons.most_common()]
+    passed, failed, skipped = (sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped"))
+    rows += [f"{seconds:.0f} s; logs in .reports/", f"{passed} passed, {failed} failed, {skipped} skipped"]
+    return "\n".join(rows)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the chosen steps; see the file's first words for the exit status."""
+    REPORTS.mkdir(exist_ok=True)
+    every = steps()
+    if arguments == ["list"]:
+        print("\n".join(step.name for step in every))
+        return 0
+    chosen = [step for step in every if not arguments or step.name.startswith(tuple(arguments))]
+    if not chosen:
+        print(f"no such step: {' '.join(arguments)} (ONLY=list names them)", file=sys.stderr)
+        return 2
+    if any(step.name in ("service", "repository") for step in chosen):
+        browser()
+    suite, started = Suite(), time.monotonic()
+    interrupted = False
+    try:
+        suite.all(chosen)
+    except KeyboardInterrupt:
+        interrupted = True
+    order = {step.name: place for place, step in enumerate(every)}
+    outcomes = sorted(suite.outcomes, key=lambda outcome: order[outcome.step.name])
+    print(summary(outcomes, time.monotonic() - started), flush=True)
+    if interrupted:
+        return 130
+    return int(any(outcome.failed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
