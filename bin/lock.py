@@ -1,0 +1,42 @@
+"""Resolves requirements/*.in and the service's requirements to hash-locked files for every Python from 3.11 on.
+
+Called by ``make lock``; ``make lock ARGS=--upgrade`` takes the newest versions allowed. The locks name no address and
+no path of this machine: where packages come from is for the machine that installs them to say.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = [
+    *("--universal", "--python-version", "3.11", "--generate-hashes"),
+    *("--no-emit-index-url", "--no-emit-find-links", "--no-header", "--quiet"),
+]
+# Directory, output and inputs, in an order in which each lock can constrain the next.
+LOCKS = [
+    ("service", "requirements.txt", ["pyproject.toml"]),
+    ("requirements", "bootstrap.txt", ["bootstrap.in"]),
+    ("requirements", "deploy.txt", ["deploy.in"]),
+    ("requirements", "test.txt", ["test.in"]),
+    ("requirements", "bench.txt", ["bench.in"]),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """Compiles each lock whose inputs are there; returns uv's status at the first failure, else 0."""
+    for directory, output, inputs in LOCKS:
+        if not all((ROOT / directory / name).is_file() for name in inputs):
+            continue
+        command = ["uv", "pip", "compile", *OPTIONS, *arguments, *inputs, "--output-file", output]
+        print(f"+ cd {directory} && {' '.join(command)}", flush=True)
+        status = subprocess.run(command, cwd=ROOT / directory, stdout=subprocess.DEVNULL).returncode
+        if status != 0:
+            return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
