@@ -163,6 +163,10 @@ def make_venv(environment: Mapping[str, str]) -> None:
     )
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(lock_file("bootstrap"))], environment, NO_INDEX)
+    # The service is imported from the checkout by what runs inside .venv, and by nothing else: a PYTHONPATH would also
+    # reach the programs of deployed releases.
+    site = VENV / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (site / "titanic_checkout.pth").write_text(f"{ROOT / 'service' / 'src'}\n")
     STAMPS.mkdir()
     (STAMPS / "venv").write_text(venv_digest())
 

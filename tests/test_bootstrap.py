@@ -1,0 +1,202 @@
+"""bin/run prepares what a command needs: refuses what cannot work in one line, does nothing twice, repairs itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bin import bootstrap
+
+
+class Checkout:
+    """A copy of what the bootstrap consists of, with a set of one small package."""
+
+    def __init__(self, place: Path, root: Path) -> None:
+        self.place = place
+        shutil.copytree(root / "bin", place / "bin", ignore=shutil.ignore_patterns("__pycache__"))
+        (place / "requirements").mkdir()
+        shutil.copy(root / "requirements/bootstrap.txt", place / "requirements")
+        self.small = locked("resolvelib", root / "requirements/deploy.txt")
+        self.lock(self.small)
+
+    def lock(self, text: str) -> None:
+        (self.place / "requirements/small.txt").write_text(text)
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "TITANIC_PYTHON")}
+        return {**kept, **extra}
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.place / "bin/run", "small", *command],
+            env=self.environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def works(self) -> subprocess.CompletedProcess[str]:
+        result = self.run("python", "-c", "import resolvelib, sys; print(sys.prefix)")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == str(self.place / ".venv")
+        return result
+
+
+def locked(name: str, lock: Path) -> str:
+    """The lines of a lock that pin one package."""
+    text = lock.read_text()
+    start = text.index(f"\n{name}==") + 1
+    lines = [text[start:].splitlines()[0]]
+    for line in text[start:].splitlines()[1:]:
+        if not line.startswith("    --hash"):
+            break
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, root: Path) -> Checkout:
+    place = tmp_path / "check out"  # a blank in the path, as people have it
+    place.mkdir()
+    return Checkout(place, root)
+
+
+def stub(path: Path, first: str) -> str:
+    """An interpreter that executes something before what it is told to."""
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; {first}; exec(sys.argv[1])" "$2"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def only_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_old_python_is_refused_in_one_line(checkout: Checkout, tmp_path: Path) -> None:
+    old = stub(tmp_path / "python3", "sys.version_info = (3, 10, 13)")
+    line = only_line(checkout.run("true", TITANIC_PYTHON=old))
+    assert "3.10" in line
+    assert "3.11 or later" in line
+    assert not (checkout.place / ".venv").exists()
+
+
+def test_python_without_venv_is_refused_with_the_remedy(checkout: Checkout, tmp_path: Path) -> None:
+    bare = stub(tmp_path / "python3", "sys.modules['ensurepip'] = None")
+    assert "python3-venv" in only_line(checkout.run("true", TITANIC_PYTHON=bare))
+
+
+def test_no_python_is_refused(checkout: Checkout) -> None:
+    assert "install Python 3.11 or later" in only_line(checkout.run("true", TITANIC_PYTHON="/nowhere/python3"))
+
+
+def test_unknown_set_is_refused(checkout: Checkout) -> None:
+    result = subprocess.run([checkout.place / "bin/run", "smal"], capture_output=True, text=True)
+    assert "the sets are small" in only_line(result)
+
+
+def test_second_run_does_nothing(checkout: Checkout) -> None:
+    first = checkout.works()
+    assert ".venv is ready for small" in first.stderr
+    before = {path: path.stat().st_mtime_ns for path in (checkout.place / ".venv").rglob("*")}
+    started = time.monotonic()
+    second = checkout.works()
+    assert time.monotonic() - started < 2
+    assert len(second.stderr.splitlines()) == 1, "says the command and nothing else"
+    after = {path: path.stat().st_mtime_ns for path in (checkout.place / ".venv").rglob("*")}
+    assert {path: when for path, when in after.items() if "__pycache__" not in str(path)} == {
+        path: when for path, when in before.items() if "__pycache__" not in str(path)
+    }
+
+
+def test_command_gets_its_arguments_and_gives_its_status(checkout: Checkout) -> None:
+    result = checkout.run("python", "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "a b", "*")
+    assert result.stdout == "['a b', '*']\n"
+    assert result.returncode == 7
+
+
+@pytest.mark.parametrize("moment", [".venv/bin/python", ".venv/bin/pip", ".venv/.stamps/installing"])
+def test_interrupted_run_is_repaired(checkout: Checkout, moment: str) -> None:
+    command = [checkout.place / "bin/run", "small", "true"]
+    process = subprocess.Popen(
+        command, env=checkout.environment(), stderr=subprocess.DEVNULL, start_new_session=True, cwd=checkout.place
+    )
+    while not (checkout.place / moment).exists() and process.poll() is None:
+        time.sleep(0.005)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    checkout.works()
+
+
+def test_half_made_environment_is_rebuilt(checkout: Checkout) -> None:
+    (checkout.place / ".venv/bin").mkdir(parents=True)
+    (checkout.place / ".venv/bin/python").symlink_to("/nowhere/python3")
+    assert "rebuilding .venv" in checkout.works().stderr
+
+
+def test_moved_checkout_is_rebuilt(checkout: Checkout) -> None:
+    checkout.works()
+    checkout.place = checkout.place.rename(checkout.place.parent / "elsewhere")
+    assert "rebuilding .venv" in checkout.works().stderr
+
+
+def test_changed_lock_is_installed_and_wrong_hash_refused(checkout: Checkout, root: Path) -> None:
+    checkout.works()
+    wrong = "resolvelib==1.2.0 --hash=sha256:" + "0" * 64 + "\n"
+    checkout.lock(wrong)
+    result = checkout.run("true")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: uv failed")
+    checkout.lock(checkout.small)
+    checkout.works()
+
+
+def test_unreachable_index_is_one_clear_line(checkout: Checkout, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
+        result = checkout.run(
+            "true", PIP_INDEX_URL=address, PIP_RETRIES="0", PIP_NO_CACHE_DIR="1", PIP_FIND_LINKS=str(tmp_path)
+        )
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "check the network or pip's configuration" in last
+    assert "Traceback" not in result.stderr
+    checkout.works()
+
+
+def test_two_at_once_wait_for_each_other(checkout: Checkout) -> None:
+    command = [checkout.place / "bin/run", "small", "python", "-c", "import resolvelib"]
+    both = [subprocess.Popen(command, env=checkout.environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    assert sum(".venv is ready" in text for text in results) == 1
+
+
+def test_what_pip_was_told_reaches_uv(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    told = {
+        "PATH": os.environ["PATH"],
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    settings = bootstrap.pip_settings(told)
+    assert settings["UV_DEFAULT_INDEX"] == "http://127.0.0.1:9/simple"
+    assert settings["UV_FIND_LINKS"] == str(wheels)
+    assert "UV_DEFAULT_INDEX" not in bootstrap.pip_settings({**told, "UV_DEFAULT_INDEX": "x"}), "uv's own setting wins"
