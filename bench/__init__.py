@@ -1,0 +1,1 @@
+"""Measures the service beside two peers, in one run on one PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The same three routes as other people would write them."""
