@@ -129,7 +129,7 @@ def test_command_gets_its_arguments_and_gives_its_status(checkout: Checkout) -> 
 
 @pytest.mark.parametrize("moment", [".venv/bin/python", ".venv/bin/pip", ".venv/.stamps/installing"])
 def test_interrupted_run_is_repaired(checkout: Checkout, moment: str) -> None:
-    command = [checkout.place / "bin/run", "small", "true"]
+    command = [str(checkout.place / "bin/run"), "small", "true"]
     process = subprocess.Popen(
         command, env=checkout.environment(), stderr=subprocess.DEVNULL, start_new_session=True, cwd=checkout.place
     )
@@ -180,7 +180,7 @@ def test_unreachable_index_is_one_clear_line(checkout: Checkout, tmp_path: Path)
 
 
 def test_two_at_once_wait_for_each_other(checkout: Checkout) -> None:
-    command = [checkout.place / "bin/run", "small", "python", "-c", "import resolvelib"]
+    command = [str(checkout.place / "bin/run"), "small", "python", "-c", "import resolvelib"]
     both = [subprocess.Popen(command, env=checkout.environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
     results = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], results

@@ -1,0 +1,194 @@
+"""The interface of the roles is closed: specifications, defaults, call sites, inventories and docs name the same."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bin.role_docs import main as role_docs
+from tests.interface import (
+    COLLECTION,
+    ROOT,
+    calls,
+    defaults,
+    names_in,
+    options,
+    playbooks,
+    public_names,
+    results,
+    role_path,
+    without_comments,
+)
+
+ROLES = sorted(options())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_the_options(role: str) -> None:
+    required = {name for name, option in options()[role].items() if option.get("required")}
+    values = defaults(role)
+    assert set(values) - required == set(options()[role]) - required
+    for name in set(values) & required:
+        assert "undef(hint=" in str(values[name]), f"{name} is required and has a default"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_options_have_types_and_meaning(role: str) -> None:
+    for name, option in options()[role].items():
+        assert name.startswith("titanic_"), name
+        assert option.get("type"), f"{name} has no type"
+        assert len(str(option.get("description", ""))) > 10, f"{name} has no description"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_stated_defaults_are_the_real_ones(role: str) -> None:
+    values = defaults(role)
+    stated = {name: option["default"] for name, option in options()[role].items() if "default" in option}
+    assert stated == {name: values.get(name) for name in stated}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_say_what_they_are_for(role: str) -> None:
+    path = role_path(role) / "defaults/main.yml"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    for place, line in enumerate(lines):
+        if re.match(r"[a-z_]+:", line):
+            assert lines[place - 1].startswith("# "), f"{path.name}: {line} has no comment above it"
+    for name, value in defaults(role).items():
+        assert value is not None, f"{name} is null"
+        assert value not in ("", "changeme"), f"{name}: {value!r}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_reads_its_own_variables_only(role: str) -> None:
+    own = set(options()[role]) | results()
+    for path in role_path(role).rglob("*"):
+        if path.is_file() and path.suffix in (".yml", ".yaml", ".j2") and "molecule" not in path.parts:
+            foreign = names_in(without_comments(path)) - own
+            assert not foreign, f"{path.relative_to(ROOT)} uses {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("playbook", playbooks(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_playbooks_pass_what_roles_take(playbook: Path) -> None:
+    for role, given in calls(playbook):
+        unknown = {name for name in given if name.startswith("titanic_")} - set(options()[role])
+        assert not unknown, f"{role} does not take {sorted(unknown)}"
+    assert names_in(without_comments(playbook)) <= public_names() | results()
+
+
+@pytest.mark.parametrize("place", ["inventories", "molecule", "docs", ".github", "README.md"])
+def test_names_elsewhere_exist(place: str) -> None:
+    paths = [ROOT / place] if (ROOT / place).is_file() else sorted((ROOT / place).rglob("*"))
+    metrics = set(re.findall(r"titanic_[a-z0-9_]+", service_sources()))
+    for path in paths:
+        if path.suffix in (".yml", ".md", ".j2"):
+            # a misspelt name that a scenario plants on purpose says so on its line
+            text = "\n".join(line for line in path.read_text().splitlines() if "misspelt" not in line)
+            unknown = names_in(text) - public_names() - results() - metrics
+            assert not unknown, f"{path.relative_to(ROOT)} names {sorted(unknown)}"
+
+
+def test_every_input_is_set_by_a_test() -> None:
+    """House rule: an input exists when a test, a scenario or an inventory sets it."""
+    places = [ROOT / "molecule", ROOT / "inventories", ROOT / "tests", COLLECTION / "tests"]
+    paths = [path for place in places for path in place.rglob("*") if path.suffix in (".yml", ".py", ".j2")]
+    texts = "\n".join(path.read_text() for path in [*paths, *playbooks()])
+    assert sorted(name for name in public_names() if not re.search(rf"\b{name}\b", texts)) == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_a_scenario(role: str) -> None:
+    scenario = ROOT / "molecule" / role
+    assert (scenario / "molecule.yml").is_file() or (ROOT / "molecule" / role.removeprefix("titanic_")).is_dir()
+
+
+def test_every_role_has_an_interface() -> None:
+    directories = {path.name for path in (COLLECTION / "roles").iterdir() if path.is_dir()}
+    directories |= {path.name for path in (ROOT / "roles").glob("*") if path.is_dir()}
+    assert directories == set(options())
+
+
+def test_no_role_lives_in_both_homes() -> None:
+    names = {path.name for path in (COLLECTION / "roles").iterdir()}
+    assert not names & {path.name for path in (ROOT / "roles").glob("*")}
+
+
+def test_variable_tables_are_current(capsys: pytest.CaptureFixture[str]) -> None:
+    assert role_docs(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_readme_of_a_role_tells_what_it_does(role: str) -> None:
+    text = (role_path(role) / "README.md").read_text()
+    for section in ("Outcome", "Example", "Idempotence", "Check mode", "Rollback", "Variables"):
+        assert re.search(rf"^#+ {section}", text, re.MULTILINE), f"{role}/README.md has no section {section}"
+
+
+def listed_tags() -> set[str]:
+    """Tags as ansible-playbook lists them."""
+    command = ["ansible-playbook", "site.yml", "-i", "inventories/local", "--list-tags"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tags = {tag.strip() for group in re.findall(r"TAGS: \[(.*?)\]", output) for tag in group.split(",")}
+    return tags - {"", "always", "never"}
+
+
+def guarded_tags() -> set[str]:
+    """Tags that the guard lets pass, from the playbook that calls it."""
+    for path in playbooks():
+        for task in yaml.safe_load(path.read_text()):
+            given = re.findall(r"'titanic_guard_tags': (\[.*?\])", repr(task))
+            if given:
+                return set(yaml.safe_load(given[0]))
+    values = defaults("titanic_guard").get("titanic_guard_tags", [])
+    return set(values)
+
+
+def test_tags_are_closed() -> None:
+    readme = (ROOT / "README.md").read_text()
+    documented = set(
+        re.findall(r"^\| `([a-z_]+)` \|", readme.partition("## Tags")[2].partition("\n## ")[0], re.MULTILINE)
+    )
+    assert listed_tags() == guarded_tags()
+    assert documented == listed_tags()
+
+
+def service_sources() -> str:
+    """The text of the service's Python files."""
+    return "\n".join(path.read_text() for path in sorted((ROOT / "service/src").rglob("*.py")))
+
+
+def documentation() -> str:
+    """The text of all Markdown that is for readers."""
+    paths = [ROOT / "README.md", ROOT / "service/README.md", *(ROOT / "docs").rglob("*.md"), *COLLECTION.rglob("*.md")]
+    return "\n".join(path.read_text() for path in paths if path.is_file())
+
+
+def test_docs_name_every_setting_of_the_service() -> None:
+    settings = set(re.findall(r"\bTITANIC_[A-Z_]+[A-Z]\b", service_sources()))
+    text = documentation()
+    assert settings
+    assert sorted(name for name in settings if name not in text) == []
+
+
+def test_docs_name_every_endpoint() -> None:
+    command = [sys.executable, "-m", "titanic_api", "openapi"]
+    document = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    text = documentation()
+    offered = {
+        f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item if method in METHODS
+    }
+    assert len(offered) >= 7
+    assert sorted(operation for operation in offered if operation not in text) == []
+
+
+METHODS = {"get", "put", "post", "patch", "delete"}
+
+
+def test_docs_name_every_variable() -> None:
+    text = documentation()
+    assert sorted(name for name in public_names() if f"`{name}`" not in text) == []
