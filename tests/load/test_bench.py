@@ -1,0 +1,105 @@
+"""The bench's figures rest on two things: processor time that misses nothing, and a client that counts right."""
+
+import asyncio
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("uvloop", reason="only what requirements/bench.in lists can run the bench")
+
+from bench.client import ClientPlan, run_client
+from bench.cpu import cpu_seconds
+from bench.exchange import raw_request
+
+BURN = "import time\nwhile time.process_time() < 0.4: pass"
+PARENT = f"""
+import subprocess, sys
+ended = subprocess.run([sys.executable, "-c", {BURN!r}])
+living = subprocess.Popen([sys.executable, "-c", {BURN!r} + "\\nimport sys; print(1, flush=True); sys.stdin.read()"],
+                          stdin=subprocess.PIPE)
+sys.stdin.read()
+"""
+
+
+def test_processor_time_includes_children_alive_and_ended() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        assert 0.75 < cpu_seconds([parent.pid]) < 1.6
+    finally:
+        parent.communicate()
+
+
+def test_processor_time_of_a_process_that_is_gone_is_refused() -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    with pytest.raises(ProcessLookupError):
+        cpu_seconds([os.getpid(), int(ended.stdout)])
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers all but every tenth request with 200, and closes every seventh connection."""
+
+    count = 0
+    lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        with Handler.lock:
+            Handler.count += 1
+            number = Handler.count
+        self.send_response(500 if number % 10 == 0 else 200)
+        self.send_header("Content-Length", "100000")
+        if number % 7 == 0:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(b"x" * 100_000)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Stay silent."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    Handler.protocol_version = "HTTP/1.1"
+    Handler.count = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_the_client_counts_every_request_and_every_failure(port: int) -> None:
+    result = run_client(ClientPlan(port, [raw_request("GET", f"/{n}") for n in range(5)], 200, 0.5, 4))
+    assert result.requests == Handler.count > 50
+    assert result.failed == Handler.count // 10
+    assert abs(result.connections - (4 + Handler.count // 7)) <= 4
+    assert 0 < result.p50_ms <= result.p99_ms < 500
+    assert 0.5 <= result.seconds < 2
+
+
+def test_a_server_that_is_not_there_is_a_failure() -> None:
+    async def unused_port() -> int:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        found = int(server.sockets[0].getsockname()[1])
+        server.close()
+        return found
+
+    result = run_client(ClientPlan(asyncio.run(unused_port()), [raw_request("GET", "/")], 200, 0.2, 4))
+    assert (result.requests, result.failed) == (0, 4)
+
+
+def test_the_bench_refuses_nonsense() -> None:
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-m", "bench", "--rounds", "0"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "1 to 100 rounds" in done.stderr
