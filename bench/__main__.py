@@ -1,6 +1,7 @@
 """`python -m bench`: measure, print the tables, write `bench/results/latest.{json,md,svg,png}`."""
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from bench.report import Report, as_json, as_markdown, make_report
 from bench.routes import compare, routes
 
 RESULTS = Path(__file__).parent / "results"
+QUICK_RESULTS = Path(__file__).parent.parent / ".reports/bench"
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -21,8 +23,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement (default %(default)s)")
     parser.add_argument("--connections", type=int, default=32, help="clients at once (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s, to see whether it works")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="directory of the results (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s: shows that it works, not how fast")
+    parser.add_argument("--output", type=Path, help="where to write (default bench/results; quick: .reports/bench)")
     chosen = parser.parse_args(arguments)
     if not (1 <= chosen.rounds <= 100 and 0.1 <= chosen.seconds <= 60 and 1 <= chosen.connections <= 256):
         parser.error("1 to 100 rounds, 0.1 to 60 seconds, 1 to 256 connections")
@@ -48,21 +50,19 @@ def _measured(servers: list[Running], postgres: Postgres, effort: Effort) -> Rep
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when measured, 1 with one line when something could not be."""
     chosen = _arguments(arguments)
-    effort = (
-        Effort(2, 1.0, chosen.connections)
-        if chosen.quick
-        else Effort(chosen.rounds, chosen.seconds, chosen.connections)
-    )
+    rounds, seconds = (2, 1.0) if chosen.quick else (chosen.rounds, chosen.seconds)
+    output = chosen.output or (QUICK_RESULTS if chosen.quick else RESULTS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Leaves the blocks below, which stop what was started.
     try:
-        report = _run(effort)
+        report = _run(Effort(rounds, seconds, chosen.connections))
     except (RuntimeError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    (chosen.output / "latest.json").write_text(as_json(report))
-    (chosen.output / "latest.md").write_text(as_markdown(report))
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "latest.json").write_text(as_json(report))
+    (output / "latest.md").write_text(as_markdown(report))
     print(as_markdown(report))
-    print(*draw(report, chosen.output), sep="\n")
+    print(*draw(report, output), sep="\n")
     return 0
 
 

@@ -18,6 +18,8 @@ from bench.postgres import Postgres
 ROOT = Path(__file__).parent.parent
 PEER_SCHEMA = ROOT / "bench/peers/schema.sql"
 WORKERS = 2
+STALE_SECONDS = 1.0
+"""How old the bounded candidate's answers may be."""
 COPY_PERSON = """INSERT INTO people (uuid, survived, passenger_class, name, sex, age,
     siblings_or_spouses_aboard, parents_or_children_aboard, fare)
     VALUES (%(uuid)s, %(survived)s, %(passengerClass)s, %(name)s, %(sex)s, %(age)s,
@@ -90,7 +92,7 @@ def running_candidates(postgres: Postgres, directory: Path) -> Iterator[list[Run
         strict = service(postgres)
         _make_service_database(postgres, strict)
         ours = stack.enter_context(_running(strict, directory))
-        bounded = stack.enter_context(_running(service(postgres, stale_seconds=1), directory))
+        bounded = stack.enter_context(_running(service(postgres, STALE_SECONDS), directory))
         _make_peer_database(postgres, get(ours.port, "/people").json())
         theirs = [stack.enter_context(_running(candidate, directory)) for candidate in peers(postgres)]
         yield [ours, bounded, *theirs]

@@ -47,7 +47,7 @@ def _draw_panel(panel: Axes, report: Report, route: str) -> None:
     for place, (row, spread) in enumerate(zip(rows, spreads, strict=True)):
         panel.barh(place, spread.median, height=0.66, color=COLOURS[row.candidate])
         panel.hlines(place, spread.low, spread.high, color="#222222", linewidth=1.2)
-        panel.text(spread.high + longest * 0.02, place, f"{spread.median:,.0f}", va="center")
+        panel.text(spread.high + longest * 0.02, place, f"{spread.median:,.0f}", va="center", backgroundcolor="white")
     panel.set_yticks(range(len(rows)), [report.labels[row.candidate] for row in rows])
     panel.invert_yaxis()
     panel.set_xlim(0, longest * 1.2)

@@ -1,10 +1,11 @@
 """What is asked of each candidate, and the check that all of them give the same answers."""
 
 import random
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.candidates import Running
+from bench.candidates import STALE_SECONDS, Running
 from bench.exchange import get, post, raw_request
 from bench.postgres import Postgres
 
@@ -57,6 +58,7 @@ def compare(servers: list[Running], postgres: Postgres) -> list[dict[str, Any]]:
 
     Bodies are compared as JSON values: 22 and 22.0 are the same age; the order of keys and white space do not matter.
     """
+    time.sleep(STALE_SECONDS)
     reference = get(servers[0].port, "/people").json()
     if len(reference) != 887:
         raise ValueError(f"{len(reference)} people instead of 887")
