@@ -1,0 +1,83 @@
+"""Puts the service together: Flask with its blueprints, the fast answers in front of it, observation around both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as FlaskMethodNotAllowed
+
+from titanic_api.config import Settings
+from titanic_api.db import Database
+from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
+from titanic_api.front import Front
+from titanic_api.limits import RateLimit
+from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use
+from titanic_api.people.blueprint import people_blueprint
+from titanic_api.people.views import People
+from titanic_api.service import service_blueprint
+
+
+def create_app(settings: Settings) -> Flask:
+    """The WSGI application. Opens no connection yet, so it starts without its database."""
+    app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    database = Database(settings, pool_in_use.set)
+    people = People(settings, database)
+    app.register_blueprint(people_blueprint(people))
+    app.register_blueprint(service_blueprint(settings, database))
+    _register_pages(app)
+    _register_errors(app)
+    app.before_request(_name_the_route)
+    inner: Any = Front(app.wsgi_app, people)
+    if settings.rate_limit_per_minute:
+        inner = RateLimit(inner, settings.rate_limit_per_minute)
+    app.wsgi_app = Observe(inner, settings)  # type: ignore[method-assign]
+    return app
+
+
+def _register_pages(app: Flask) -> None:
+    try:
+        from titanic_api.pages import blueprint
+    except ImportError:
+        return
+    app.register_blueprint(blueprint)
+
+
+def _name_the_route() -> None:
+    if request.url_rule is not None:
+        g.route = request.url_rule.rule.replace("<", "{").replace(">", "}")
+        request.environ[ROUTE] = g.route
+
+
+def to_response(answer: Answer) -> Response:
+    """Flask's response for a finished answer."""
+    response = Response(answer.body, status=answer.status)
+    del response.headers["Content-Type"]
+    for name, value in answer.headers:
+        response.headers[name] = value
+    return response
+
+
+def _register_errors(app: Flask) -> None:
+    def titanic_error(error: TitanicError) -> Response:
+        return to_response(answer_for(error))
+
+    def http_error(error: HTTPException) -> Any:
+        if isinstance(error, FlaskMethodNotAllowed):
+            allow = ", ".join(sorted(error.valid_methods or ()))
+            return to_response(answer_for(MethodNotAllowed(request.method[:32], allow)))
+        if error.code == 404:
+            return to_response(answer_for(RouteNotFound(Fault("path", "nothing is served under this path"))))
+        if error.code is not None and error.code < 400:
+            return error
+        return to_response(answer_for(MalformedBody(Fault("request", error.name))))
+
+    def any_error(_: Exception) -> Response:
+        return to_response(internal_error(request.environ))
+
+    app.register_error_handler(TitanicError, titanic_error)
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(Exception, any_error)

@@ -1,0 +1,235 @@
+"""Reads the settings once, from the environment and the files it names, into one frozen, typed object."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Kubernetes puts these into every container beside a Service whose name begins with "titanic".
+SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP)(_|$)")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or has a value that cannot be used; the message names the variable."""
+
+
+def _text(value: str) -> str:
+    if not value or any(ord(character) < 32 for character in value):
+        raise ValueError("must be text of one line")
+    return value
+
+
+def _number(convert: Callable[[str], T], least: float, most: float, unit: str) -> Callable[[str], T]:
+    def parse(value: str) -> T:
+        try:
+            number = convert(value)
+        except ValueError:
+            raise ValueError(f"must be a number of {unit}") from None
+        if not least <= number <= most:  # type: ignore[operator]
+            raise ValueError(f"must be {least} to {most} {unit}")
+        return number
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError("must be one of " + ", ".join(choices))
+        return value
+
+    return parse
+
+
+def _path(value: str) -> Path:
+    return Path(_text(value))
+
+
+def _bind(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if value.startswith("unix:/") or (separator and host and port.isdigit() and 0 <= int(port) <= 65535):
+        return value
+    raise ValueError("must be unix:/path or host:port")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: how its text is read and what it is for (``meaning`` is shown in the README)."""
+
+    variable: str
+    parse: Callable[[str], Any]
+    meaning: str
+    default: str = ""
+
+
+def _setting(variable: str, parse: Callable[[str], Any], default: Any, shown: str, meaning: str) -> Any:
+    metadata = {"setting": Setting(variable, parse, meaning, shown)}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be chosen about a running service. Times are in seconds, sizes in bytes."""
+
+    database_host: str = field(
+        metadata={
+            "setting": Setting(
+                "TITANIC_DATABASE_HOST", _text, "host name or socket directory (an absolute path)", "required"
+            )
+        }
+    )
+    database_port: int = _setting(
+        "TITANIC_DATABASE_PORT", _number(int, 1, 65535, "port"), 5432, "5432", "port, also part of the socket's name"
+    )
+    database_name: str = _setting("TITANIC_DATABASE_NAME", _text, "titanic", "titanic", "database")
+    database_user: str = _setting(
+        "TITANIC_DATABASE_USER", _text, "titanic_app", "titanic_app", "application role: reads and writes rows only"
+    )
+    database_password_file: Path | None = _setting(
+        "TITANIC_DATABASE_PASSWORD_FILE", _path, None, "none", "file holding the application role's password"
+    )
+    database_owner: str = _setting(
+        "TITANIC_DATABASE_OWNER", _text, "titanic_owner", "titanic_owner", "role that migrates and seeds"
+    )
+    database_owner_password_file: Path | None = _setting(
+        "TITANIC_DATABASE_OWNER_PASSWORD_FILE",
+        _path,
+        None,
+        "none",
+        "file holding the owner's password; only `migrate` and `seed` read it",
+    )
+    database_sslmode: str = _setting(
+        "TITANIC_DATABASE_SSLMODE", _choice(*SSL_MODES), "prefer", "prefer", "libpq's sslmode"
+    )
+    database_sslrootcert: Path | None = _setting(
+        "TITANIC_DATABASE_SSLROOTCERT", _path, None, "none", "file with the authority that signed the server"
+    )
+    bind: str = _setting(
+        "TITANIC_BIND", _bind, "0.0.0.0:8000", "0.0.0.0:$PORT", "`unix:/path` or `host:port`; PORT is 8000 by default"
+    )
+    workers: int = _setting("TITANIC_WORKERS", _number(int, 1, 64, "processes"), 2, "2", "worker processes")
+    release: str = _setting(
+        "TITANIC_RELEASE", _text, "unknown", "unknown", "release id shown by `/version` and the metric build_info"
+    )
+    drain_file: Path | None = _setting(
+        "TITANIC_DRAIN_FILE", _path, None, "none", "while this file exists `/readyz` answers 503, draining"
+    )
+    pool_size: int = _setting(
+        "TITANIC_POOL_SIZE", _number(int, 1, 64, "connections"), 4, "4", "database connections of each worker"
+    )
+    pool_timeout_seconds: float = _setting(
+        "TITANIC_POOL_TIMEOUT_SECONDS",
+        _number(float, 0.5, 60, "seconds"),
+        2.0,
+        "2",
+        "a request whose database stays silent (or whose pool stays empty) this long is answered 503",
+    )
+    statement_timeout_seconds: float = _setting(
+        "TITANIC_STATEMENT_TIMEOUT_SECONDS", _number(float, 0.1, 3600, "seconds"), 5.0, "5", "longest statement"
+    )
+    cache_max_stale_seconds: float = _setting(
+        "TITANIC_CACHE_MAX_STALE_SECONDS",
+        _number(float, 0, 3600, "seconds"),
+        0.0,
+        "0",
+        "0: no read is older than the last write acknowledged before it began; more: reads may be this old",
+    )
+    max_body_bytes: int = _setting(
+        "TITANIC_MAX_BODY_BYTES", _number(int, 1024, 16777216, "bytes"), 65536, "65536", "longest request body"
+    )
+    request_timeout_seconds: float = _setting(
+        "TITANIC_REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600, "seconds"), 30.0, "30", "longest arrival of a body"
+    )
+    graceful_timeout_seconds: int = _setting(
+        "TITANIC_GRACEFUL_TIMEOUT_SECONDS",
+        _number(int, 1, 3600, "seconds"),
+        20,
+        "20",
+        "how long SIGTERM lets running requests finish",
+    )
+    rate_limit_per_minute: int = _setting(
+        "TITANIC_RATE_LIMIT_PER_MINUTE",
+        _number(int, 0, 1000000, "requests"),
+        0,
+        "0",
+        "requests a minute of one client address, 0 = no limit",
+    )
+    write_tokens_file: Path | None = _setting(
+        "TITANIC_WRITE_TOKENS_FILE", _path, None, "none", "one bearer token a line; none = anyone may write"
+    )
+    metrics_directory: Path | None = _setting(
+        "TITANIC_METRICS_DIRECTORY",
+        _path,
+        None,
+        "a fresh temporary directory",
+        "where the workers keep the files of their metrics",
+    )
+    log_level: str = _setting(
+        "TITANIC_LOG_LEVEL", _choice(*LOG_LEVELS), "info", "info", "least serious log line: " + ", ".join(LOG_LEVELS)
+    )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every setting from ``environ``; text stays text, whatever it looks like.
+
+        Raises ConfigurationError, naming the variable, for a missing, empty, unusable or unknown one.
+        """
+        values: dict[str, Any] = {}
+        known = set()
+        for spec in cls.__dataclass_fields__.values():
+            setting: Setting = spec.metadata["setting"]
+            known.add(setting.variable)
+            text = environ.get(setting.variable)
+            if text is None:
+                continue
+            try:
+                values[spec.name] = setting.parse(text)
+            except ValueError as error:
+                raise ConfigurationError(f"{setting.variable} {error}, not {text!r}") from None
+        strangers = (name for name in environ if name.startswith("TITANIC_") and name not in known)
+        unknown = sorted(name for name in strangers if not SERVICE_LINK.search(name))
+        if unknown:
+            raise ConfigurationError(f"{unknown[0]} is not a setting of this service")
+        if "database_host" not in values:
+            raise ConfigurationError("TITANIC_DATABASE_HOST is required: a host name or a socket directory")
+        if "bind" not in values and "PORT" in environ:
+            try:
+                values["bind"] = _bind("0.0.0.0:" + environ["PORT"])
+            except ValueError:
+                raise ConfigurationError(f"PORT must be 0 to 65535, not {environ['PORT']!r}") from None
+        return cls(**values)
+
+    def write_tokens(self) -> frozenset[str]:
+        """The bearer tokens that may write; empty means that anyone may."""
+        if self.write_tokens_file is None:
+            return frozenset()
+        lines = _read(self.write_tokens_file, "TITANIC_WRITE_TOKENS_FILE").splitlines()
+        tokens = frozenset(line.strip() for line in lines if line.strip())
+        if not tokens:
+            # An empty file would silently open the writes that someone meant to close.
+            raise ConfigurationError(f"TITANIC_WRITE_TOKENS_FILE {self.write_tokens_file} holds no token")
+        return tokens
+
+    def password(self, owner: bool = False) -> str | None:
+        """The password of the application role, or of the owner; None where no file is named."""
+        if owner:
+            path, variable = self.database_owner_password_file, "TITANIC_DATABASE_OWNER_PASSWORD_FILE"
+        else:
+            path, variable = self.database_password_file, "TITANIC_DATABASE_PASSWORD_FILE"
+        return None if path is None else _read(path, variable).rstrip("\r\n")
+
+
+def _read(path: Path, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ConfigurationError(f"{variable} cannot be read: {os.fspath(path)}: {reason}") from None

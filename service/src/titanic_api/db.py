@@ -1,0 +1,291 @@
+"""The only user of psycopg2: connections that wait no longer than they may, and a bounded pool of them.
+
+The pool's connections run libpq asynchronously and wait in gevent (``psycopg2.extensions.set_wait_callback``). That
+lets one worker serve others while a statement runs, and it is the only way to stop waiting for a database that hangs:
+libpq itself would wait for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from select import POLLIN
+from time import monotonic
+from typing import Any, NamedTuple
+
+import psycopg2
+import psycopg2.errors
+from gevent import monkey
+from gevent.socket import wait_read, wait_write
+from psycopg2 import extensions
+
+from titanic_api.config import Settings
+from titanic_api.errors import DatabaseUnavailable, Fault, InvalidPerson, OutcomeUnknown
+
+log = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+Error = psycopg2.Error
+
+# A request must be answered within the limit that users set, so the waiting ends a little earlier.
+ANSWER_MARGIN_SECONDS = 0.25
+LOCK_TIMEOUT_SECONDS = 1.0
+NEVER = float("inf")
+
+_poll_of_the_system = monkey.get_original("select", "poll")
+
+
+class Statement(NamedTuple):
+    """An SQL statement that each connection prepares when it first needs it. Parameters are ``$1``, ``$2``, …"""
+
+    name: str
+    types: tuple[str, ...]
+    sql: str
+
+    @property
+    def execute(self) -> str:
+        """What runs the prepared statement, with psycopg2's placeholders."""
+        return f"EXECUTE {self.name}" + (f" ({', '.join(['%s'] * len(self.types))})" if self.types else "")
+
+    @property
+    def prepare(self) -> str:
+        """What prepares it, once for each connection."""
+        types = f" ({', '.join(self.types)})" if self.types else ""
+        return f"PREPARE {self.name}{types} AS {self.sql}"
+
+
+class Connection(extensions.connection):
+    """A connection with a deadline on its silence: every answer of the server moves it on by ``patience`` seconds."""
+
+    patience: float = NEVER
+    deadline: float = NEVER
+
+    def heard(self) -> None:
+        """The server has answered."""
+        self.deadline = monotonic() + self.patience
+
+
+def _wait(connection: extensions.connection) -> None:
+    """Let other greenlets run until the server answers. Raises TimeoutError at the connection's deadline."""
+    while True:
+        state = connection.poll()
+        if state == extensions.POLL_OK:
+            return
+        remaining = getattr(connection, "deadline", NEVER) - monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the database is silent")
+        timeout = None if remaining == NEVER else remaining
+        if state == extensions.POLL_READ:
+            wait_read(connection.fileno(), timeout=timeout)
+            if isinstance(connection, Connection):
+                connection.heard()
+        else:
+            wait_write(connection.fileno(), timeout=timeout)
+
+
+def connect(settings: Settings, *, owner: bool = False, statement_timeout: float = 0.0) -> extensions.connection:
+    """A plain blocking connection in autocommit mode, for the commands. Raises psycopg2.Error."""
+    connection: extensions.connection = psycopg2.connect(
+        **_parameters(settings, owner, f"-c statement_timeout={int(statement_timeout * 1000)}")
+    )
+    connection.autocommit = True
+    return connection
+
+
+def quoted_name(connection: extensions.connection, name: str) -> str:
+    """A name of the database as SQL text."""
+    return extensions.quote_ident(name, connection)
+
+
+def _parameters(settings: Settings, owner: bool, options: str) -> dict[str, Any]:
+    parameters = {
+        "host": settings.database_host,
+        "port": settings.database_port,
+        "dbname": settings.database_name,
+        "user": settings.database_owner if owner else settings.database_user,
+        "password": settings.password(owner),
+        "sslmode": settings.database_sslmode,
+        "sslrootcert": None if settings.database_sslrootcert is None else str(settings.database_sslrootcert),
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 10,
+        "application_name": "titanic-api" if not owner else "titanic-api owner",
+        "client_encoding": "UTF8",
+        # A search_path of one's own, so that nobody's schema shadows ours.
+        "options": options + " -c search_path=public,pg_temp -c timezone=UTC",
+    }
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+class Session:
+    """One connection, used by one greenlet at a time. Every statement commits by itself unless in ``transaction``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._prepared: set[str] = set()
+        self._in_transaction = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is of no more use: closed, or left in the middle of something."""
+        return bool(self._connection.closed) or self._in_transaction
+
+    def has_gone(self) -> bool:
+        """Whether an idle connection has something to read: the server only speaks unasked to say goodbye."""
+        poll = _poll_of_the_system()
+        poll.register(self._connection.fileno(), POLLIN)
+        return bool(poll.poll(0))
+
+    def allow_until(self, deadline: float) -> None:
+        """Let the server be silent until this moment (on the monotonic clock)."""
+        self._connection.deadline = deadline
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def read(self, statement: Statement, *values: Any) -> list[Row]:
+        """The rows of a statement that changes nothing. Raises DatabaseUnavailable."""
+        with self._translated(DatabaseUnavailable):
+            return self._run(statement, values)
+
+    def write(self, statement: Statement, *values: Any) -> list[Row]:
+        """The rows that a change returns. Raises OutcomeUnknown if the connection is lost, InvalidPerson if refused.
+
+        Inside ``transaction`` a loss before the commit is a plain DatabaseUnavailable: nothing was written.
+        """
+        with self._translated(DatabaseUnavailable if self._in_transaction else OutcomeUnknown):
+            return self._run(statement, values)
+
+    def query(self, sql: str, *values: Any) -> list[Row]:
+        """The rows of a statement that is composed for one request; placeholders are ``%s``."""
+        with self._translated(DatabaseUnavailable):
+            return self._execute(sql, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block does as one. Raises OutcomeUnknown if the connection is lost during the commit."""
+        with self._translated(DatabaseUnavailable):
+            self._execute("BEGIN", ())
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            if not self._connection.closed:
+                with self._translated(DatabaseUnavailable):
+                    self._execute("ROLLBACK", ())
+                self._in_transaction = False
+            raise
+        with self._translated(OutcomeUnknown):
+            self._execute("COMMIT", ())
+        self._in_transaction = False
+
+    def _run(self, statement: Statement, values: Sequence[Any]) -> list[Row]:
+        if statement.name not in self._prepared:
+            self._execute(statement.prepare, ())
+            self._prepared.add(statement.name)
+        return self._execute(statement.execute, values)
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        self._cursor.execute(sql, values or None)
+        self._connection.heard()
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    @contextmanager
+    def _translated(self, lost: type[DatabaseUnavailable]) -> Iterator[None]:
+        try:
+            yield
+        except psycopg2.errors.CheckViolation as error:
+            constraint = error.diag.constraint_name or ""
+            raise InvalidPerson(Fault(constraint.removesuffix("_valid"), "refused by the database")) from error
+        except (psycopg2.Error, TimeoutError) as error:
+            log.warning("database: %s", str(error).strip() or type(error).__name__)
+            if isinstance(error, TimeoutError):
+                self._connection.close()
+            # With the connection still there the server has said that the statement failed: nothing was written.
+            raise (lost if self._connection.closed else DatabaseUnavailable)(*_faults(lost)) from error
+
+
+def _faults(lost: type[DatabaseUnavailable]) -> tuple[Fault, ...]:
+    if issubclass(lost, OutcomeUnknown):
+        return (Fault("database", "lost during the write, which may have happened; look before you repeat it"),)
+    return (Fault("database", "does not answer; try again"),)
+
+
+class Database:
+    """A bounded pool of application connections. Made once in each worker; safe for greenlets and threads."""
+
+    def __init__(self, settings: Settings, in_use_changed: Callable[[float], object] = bool) -> None:
+        extensions.set_wait_callback(_wait)
+        self._settings = settings
+        self.patience = settings.pool_timeout_seconds - ANSWER_MARGIN_SECONDS
+        self.size = settings.pool_size
+        self._free = threading.BoundedSemaphore(settings.pool_size)
+        self._idle: list[Session] = []
+        self._in_use = 0
+        self._in_use_changed = in_use_changed
+
+    def open(self, deadline: float) -> Session:
+        """A new connection outside the pool. Raises DatabaseUnavailable when there is none before ``deadline``."""
+        statement, lock = self._settings.statement_timeout_seconds, LOCK_TIMEOUT_SECONDS
+        options = f"-c statement_timeout={int(statement * 1000)} -c lock_timeout={int(lock * 1000)}"
+        patience = self.patience
+
+        class Patient(Connection):
+            def __init__(self, *arguments: Any, **keywords: Any) -> None:
+                self.patience, self.deadline = patience, deadline
+                super().__init__(*arguments, **keywords)
+
+            def heard(self) -> None:
+                # Connecting takes several answers; together they must fit into the same deadline.
+                if not self.connecting:
+                    super().heard()
+
+            connecting = True
+
+        try:
+            connection = psycopg2.connect(
+                connection_factory=Patient, **_parameters(self._settings, owner=False, options=options)
+            )
+        except (psycopg2.Error, TimeoutError) as error:
+            log.warning("database: %s", str(error).strip() or type(error).__name__)
+            raise DatabaseUnavailable(*_faults(DatabaseUnavailable)) from error
+        connection.connecting = False
+        connection.autocommit = True
+        return Session(connection)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A connection of the pool for the length of the block. Raises DatabaseUnavailable when there is none."""
+        deadline = monotonic() + self.patience
+        if not self._free.acquire(timeout=self.patience):
+            raise DatabaseUnavailable(Fault("database", "every connection is busy; try again"))
+        session = None
+        self._count(1)
+        try:
+            session = self._take(deadline)
+            yield session
+        finally:
+            self._count(-1)
+            if session is not None:
+                if session.broken:
+                    session.close()
+                else:
+                    self._idle.append(session)
+            self._free.release()
+
+    def _count(self, change: int) -> None:
+        self._in_use += change
+        self._in_use_changed(self._in_use)
+
+    def _take(self, deadline: float) -> Session:
+        while self._idle:
+            session = self._idle.pop()
+            if not session.broken and not session.has_gone():
+                session.allow_until(deadline)
+                return session
+            session.close()
+        return self.open(deadline)

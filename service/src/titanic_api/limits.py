@@ -1,0 +1,57 @@
+"""Rate limiting: so many requests a minute from one client address, counted over all workers."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from titanic_api.errors import Fault, TooManyRequests, answer_for
+from titanic_api.incoming import Environ
+from titanic_api.observe import Application, StartResponse, send
+
+SLOTS = 65536
+SLOT = struct.Struct("=II")  # minute, requests in it
+# Probes and metrics must answer however busy their neighbour is.
+EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/version"})
+
+# Anonymous shared memory, made before the workers are forked. Two workers that add at the same moment may lose one
+# request of the count, which a limit by the minute can bear.
+_counts = mmap.mmap(-1, SLOTS * SLOT.size)
+
+
+def client_address(environ: Environ) -> str:
+    """The address of the client; a proxy on this machine (its loopback, or a socket) is asked whom it speaks for."""
+    peer: str = environ.get("REMOTE_ADDR", "")
+    if peer in ("", "127.0.0.1", "::1"):
+        return environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or peer
+    return peer
+
+
+class RateLimit:
+    """WSGI middleware that refuses what one address sends beyond ``per_minute`` with 429."""
+
+    def __init__(self, application: Application, per_minute: int) -> None:
+        self._application = application
+        self._per_minute = per_minute
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, or refuse it."""
+        if environ["PATH_INFO"] in EXEMPT:
+            return self._application(environ, start_response)
+        now = time.time()
+        if self._count(client_address(environ), int(now // 60)) <= self._per_minute:
+            return self._application(environ, start_response)
+        error = TooManyRequests(Fault("client", f"has sent more than {self._per_minute} requests in this minute"))
+        error.retry_after_seconds = int(60 - now % 60) + 1
+        return send(answer_for(error), environ, start_response)
+
+    def _count(self, client: str, minute: int) -> int:
+        digest = blake2b(client.encode("utf-8", "replace"), digest_size=4).digest()
+        offset = int.from_bytes(digest, "big") % SLOTS * SLOT.size
+        counted_minute, count = SLOT.unpack_from(_counts, offset)
+        count = count + 1 if counted_minute == minute else 1
+        SLOT.pack_into(_counts, offset, minute, count)
+        return int(count)

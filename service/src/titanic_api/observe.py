@@ -1,0 +1,184 @@
+"""The one WSGI layer that every request goes through: request id, access log, metrics, headers that harden."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.registry import REGISTRY as PROCESS_REGISTRY
+
+from titanic_api import __version__
+from titanic_api.config import Settings
+from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
+from titanic_api.incoming import Environ
+
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+# Set by whoever answers a request, read by the layer around it.
+ROUTE = "titanic.route"
+REQUEST_ID = "titanic.request_id"
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LOGGED_PATH_LENGTH = 256
+
+HARDENING = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+]
+NOTHING_MAY_LOAD = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+requests_total = Counter("titanic_http_requests", "Requests answered", ["method", "route", "status"])
+errors_total = Counter("titanic_http_errors", "Requests answered with a 5xx status", ["method", "route"])
+duration_seconds = Histogram(
+    "titanic_http_request_duration_seconds", "Time to answer a request", ["method", "route"], buckets=BUCKETS
+)
+pool_in_use = Gauge("titanic_database_pool_in_use", "Pooled connections in use", multiprocess_mode="livesum")
+pool_size = Gauge("titanic_database_pool_size", "Pooled connections allowed", multiprocess_mode="livesum")
+build_info = Gauge(
+    "titanic_build_info", "Always 1; what runs is in the labels", ["version", "release"], multiprocess_mode="livemax"
+)
+
+
+def metrics_text() -> bytes:
+    """What all workers have counted, in Prometheus's text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(PROCESS_REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def send(answer: Answer, environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Give a finished answer to the WSGI server; HEAD gets the headers alone."""
+    headers = [*answer.headers]
+    if answer.status not in (204, 304):
+        headers.append(("Content-Length", str(len(answer.body))))
+    start_response(STATUS_LINES[answer.status], headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+
+def internal_error(environ: Environ) -> Answer:
+    """The answer to an exception that is being handled, which goes to the log and not to the client."""
+    request_id = environ.get(REQUEST_ID, "")
+    logging.getLogger(__name__).exception("request %s failed", request_id)
+    return answer_for(InternalError(Fault("server", f"failed; its log has the reason under request id {request_id}")))
+
+
+class Observe:
+    """WSGI middleware. Counts, times and logs each request once, when its answer is complete."""
+
+    def __init__(self, application: Application, settings: Settings) -> None:
+        self._application = application
+        self._level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+        self._children: dict[tuple[str, str, str], tuple[Any, Any, Any]] = {}
+        self._second = (0, "")
+        build_info.labels(__version__, settings.release).set(1)
+        pool_size.set(settings.pool_size)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        started = time.perf_counter()
+        request_id = environ.get("HTTP_X_REQUEST_ID", "")
+        if not SAFE_REQUEST_ID.fullmatch(request_id):
+            request_id = uuid4().hex
+        environ[REQUEST_ID] = request_id
+        sent = ["500", "-"]
+
+        def observed(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            sent[0] = status[:3]
+            plain = True
+            for name, value in headers:
+                if name == "Content-Length":
+                    sent[1] = value
+                elif name == "Content-Security-Policy":
+                    plain = False
+            headers.append(("X-Request-ID", request_id))
+            headers.extend(HARDENING)
+            if plain:
+                headers.append(NOTHING_MAY_LOAD)
+            return start_response(status, headers, *exc_info)
+
+        try:
+            return self._application(environ, observed)
+        except Exception:
+            return send(internal_error(environ), environ, observed)
+        finally:
+            self._record(environ, sent[0], sent[1], time.perf_counter() - started, request_id)
+
+    def _record(self, environ: Environ, status: str, length: str, seconds: float, request_id: str) -> None:
+        method = environ["REQUEST_METHOD"]
+        route = environ.get(ROUTE, "unmatched")
+        label = method if method in METHODS else "OTHER"
+        children = self._children.get((label, route, status))
+        if children is None:
+            errors = errors_total.labels(label, route) if status >= "500" else None
+            children = requests_total.labels(label, route, status), duration_seconds.labels(label, route), errors
+            self._children[label, route, status] = children
+        requests, duration, errors = children
+        requests.inc()
+        duration.observe(seconds)
+        if errors is not None:
+            errors.inc()
+        if (logging.ERROR if errors is not None else logging.INFO) >= self._level:
+            self._write(environ, method, route, status, length, seconds, request_id)
+
+    def _write(
+        self, environ: Environ, method: str, route: str, status: str, length: str, seconds: float, request_id: str
+    ) -> None:
+        now = time.time()
+        second = int(now)
+        if second != self._second[0]:
+            self._second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        # Whatever a client chose is quoted to ASCII, so that it cannot begin a line of its own. No query string, no
+        # header and no body is logged: those may hold secrets.
+        line = (
+            f'{{"time":"{self._second[1]}.{int(now % 1 * 1000):03d}Z","level":"{"error" if status >= "500" else "info"}",'
+            f'"message":"request","request_id":"{request_id}","method":{json.dumps(method[:32])},'
+            f'"path":{json.dumps(environ.get("PATH_INFO", "")[:LOGGED_PATH_LENGTH])},"route":{json.dumps(route)},'
+            f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{length if length.isdigit() else "null"},'
+            f'"client":{json.dumps(environ.get("REMOTE_ADDR", ""))}}}\n'
+        )
+        try:
+            # One write, so that the lines of several workers do not mix.
+            os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1, line.encode("ascii"))
+        except OSError:
+            pass  # whoever read the log has gone; the requests matter more
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line for what is not a request: starts, stops, warnings, failures with their traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of one record."""
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "logger": record.name,
+            "pid": record.process,
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(line)
+
+
+def log_to_stderr(level: str) -> None:
+    """Send every logger's lines to stderr, as JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    threading.excepthook = lambda arguments: logging.error("thread failed", exc_info=arguments.exc_value)

@@ -1,0 +1,205 @@
+"""All SQL about people that the running service uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from titanic_api.db import Row, Session, Statement
+from titanic_api.errors import Fault, IdempotencyConflict, PersonNotFound
+from titanic_api.people.model import Person, Rendered
+
+COLUMNS = "survived, passenger_class, name, sex, age, siblings_or_spouses, parents_or_children, fare"
+COLUMN_TYPES = ("boolean", "smallint", "text", "text", "float8", "smallint", "smallint", "float8")
+ORDER = "position, uuid"
+IDEMPOTENCY_HOURS = 24
+
+SNAPSHOT = Statement("snapshot", (), "SELECT pg_current_snapshot()::text")
+# One row at least, so that the snapshot is told even when nobody is found.
+PEOPLE_BY_UUID = Statement(
+    "people_by_uuid",
+    ("uuid[]",),
+    f"SELECT pg_current_snapshot()::text, uuid, {COLUMNS} FROM (VALUES (1)) AS one LEFT JOIN people ON uuid = ANY ($1)",
+)
+ALL_PEOPLE = Statement(
+    "all_people",
+    (),
+    f"SELECT pg_current_snapshot()::text, p.* FROM (VALUES (1)) AS one "
+    f"LEFT JOIN (SELECT uuid, {COLUMNS} FROM people ORDER BY {ORDER}) AS p ON true",
+)
+INSERT = Statement(
+    "insert_person",
+    ("uuid", *COLUMN_TYPES),
+    f"INSERT INTO people (uuid, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+)
+UPDATE = Statement(
+    "update_person",
+    ("uuid", *COLUMN_TYPES),
+    f"UPDATE people SET ({COLUMNS}) = ($2, $3, $4, $5, $6, $7, $8, $9) WHERE uuid = $1 RETURNING uuid",
+)
+DELETE = Statement("delete_person", ("uuid",), "DELETE FROM people WHERE uuid = $1 RETURNING uuid")
+LOCK = Statement("lock_person", ("uuid",), f"SELECT {COLUMNS} FROM people WHERE uuid = $1 FOR UPDATE")
+CLAIM_KEY = Statement(
+    "claim_key",
+    ("text", "bytea", "bytea", "text"),
+    "INSERT INTO idempotency_keys (key, request, body, location) VALUES ($1, $2, $3, $4) "
+    "ON CONFLICT (key) DO NOTHING RETURNING key",
+)
+READ_KEY = Statement(
+    "read_key", ("text",), "SELECT request, body, location FROM idempotency_keys WHERE key = $1"
+)
+FORGET_KEYS = Statement(
+    "forget_keys",
+    (),
+    "DELETE FROM idempotency_keys WHERE key IN (SELECT key FROM idempotency_keys "
+    f"WHERE created_at < now() - interval '{IDEMPOTENCY_HOURS} hours' LIMIT 10 FOR UPDATE SKIP LOCKED)",
+)
+STATEMENTS = (
+    SNAPSHOT, PEOPLE_BY_UUID, ALL_PEOPLE, INSERT, UPDATE, DELETE, LOCK, CLAIM_KEY, READ_KEY, FORGET_KEYS,
+)  # fmt: skip
+
+# What can be asked for, and the column that answers. A null age comes last in both directions.
+SORTS = {
+    "name": "name",
+    "age": "age",
+    "fare": "fare",
+    "passengerClass": "passenger_class",
+    "survived": "survived",
+    "sex": "sex",
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A narrowed list: exact filters, ``q`` as part of the name in any case, one sort key, one page."""
+
+    survived: bool | None = None
+    passenger_class: int | None = None
+    sex: str | None = None
+    q: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+    offset: int = 0
+
+
+class Page(NamedTuple):
+    """One page of a narrowed list and the number of people on all pages."""
+
+    total: int
+    people: list[tuple[str, Person]]
+
+
+class Replay(NamedTuple):
+    """The response that an Idempotency-Key had the first time."""
+
+    body: bytes
+    location: str
+
+
+def snapshot(session: Session) -> str:
+    """What the session sees now: equal snapshots of one server's life mean equal visible data.
+
+    PostgreSQL decides by a snapshot's (xmin, xmax, transactions in progress) alone whose changes a statement sees, and
+    every transaction that changes something takes an id from that sequence:
+    https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
+    """
+    text: str = session.read(SNAPSHOT)[0][0]
+    return text
+
+
+def people_by_uuid(session: Session, uuids: Iterable[str]) -> tuple[str, dict[str, Person]]:
+    """The snapshot read under, and those of ``uuids`` that exist."""
+    rows = session.read(PEOPLE_BY_UUID, "{" + ",".join(uuids) + "}")
+    return rows[0][0], {row[1]: Person(*row[2:]) for row in rows if row[1] is not None}
+
+
+def all_people(session: Session) -> tuple[str, list[Row]]:
+    """The snapshot read under, and everybody in the list's order as rows (snapshot, uuid, *Person)."""
+    rows = session.read(ALL_PEOPLE)
+    return rows[0][0], rows if rows[0][1] is not None else []
+
+
+def search(session: Session, query: Query) -> Page:
+    """One page of a narrowed list, counted and read under the same snapshot."""
+    where, values = _where(query)
+    page = f"SELECT uuid, {COLUMNS} FROM people{where} ORDER BY {order_by(query.sort)}"
+    page_values: list[Any] = [*values]
+    if query.limit is not None:
+        page += " LIMIT %s"
+        page_values.append(query.limit)
+    page += " OFFSET %s"
+    page_values.append(query.offset)
+    # The sort is repeated outside, where the join would be free to lose it.
+    sql = f"SELECT (SELECT count(*) FROM people{where}), p.* FROM (VALUES (1)) AS one LEFT JOIN ({page}) AS p ON true"
+    rows = session.query(sql, *values, *page_values)
+    return Page(rows[0][0], [(row[1], Person(*row[2:])) for row in rows if row[1] is not None])
+
+
+def _where(query: Query) -> tuple[str, list[Any]]:
+    conditions, values = [], []
+    for column in ("survived", "passenger_class", "sex"):
+        if (value := getattr(query, column)) is not None:
+            conditions.append(f"{column} = %s")
+            values.append(value)
+    if query.q is not None:
+        conditions.append("name ILIKE %s")
+        escaped = query.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        values.append(f"%{escaped}%")
+    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
+
+
+def order_by(sort: str | None) -> str:
+    """The ORDER BY of a sort key such as ``fare`` or ``-age``; ties and no key keep the list's order."""
+    if sort is None:
+        return ORDER
+    column = SORTS[sort.removeprefix("-")]
+    direction = "DESC NULLS LAST" if sort.startswith("-") and column == "age" else "DESC" * sort.startswith("-")
+    return f"{column} {direction}, {ORDER}"
+
+
+def insert(session: Session, uuid: str, person: Person) -> None:
+    """Add one person: one statement that commits by itself."""
+    session.write(INSERT, uuid, *person)
+
+
+def insert_once(session: Session, key: str, request: bytes, uuid: str, person: Person, first: Replay) -> Replay:
+    """Add one person unless ``key`` was used before; then what it answered that time.
+
+    ``request`` (a hash of the request) tells a repetition from another request. Two at once: the second waits for the
+    first one's commit at the unique index. Raises IdempotencyConflict for another request under the same key.
+    """
+    with session.transaction():
+        if session.write(CLAIM_KEY, key, request, first.body, first.location):
+            session.write(INSERT, uuid, *person)
+            session.write(FORGET_KEYS)
+            return first
+        rows = session.read(READ_KEY, key)
+    if not rows or bytes(rows[0][0]) != request:
+        raise IdempotencyConflict(Fault("Idempotency-Key", "was used before with another body"))
+    return Replay(bytes(rows[0][1]), rows[0][2])
+
+
+def replace(session: Session, uuid: str, person: Person) -> None:
+    """Give a person new values. Raises PersonNotFound."""
+    if not session.write(UPDATE, uuid, *person):
+        raise not_found(uuid)
+
+
+def delete(session: Session, uuid: str) -> None:
+    """Remove a person. Raises PersonNotFound."""
+    if not session.write(DELETE, uuid):
+        raise not_found(uuid)
+
+
+def lock(session: Session, uuid: str) -> Person:
+    """A person whom nobody else changes until the transaction ends. Raises PersonNotFound."""
+    rows = session.read(LOCK, uuid)
+    if not rows:
+        raise not_found(uuid)
+    return Person(*rows[0])
+
+
+def not_found(uuid: str) -> PersonNotFound:
+    """The error about a uuid that nobody has."""
+    return PersonNotFound(Fault("uuid", f"nobody has the uuid {uuid[:64]}"))

@@ -1,0 +1,199 @@
+"""Finished responses of the two hottest reads, kept without ever being older than the read that they answer.
+
+How that is proved. ``pg_current_snapshot()`` names exactly what a statement can see: within one life of a server, two
+statements with equal snapshots see equal data, since whatever changed something took a transaction id and so moves the
+snapshot when it ends. So
+
+1. every body is kept under the snapshot that the very statement that read it ran under;
+2. every read waits for a look at the snapshot that *starts* after the read began (``Flights``), so that a write which
+   was acknowledged before moves what the look returns; a kept body answers only if its snapshot is that one;
+3. after a crash, transaction ids that never reached the disk are used again. A crash closes every connection. The looks
+   go through one connection, and with its loss all is forgotten, whatever it was read through.
+
+Readers that arrive together share one look, so its cost falls as the load rises. No triggers, nothing for writers to do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Generic, NamedTuple, TypeVar
+
+from titanic_api.db import Database, Session
+from titanic_api.errors import DatabaseUnavailable, Fault
+from titanic_api.people import store
+from titanic_api.people.model import Person, Rendered, person_json, render_person, rendered
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+KEPT_PEOPLE = 4096
+KEPT_LIST_BYTES = 32 * 1024 * 1024
+# A long list is made in pieces, between which other requests of the worker have their turn.
+PIECE = 2000
+
+
+class Flights(Generic[K, V]):
+    """Lets callers share work that must start after they came: they board the next flight, and one is in the air.
+
+    ``fly`` gets what all passengers of a flight ask for (a set, possibly empty) and returns what they share.
+    """
+
+    class _Flight(Generic[K, V]):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.wanted: set[K] = set()
+            self.passengers = 0
+            self.landed = threading.Event()
+            self.result: V
+            self.error: Exception | None = None
+
+    def __init__(self, fly: Callable[[set[K]], V], patience: float) -> None:
+        self._fly = fly
+        self._patience = patience
+        self._boarding: Flights._Flight[K, V] = Flights._Flight()
+        self._gate = threading.Lock()
+        self._runway = threading.Lock()
+
+    def board(self, wanted: K | None = None) -> V:
+        """Wait for a flight that has not started yet, and return its result. Raises DatabaseUnavailable."""
+        with self._gate:
+            flight = self._boarding
+            if wanted is not None:
+                flight.wanted.add(wanted)
+            flight.passengers += 1
+            pilot = flight.passengers == 1
+        if pilot:
+            self._take_off(flight)
+        elif not flight.landed.wait(self._patience):
+            raise DatabaseUnavailable(Fault("database", "does not answer; try again"))
+        if flight.error is not None:
+            raise flight.error
+        return flight.result
+
+    def _take_off(self, flight: Flights._Flight[K, V]) -> None:
+        free = self._runway.acquire(timeout=self._patience)
+        try:
+            with self._gate:
+                # From here on nobody boards: whoever comes now must not share what starts now.
+                self._boarding = Flights._Flight()
+            if not free:
+                raise DatabaseUnavailable(Fault("database", "does not answer; try again"))
+            flight.result = self._fly(flight.wanted)
+        except Exception as error:
+            flight.error = error
+        except BaseException:
+            flight.error = DatabaseUnavailable(Fault("database", "the read was given up; try again"))
+            raise
+        finally:
+            if free:
+                self._runway.release()
+            flight.landed.set()
+
+
+class Look(NamedTuple):
+    """What one flight brings to its passengers: the snapshot it saw, and those of the people asked for who exist."""
+
+    snapshot: str
+    found: dict[str, Rendered]
+
+
+class Reads:
+    """Reads of one person and of everybody. Strict unless ``max_stale`` seconds of age are allowed."""
+
+    def __init__(self, database: Database, max_stale: float = 0.0) -> None:
+        self._database = database
+        self._max_stale = max_stale
+        self._lane: Session | None = None
+        self._snapshot: str | None = None
+        self._looked_at = -float("inf")
+        self._people: OrderedDict[str, Rendered] = OrderedDict()  # all of them read under self._snapshot
+        self._everybody: tuple[str, Rendered] | None = None  # with the snapshot it was read under
+        self._looks: Flights[str, Look] = Flights(self._look, database.patience)
+        self._lists: Flights[str, Rendered] = Flights(self._read_everybody, database.patience)
+
+    def person(self, uuid: str) -> Rendered:
+        """One person; ``uuid`` in lower case. Raises PersonNotFound or DatabaseUnavailable."""
+        if self._fresh_enough() and (kept := self._people.get(uuid)) is not None:
+            return kept
+        found = self._looks.board(uuid).found.get(uuid)
+        if found is None:
+            raise store.not_found(uuid)
+        return found
+
+    def everybody(self) -> Rendered:
+        """The whole list. Raises DatabaseUnavailable."""
+        snapshot = self._snapshot if self._fresh_enough() else self._looks.board().snapshot
+        kept = self._everybody
+        # Compared with what *this* read's look saw: a slow reading of the list may have ended since, and be older.
+        if kept is not None and kept[0] == snapshot:
+            return kept[1]
+        return self._lists.board()
+
+    def _fresh_enough(self) -> bool:
+        return self._max_stale > 0 and monotonic() - self._looked_at < self._max_stale
+
+    def _look(self, wanted: set[str]) -> Look:
+        started = monotonic()
+        try:
+            if self._lane is not None and self._lane.has_gone():
+                self._forget()
+            if self._lane is None:
+                self._lane = self._database.open(started + self._database.patience)
+            self._lane.allow_until(started + self._database.patience)
+            look = self._answer(self._lane, wanted)
+        except BaseException:
+            self._forget()
+            raise
+        self._looked_at = started
+        return look
+
+    def _answer(self, lane: Session, wanted: set[str]) -> Look:
+        if wanted <= self._people.keys():
+            self._move_to(store.snapshot(lane))
+        unknown = wanted - self._people.keys()
+        if unknown:
+            snapshot, people = store.people_by_uuid(lane, unknown)
+            if snapshot != self._snapshot and unknown != wanted:
+                # Something changed, so those that were kept have to be read again, together with the others.
+                snapshot, people = store.people_by_uuid(lane, wanted)
+            self._move_to(snapshot)
+            self._people.update((uuid, render_person(uuid, person)) for uuid, person in people.items())
+        assert self._snapshot is not None
+        look = Look(self._snapshot, {uuid: self._people[uuid] for uuid in wanted if uuid in self._people})
+        for uuid in look.found:
+            self._people.move_to_end(uuid)
+        while len(self._people) > KEPT_PEOPLE:
+            self._people.popitem(last=False)
+        return look
+
+    def _move_to(self, snapshot: str) -> None:
+        if snapshot != self._snapshot:
+            self._snapshot = snapshot
+            self._people = OrderedDict()
+
+    def _read_everybody(self, _: set[str]) -> Rendered:
+        lane = self._lane
+        with self._database.session() as session:
+            snapshot, rows = store.all_people(session)
+        pieces = []
+        for start in range(0, len(rows), PIECE):
+            pieces.append(",".join(person_json(row[1], Person(*row[2:])) for row in rows[start : start + PIECE]))
+            if len(rows) > PIECE:
+                time.sleep(0)
+        everybody = rendered("[" + ",".join(pieces) + "]")
+        # Kept only if the connection of the looks has lived since before this was read (see 3 above).
+        if lane is not None and lane is self._lane and len(everybody.body) <= KEPT_LIST_BYTES:
+            self._everybody = snapshot, everybody
+        return everybody
+
+    def _forget(self) -> None:
+        self._snapshot = None
+        self._people = OrderedDict()
+        self._everybody = None
+        self._looked_at = -float("inf")
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None

@@ -1,0 +1,86 @@
+"""Runs the service under gunicorn, with the settings of the environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from titanic_api.config import ConfigurationError, Settings
+
+MAX_HEADER_BYTES = 8190
+MAX_HEADERS = 100
+MAX_REQUEST_LINE_BYTES = 8190
+KEEPALIVE_SECONDS = 2
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn with this service and nothing read from the command line or from files."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Translate our settings into gunicorn's."""
+        for name, value in options(self._settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Make the application, in each worker, after gevent has patched the standard library."""
+        from titanic_api.app import create_app
+        from titanic_api.observe import log_to_stderr
+
+        log_to_stderr(self._settings.log_level)
+        return create_app(self._settings)
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """gunicorn's settings."""
+    return {
+        "bind": settings.bind,
+        "workers": settings.workers,
+        "worker_class": "gevent",
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+        "graceful_timeout": settings.graceful_timeout_seconds,
+        "keepalive": KEEPALIVE_SECONDS,
+        "limit_request_line": MAX_REQUEST_LINE_BYTES,
+        "limit_request_fields": MAX_HEADERS,
+        "limit_request_field_size": MAX_HEADER_BYTES,
+        "control_socket_disable": True,
+        "accesslog": None,
+        "errorlog": "-",
+        "loglevel": settings.log_level,
+        "proc_name": "titanic-api",
+        "child_exit": _forget_gauges,
+    }
+
+
+def _forget_gauges(_server: Any, worker: Any) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def prepare_metrics(directory: Path | None) -> None:
+    """Give the workers a directory without the counts of an earlier life. Raises ConfigurationError."""
+    if directory is None:
+        directory = Path(tempfile.mkdtemp(prefix="titanic-metrics-"))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for file in directory.glob("*.db"):
+            file.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"TITANIC_METRICS_DIRECTORY {directory}: {error.strerror}") from None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM; the calling process becomes gunicorn's master. Raises ConfigurationError."""
+    settings.write_tokens()  # a bad file is better found before the workers are
+    settings.password()
+    prepare_metrics(settings.metrics_directory)
+    Server(settings).run()
