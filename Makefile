@@ -21,7 +21,7 @@ down: ## stop and remove what `make up` made, data included
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=true $(ARGS)
 
 test: ## run everything that can be tested on this machine (ONLY=step runs one; ONLY=list names them)
-	@bin/run test python tests/suite.py $(ONLY) $(ARGS)
+	@bin/run bench python tests/suite.py $(ONLY) $(ARGS)
 
 bench: ## measure the service beside two others, in one run, and draw the plot
 	@bin/run bench python -m bench $(ARGS)

@@ -153,16 +153,16 @@ class IgnoreErrors(HouseRule):
 
 
 class SetFact(HouseRule):
-    """set_fact sets internal names only: an input that changes its value under way has no value."""
+    """set_fact sets internal names and results only: an input that changes under way is no input."""
 
     id = "house-set-fact"
     description = __doc__ or ""
 
     def matchtask(self, task: Task, file: Lintable | None = None) -> list[MatchError]:
-        """Refuses names without the two underscores of what is internal."""
+        """Refuses names that have neither the two underscores of what is internal nor the ending of a result."""
         if module_of(task) != "set_fact" or role_of(file) is None:
             return []
-        names = {name for name in task["action"] if not name.startswith("__") and name != "cacheable"}
+        names = {name for name in task["action"] if not re.match(r"__|cacheable$|.*_result$", name)}
         if names:
             return self.found(f"set_fact on {', '.join(sorted(names))}: pass values at the call site.", file, task)
         return []
@@ -229,8 +229,8 @@ class Tags(HouseRule):
         """Refuses tags on tasks of a role, and those that an include would apply."""
         if role_of(file) is None:
             return []
-        applied = any(key == "tags" for key, _, _ in nested_items_path(task.raw_task))
-        if applied:
+        applied = any(key == "tags" and path[-1:] == ["apply"] for key, _, path in nested_items_path(task.raw_task))
+        if applied or "tags" in task.raw_task:
             return self.found("Tags belong into the playbook.", file, task)
         return []
 

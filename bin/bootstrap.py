@@ -74,8 +74,9 @@ def lock_file(name: str) -> Path:
 
 
 def venv_digest() -> str:
-    """What a .venv depends on: the place (scripts hold absolute paths), the interpreter, the installer's lock."""
-    return digest(str(ROOT), base_interpreter(), sys.version, lock_file("bootstrap").read_bytes())
+    """What a .venv depends on: its place (scripts hold absolute paths), the interpreter, the installer, this file."""
+    own = Path(__file__).read_bytes()
+    return digest(str(ROOT), base_interpreter(), sys.version, lock_file("bootstrap").read_bytes(), own)
 
 
 def read(path: Path) -> str:

@@ -20,8 +20,8 @@ LOCKS = [
     ("service", "requirements.txt", ["pyproject.toml"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),
-    ("requirements", "test.txt", ["test.in"]),
-    ("requirements", "bench.txt", ["bench.in"]),
+    ("requirements", "test.txt", ["test.in", "../service/pyproject.toml"]),
+    ("requirements", "bench.txt", ["bench.in", "../service/pyproject.toml"]),
 ]
 
 
