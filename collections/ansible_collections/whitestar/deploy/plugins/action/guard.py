@@ -1,0 +1,118 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Refuse bad input on the controller, before any target is asked anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+PREFIX = "titanic_"
+BUILT_PROVIDERS = ("local",)
+# What ansible-core itself gives a meaning to.
+SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
+PORTS = range(1, 65536)
+
+
+def role_options() -> dict[str, dict[str, Any]]:
+    """Every public variable of the collection with its option as ``meta/argument_specs.yml`` has it."""
+    options: dict[str, dict[str, Any]] = {}
+    for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+            options.update(entry.get("options", {}))
+    return options
+
+
+def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
+    """One sentence for each tag that nothing has."""
+    names = sorted(known)
+    return [
+        f"--tags {tag}: there is no such tag{_suggestion(tag, names)} (tags: {', '.join(names)})"
+        for tag in asked
+        if tag not in SPECIAL_TAGS and tag not in names
+    ]
+
+
+def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """One sentence for each ``titanic_*`` variable that no role has; a role gives back ``titanic_ROLE_result``."""
+    options = sorted(known)
+    return [
+        f"{name}: there is no such variable{_suggestion(name, options)}"
+        for name in sorted(names)
+        if name.startswith(PREFIX) and name not in options and not name.endswith("_result")
+    ]
+
+
+def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence for each value of the wrong type, outside its choices or its range."""
+    found = []
+    for name, value in values.items():
+        option = {key: part for key, part in options[name].items() if key != "required"}
+        secret = bool(option.pop("no_log", False))
+        problems = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
+        if problems:
+            kind = option.get("type", "str")
+            found.append(f"{name}: it must be of type {kind}" if secret else f"{name}: {'; '.join(problems)}")
+        elif name.endswith("_port") and int(value) not in PORTS:
+            found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
+        elif option.get("type") == "path" and name.endswith(("_csv", "_context")) and not Path(str(value)).exists():
+            found.append(f"{name}: there is no {value} on this machine")
+        elif option.get("type") == "path" and name.endswith("_directory") and not str(value).startswith(("/", "~")):
+            found.append(f"{name}: {value} is not an absolute path")
+        elif option.get("type") in {"int", "float"} and float(value) < 0:
+            found.append(f"{name}: {value} is negative")
+    return found
+
+
+def wrong_provider(provider: str) -> list[str]:
+    """Why this provider cannot be used, if so."""
+    if provider in BUILT_PROVIDERS:
+        return []
+    return [f"titanic_provider: provider {provider} is not built yet; use one of: {', '.join(BUILT_PROVIDERS)}"]
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class ActionModule(ActionBase):
+    """Compare tags and variables of this run with what the collection knows."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset({"tags"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """``{"changed": False}``, or ``failed`` with one line for each problem."""
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        options = role_options()
+        asked = [*variables.get("ansible_run_tags", []), *variables.get("ansible_skip_tags", [])]
+        problems = unknown_tags(asked, self._task.args.get("tags", []))
+        problems += unknown_variables(map(str, variables), options)
+        values = self._values(variables, options)
+        provider_problems = wrong_values({"titanic_provider": values.pop("titanic_provider", "")}, options)
+        problems += provider_problems or wrong_provider(str(variables.get("titanic_provider")))
+        problems += wrong_values(values, options)
+        result.update(changed=False, problems=problems)
+        if problems:
+            result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))
+        return dict(result)
+
+    def _values(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        values = {}
+        for name in sorted(set(options) & set(map(str, variables))):
+            try:
+                values[name] = self._templar.template(variables[name])
+            except AnsibleError:
+                # It rests on what a later stage gives back; the role that takes it validates it then.
+                continue
+        return values

@@ -1,0 +1,146 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one workload that every target renders, and what identifies a release and a run."""
+
+from __future__ import annotations
+
+import getpass
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+
+SYSTEM_STATE_DIRECTORY = Path("/var/lib")
+CONFIG_DIGITS = 6
+
+
+def database_environment(connection: dict[str, Any]) -> dict[str, str]:
+    """Environment variables of the service for a database ``connection``.
+
+    Keys: host, port, name, user, owner, and where they apply password_file, owner_password_file, sslmode, sslrootcert.
+    Raises AnsibleFilterError for any other key.
+    """
+    names = {
+        "host": "HOST",
+        "port": "PORT",
+        "name": "NAME",
+        "user": "USER",
+        "password_file": "PASSWORD_FILE",
+        "owner": "OWNER",
+        "owner_password_file": "OWNER_PASSWORD_FILE",
+        "sslmode": "SSLMODE",
+        "sslrootcert": "SSLROOTCERT",
+    }
+    unknown = sorted(set(connection) - set(names))
+    if unknown:
+        raise AnsibleFilterError(f"the database connection has unknown keys: {', '.join(unknown)}")
+    return {f"TITANIC_DATABASE_{names[key]}": str(value) for key, value in connection.items()}
+
+
+def workload(settings: dict[str, Any]) -> dict[str, Any]:
+    """The workload: everything that any target needs to run a release, and nothing that belongs to one target.
+
+    ``settings`` has ``image`` (reference, identity, description with version and schema), ``command``, ``port``,
+    ``replicas``, ``environment``, ``database`` (see :func:`database_environment`; owner and its password are left
+    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``.
+    The result has the same keys besides ``config`` (hash of all of it but the image), ``release`` (image and
+    configuration in one id) and ``probes``. Raises AnsibleFilterError if a key is missing.
+    """
+    try:
+        image = settings["image"]
+        connection = {key: value for key, value in settings["database"].items() if not key.startswith("owner")}
+        environment = database_environment(connection) | {k: str(v) for k, v in settings["environment"].items()}
+        built: dict[str, Any] = {
+            "command": list(settings["command"]),
+            "port": int(settings["port"]),
+            "replicas": int(settings["replicas"]),
+            "environment": environment,
+            "secret_files": dict(settings["secret_files"]),
+            "resources": dict(settings["resources"]),
+            "user": int(settings["user"]),
+            "probes": {"alive": "/healthz", "ready": "/readyz"},
+        }
+        description = image["description"] or {"version": "", "schema": {"required": "", "oldest_tolerated": ""}}
+        built["config"] = stable_hash(built)
+        built["release"] = f"{image['identity']}-{built['config'][:CONFIG_DIGITS]}"
+        built["image"] = image["reference"]
+        built["image_facts"] = {"identity": image["identity"], **description}
+    except KeyError as error:
+        raise AnsibleFilterError(f"the workload's settings lack {error}") from error
+    built["environment"]["TITANIC_RELEASE"] = built["release"]
+    return built
+
+
+def run_identity(_value: object) -> dict[str, Any]:
+    """Who runs this: host, user, and pid and start time of the ``ansible-playbook`` process, for the lock.
+
+    The input is not used.
+    """
+    parent = multiprocessing.parent_process()
+    pid = (parent.pid if parent else None) or os.getpid()
+    process = Process.of(pid)
+    started = process.started if process else 0
+    return {"host": socket.gethostname(), "user": getpass.getuser(), "pid": pid, "started": started}
+
+
+def identity_text(identity: dict[str, Any]) -> str:
+    """``user@host`` of a run's identity, for the ledger."""
+    return f"{identity['user']}@{identity['host']}"
+
+
+def summary(asked: dict[str, Any], address: str, release: str, did: dict[str, Any]) -> list[str]:
+    """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
+
+    ``asked`` is what :mod:`http_promises` returned, ``did`` what the stages gave back.
+    """
+    releases = {
+        "nothing": f"no new release: {release} serves already",
+        "restarted": f"release {release} was not running and serves again",
+        "finished": f"release {release} serves; a switch that was cut off is finished",
+        "switched": f"release {release} serves" + (f" instead of {did['before']}" if did.get("before") else ""),
+    }
+    lines = [releases.get(str(did.get("release")), f"release {release} serves")]
+    schema, seed = did.get("schema") or {}, did.get("seed") or {}
+    if schema:
+        lines.append(
+            f"schema {schema['to']}" + (f", migrated from {schema['from'] or 'nothing'}" if schema["changed"] else "")
+        )
+    if seed:
+        lines.append(f"seed: {seed['inserted']} inserted, {seed['updated']} updated, {seed['unchanged']} unchanged")
+    rows = asked.get("items", {}).get("/people")
+    lines += [f"{rows} people at http://{address}/people"] if rows is not None else [f"http://{address}"]
+    if asked.get("kept"):
+        lines.append(f"{len(asked['kept'])} promises asked, all kept")
+    lines.append(f"next: open http://{address}/ in a browser, look with --tags status, go back with --tags rollback")
+    return lines
+
+
+def state_directory(name: str) -> str:
+    """The usual place for the state of a deployment called ``name``: the system's for root, otherwise the user's own.
+
+    The user's is ``$XDG_STATE_HOME`` or ``~/.local/state`` (XDG Base Directory Specification 0.8).
+    """
+    if os.geteuid() == 0:
+        return str(SYSTEM_STATE_DIRECTORY / name)
+    own = os.environ.get("XDG_STATE_HOME")
+    return str((Path(own) if own else Path.home() / ".local" / "state") / name)
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Filters by name."""
+        return {
+            "database_environment": database_environment,
+            "identity_text": identity_text,
+            "run_identity": run_identity,
+            "state_directory": state_directory,
+            "summary": summary,
+            "workload": workload,
+        }

@@ -1,0 +1,110 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are either wholly there or not at all, and hashes of whole trees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Replace ``path`` with ``content`` (bytes) so that a reader or a crash sees the old or the new file, never a part.
+
+    ``owner`` is (uid, gid). Raises OSError, for instance when the disk is full; nothing is left behind then.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            if owner is not None:
+                os.fchown(stream.fileno(), *owner)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def has_content(path: Path, content: bytes, mode: int) -> bool:
+    """Whether ``path`` is a regular file with exactly this content (bytes) and these permission bits."""
+    return (
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_mode & 0o7777 == mode
+        and path.read_bytes() == content
+    )
+
+
+def make_directory(path: Path, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Make ``path`` and its parents; set permission bits and owner of the last one even if it was there."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+    if owner is not None:
+        os.chown(path, *owner)
+
+
+def tree_files(root: Path, exclude: Iterable[str]) -> Iterator[Path]:
+    """Relative paths of the files and links below ``root`` in sorted order.
+
+    ``exclude`` holds shell patterns; a path is left out when one matches a component of it or the whole relative path.
+    """
+    patterns = tuple(exclude)
+    for directory, names, files in os.walk(root):
+        here = Path(directory).relative_to(root)
+        names[:] = sorted(name for name in names if not _excluded(here / name, patterns))
+        for name in sorted(files):
+            if not _excluded(here / name, patterns):
+                yield here / name
+
+
+def _excluded(relative: Path, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(relative.name, pattern) or fnmatch(str(relative), pattern) for pattern in patterns)
+
+
+def tree_hash(root: Path, exclude: Iterable[str]) -> str:
+    """SHA-256 (hex) over names, execute bits and contents of the tree; times do not count."""
+    digest = hashlib.sha256()
+    for relative in tree_files(root, exclude):
+        path = root / relative
+        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        kind = "l" if path.is_symlink() else "x" if os.access(path, os.X_OK) else "f"
+        digest.update(f"{kind} {len(str(relative).encode())} {len(content)} {relative}".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def copy_tree(root: Path, destination: Path, exclude: Iterable[str]) -> None:
+    """Copy what :func:`tree_hash` counts, and nothing else, to ``destination``."""
+    for relative in tree_files(root, exclude):
+        (destination / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / relative, destination / relative, follow_symlinks=False)
+
+
+def stable_hash(value: Any) -> str:
+    """SHA-256 (hex) of ``value`` as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """The JSON value in ``path``, ``default`` where there is no such file. Raises ValueError naming a broken file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): move it away or restore it") from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as indented JSON with a final newline, for files that people also read."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

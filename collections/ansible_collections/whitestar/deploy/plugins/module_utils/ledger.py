@@ -1,0 +1,169 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The release ledger: what was deployed, when, by whom, why and with what outcome; small, bounded, no secret."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+FORMAT = 1
+ENTRIES_KEPT = 100
+OUTCOMES = ("started", "succeeded", "failed", "interrupted")
+
+
+class RollbackRefusedError(ValueError):
+    """There is no release to go back to, or the live schema cannot serve it; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attempt to make a release serve.
+
+    ``number`` counts up from 1. ``image`` is the tree hash or digest, ``config`` the hash of the workload's
+    configuration. ``schema_required`` is the schema revision the release needs, ``schema_tolerates`` the oldest
+    release schema revision that its own head schema can still serve. ``restores`` is the number of the entry
+    that a rollback went back to. ``at`` is UTC in ISO 8601.
+    """
+
+    number: int
+    release: str
+    image: str
+    config: str
+    schema_required: str
+    schema_tolerates: str
+    version: str
+    by: str
+    at: str
+    why: str
+    outcome: str
+    reason: str = ""
+    restores: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The entry whose release this one made serve: itself, or the one that a rollback restored."""
+        return self.restores or self.number
+
+    def __str__(self) -> str:
+        line = f"{self.number} {self.at} {self.release} {self.outcome}: {self.why} by {self.by}"
+        return f"{line}: {self.reason}" if self.reason else line
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All recorded entries, oldest first."""
+
+    entries: tuple[Entry, ...] = ()
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Ledger:
+        """Read what :meth:`document` wrote. Raises ValueError for another format."""
+        if document.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}: upgrade it")
+        return cls(tuple(Entry(**entry) for entry in document.get("entries", [])))
+
+    def document(self) -> dict[str, Any]:
+        """A JSON value: ``{"format": 1, "entries": [...]}``."""
+        return {"format": FORMAT, "entries": [dataclasses.asdict(entry) for entry in self.entries]}
+
+    def current(self) -> Entry | None:
+        """The entry that serves: the newest that succeeded."""
+        return next((entry for entry in reversed(self.entries) if entry.outcome == "succeeded"), None)
+
+    def last_attempt(self, release: str) -> Entry | None:
+        """The newest entry for ``release``, whatever its outcome."""
+        return next((entry for entry in reversed(self.entries) if entry.release == release), None)
+
+    def eligible(self) -> list[Entry]:
+        """One entry for each release that has served by deployment, newest first, without the current release."""
+        current = self.current()
+        found: dict[str, Entry] = {}
+        for entry in reversed(self.entries):
+            if (
+                entry.outcome == "succeeded"
+                and entry.restores is None
+                and (not current or entry.release != current.release)
+            ):
+                found.setdefault(entry.release, entry)
+        return list(found.values())
+
+    def rollback_target(self, wanted: str, live_tolerates: str) -> Entry:
+        """The entry to go back to: ``wanted`` (a release id or a unique start of one), or the one before the current.
+
+        ``live_tolerates`` is the oldest release schema revision that the live schema serves; empty if unknown.
+        Going back twice goes further back, never forward. Raises RollbackRefusedError.
+        """
+        current = self.current()
+        if current is None:
+            raise RollbackRefusedError("nothing has been deployed here yet, so there is nothing to roll back")
+        candidates = self.eligible()
+        known = ", ".join(entry.release for entry in candidates) or "none"
+        if wanted:
+            matches = [entry for entry in candidates if entry.release.startswith(wanted)]
+            if current.release.startswith(wanted) and not matches:
+                raise RollbackRefusedError(f"release {current.release} is the one that serves already")
+            if len(matches) != 1:
+                what = "is not in the ledger" if not matches else "fits more than one release"
+                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}; recorded releases: {known}")
+            target = matches[0]
+        else:
+            earlier = [entry for entry in candidates if entry.number < current.position]
+            if not earlier:
+                raise RollbackRefusedError(
+                    f"release {current.release} is the oldest recorded one: there is nothing further back; "
+                    f"name one with -e titanic_rollback_to=RELEASE (recorded: {known}) or deploy the source again"
+                )
+            target = earlier[0]
+        if live_tolerates and target.schema_required < live_tolerates:
+            raise RollbackRefusedError(
+                f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
+                f"from {live_tolerates} on: choose a newer release (recorded: {known}) or restore a backup"
+            )
+        return target
+
+    def add(self, **facts: Any) -> tuple[Ledger, Entry]:
+        """A ledger with one more entry, ``number`` and ``at`` filled in; entries still "started" become "interrupted".
+
+        Only the newest 100 entries are kept, beside the one that serves.
+        """
+        number = self.entries[-1].number + 1 if self.entries else 1
+        entry = Entry(number=number, at=datetime.now(UTC).isoformat(timespec="seconds"), **facts)
+        closed = self.close_interrupted().entries
+        kept = [old for index, old in enumerate(closed) if index >= len(closed) - ENTRIES_KEPT or old == self.current()]
+        return Ledger((*kept, entry)), entry
+
+    def finish(self, number: int, outcome: str, reason: str = "") -> Ledger:
+        """The same with the outcome of one entry set."""
+        return Ledger(
+            tuple(
+                dataclasses.replace(entry, outcome=outcome, reason=reason) if entry.number == number else entry
+                for entry in self.entries
+            )
+        )
+
+    def close_interrupted(self) -> Ledger:
+        """The same with every entry that never came to an end named so."""
+        reason = "the run ended before the release did"
+        return Ledger(
+            tuple(
+                dataclasses.replace(entry, outcome="interrupted", reason=reason)
+                if entry.outcome == "started"
+                else entry
+                for entry in self.entries
+            )
+        )
+
+    def releases_to_keep(self, keep: int) -> set[str]:
+        """Releases that pruning must spare: the current one and the ``keep`` newest that a rollback could go to."""
+        current = self.current()
+        spared = {entry.release for entry in self.eligible()[:keep]}
+        return spared | ({current.release} if current else set())
+
+
+def images_in_use(entries: Iterable[Entry], releases: set[str]) -> set[str]:
+    """The images that these releases need."""
+    return {entry.image for entry in entries if entry.release in releases}

@@ -1,0 +1,160 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Background processes that outlive the play: started once, found again, never mistaken for another."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, read_json, write_atomically
+
+LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by pid and start time (clock ticks since boot), so that a reused pid is not taken for it."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The live process with this pid; None if there is none or it is a zombie."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in {"Z", "X"} else cls(pid, int(fields[19]))
+
+    def alive(self) -> bool:
+        """Whether this very process still runs."""
+        return Process.of(self.pid) == self
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Ask with SIGTERM, wait ``grace_seconds``, then SIGKILL the process group. True if the request was enough."""
+        self._signal(signal.SIGTERM)
+        if self.wait(grace_seconds):
+            return True
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait(5)
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended, at most ``seconds``; whether it has."""
+        deadline = time.monotonic() + seconds
+        while self.alive():
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if self.alive():
+                os.kill(self.pid, number)
+
+
+class Daemon:
+    """One named background process, remembered in ``directory`` as ``NAME.json``, its output in ``log``."""
+
+    def __init__(self, directory: Path, name: str, log: Path) -> None:
+        self.record = directory / f"{name}.json"
+        self.log = log
+
+    def process(self) -> Process | None:
+        """The process if it runs."""
+        facts = self.facts()
+        known = Process(facts["pid"], facts["started"]) if facts else None
+        return known if known and known.alive() else None
+
+    def facts(self) -> dict[str, Any]:
+        """What was recorded when it was started: pid, started, and the caller's labels. Empty if never started."""
+        found = read_json(self.record, {})
+        return found if isinstance(found, dict) else {}
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], labels: Mapping[str, Any]) -> Process:
+        """Start ``command`` in a session of its own with exactly this environment, and record it with ``labels``.
+
+        Raises OSError when the program cannot be started.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".previous.log"))
+        with self.log.open("ab") as output:
+            child = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd="/",
+            )
+        process = Process.of(child.pid) or Process(child.pid, 0)
+        write_atomically(self.record, json_bytes({**labels, "pid": process.pid, "started": process.started}), 0o644)
+        return process
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Stop it if it runs and forget it. True if something was stopped."""
+        process = self.process()
+        if process:
+            process.stop(grace_seconds)
+        self.record.unlink(missing_ok=True)
+        return process is not None
+
+    def log_tail(self) -> str:
+        """The last lines of its output, for error messages."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "(no output)"
+        return "\n".join(lines[-LOG_TAIL_LINES:]) or "(no output)"
+
+
+def service_environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The whole environment of a deployed program: a plain PATH and locale, time zone UTC, and ``settings`` as text."""
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"} | {
+        key: str(value) for key, value in settings.items()
+    }
+
+
+def unprivileged(account: str) -> tuple[int, int] | None:
+    """(uid, gid) of ``account`` when we are root, None otherwise: who is not root stays who they are.
+
+    Raises ValueError if the account does not exist.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(account)
+    except KeyError as error:
+        raise ValueError(f"there is no account '{account}' on this machine to run as instead of root") from error
+    return entry.pw_uid, entry.pw_gid
+
+
+def run_json(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, Any, str]:
+    """Run ``command`` and read its standard output as JSON: (exit code, value or None, standard error).
+
+    Raises subprocess.TimeoutExpired after ``seconds`` and OSError if it cannot be started.
+    """
+    done = subprocess.run(
+        list(command), env=dict(environment), capture_output=True, text=True, timeout=seconds, check=False, cwd="/"
+    )
+    value = None
+    with suppress(ValueError):
+        value = json.loads(done.stdout)
+    return done.returncode, value, done.stderr.strip()

@@ -1,0 +1,142 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Immutable directories that hold one Python environment each, named by the hash of everything that went in."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    copy_tree,
+    json_bytes,
+    read_json,
+    stable_hash,
+    tree_hash,
+    write_atomically,
+)
+
+LAYOUT = 1
+MARKER = "image.json"
+UV_SECONDS = 600
+
+
+class BuildError(RuntimeError):
+    """The environment could not be built; the message holds the tool's own words. Nothing half-built is left."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What goes into the directory: a hash-locked requirements file, an interpreter, perhaps a project's tree."""
+
+    parent: Path
+    requirements: Path
+    python: str
+    project: Path | None = None
+    exclude: Sequence[str] = field(default_factory=tuple)
+
+    def identity(self) -> str:
+        """SHA-256 (hex) of the inputs: tree, requirements, interpreter version and our own layout.
+
+        Raises BuildError when the interpreter cannot be asked, and OSError for an unreadable file.
+        """
+        tree = tree_hash(self.project, self.exclude) if self.project else ""
+        requirements = self.requirements.read_text(encoding="utf-8")
+        return stable_hash([LAYOUT, tree, requirements, interpreter_version(self.python)])
+
+    def directory(self) -> Path:
+        """Where it lives: the first 12 digits of the identity below ``parent``."""
+        return self.parent / self.identity()[:12]
+
+    def build(self, describe: Sequence[str] = ()) -> dict[str, Any]:
+        """Build it; the marker file, written last, makes it complete. Returns what the marker holds.
+
+        ``describe`` is a command, relative to ``bin/``, whose standard output is kept in the marker.
+        """
+        directory = self.directory()
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+        try:
+            self._install(directory)
+            facts = {"identity": self.identity(), "python": interpreter_version(self.python)}
+            if describe:
+                facts["description"] = _run([str(directory / "bin" / describe[0]), *describe[1:]], {})
+            write_atomically(directory / MARKER, json_bytes(facts), 0o644)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return facts
+
+    def _install(self, directory: Path) -> None:
+        uv = uv_command()
+        _run([*uv, "venv", "--quiet", "--allow-existing", "--python", self.python, str(directory)], uv_environment())
+        install = [
+            *uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(directory / "bin" / "python"),
+            "--compile-bytecode",
+        ]
+        _run([*install, "--require-hashes", "--requirement", str(self.requirements)], uv_environment())
+        if self.project:
+            source = directory / "source"
+            copy_tree(self.project, source, self.exclude)
+            # uv builds a project of its own backend itself, so no build tool is fetched outside the lock.
+            _run([*install, "--no-deps", str(source)], uv_environment())
+            shutil.rmtree(source)
+
+
+def marker(directory: Path) -> dict[str, Any] | None:
+    """What the marker of a complete directory holds; None if it is missing or half built."""
+    found = read_json(directory / MARKER, None)
+    return found if isinstance(found, dict) else None
+
+
+def interpreter_version(python: str) -> str:
+    """Such as ``cpython 3.13.0 x86_64``. Raises BuildError if it does not start."""
+    code = "import platform as p; print(p.python_implementation().lower(), p.python_version(), p.machine())"
+    return _run([python, "-c", code], {}).strip()
+
+
+def uv_command() -> list[str]:
+    """How to call uv: the one beside this interpreter, otherwise the one on PATH. Raises BuildError."""
+    if importlib.util.find_spec("uv"):
+        return [sys.executable, "-m", "uv"]
+    found = shutil.which("uv")
+    if not found:
+        raise BuildError(f"uv is not installed for {sys.executable}: install it there with 'pip install uv'")
+    return [found]
+
+
+def uv_environment() -> dict[str, str]:
+    """Settings for uv: the machine's certificates, and the package index that pip has been told to use."""
+    settings = {"UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    index = os.environ.get("PIP_INDEX_URL")
+    if index and "UV_DEFAULT_INDEX" not in os.environ:
+        settings["UV_DEFAULT_INDEX"] = index
+    return settings
+
+
+def _run(command: Sequence[str], extra: dict[str, str]) -> str:
+    # Nothing of the controller's own environment may choose another interpreter or module path.
+    environment = {key: value for key, value in os.environ.items() if not re.match(r"PYTHON|VIRTUAL_ENV", key)} | extra
+    try:
+        done = subprocess.run(
+            list(command), env=environment, capture_output=True, text=True, timeout=UV_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]} could not be run: {error}") from error
+    if done.returncode:
+        raise BuildError(f"'{' '.join(command)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout

@@ -1,0 +1,57 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The switch from one release to the next without a dropped request, for every target that has two colours."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+COLOURS = ("blue", "green")
+
+
+class ReleaseError(RuntimeError):
+    """The new release did not become ready; the old one has not been touched. The message says why."""
+
+
+class Colours(Protocol):
+    """What a target must be able to do with its two colours. Both are always upstreams of the front door."""
+
+    def serving(self, colour: str) -> bool:
+        """Whether the colour runs and is ready."""
+
+    def start(self, colour: str) -> None:
+        """Start the new release as this colour, replacing whatever was left there; not ready at first."""
+
+    def wait_until_ready(self, colour: str) -> None:
+        """Return once it is ready. Raises ReleaseError when it ends, or is not ready in time."""
+
+    def drain(self, colour: str) -> None:
+        """Make it unready, and return once the front door sends it nothing more and it has answered what it had."""
+
+    def stop(self, colour: str) -> None:
+        """Stop it; nothing to do if it does not run."""
+
+
+def other(colour: str) -> str:
+    """The other colour."""
+    return COLOURS[1 - COLOURS.index(colour)]
+
+
+def switch(colours: Colours, serving: str | None) -> str:
+    """Make the new release serve, and return its colour. ``serving`` is the colour that serves now, if any.
+
+    Order matters. The new colour is started and ready before the old one is drained; the old one is drained *by its
+    readiness* before it is stopped, because gunicorn drops what waits in its accept queue at SIGTERM. Raises
+    ReleaseError, with the new colour stopped again and the old one as it was.
+    """
+    idle = other(serving) if serving else COLOURS[0]
+    try:
+        colours.start(idle)
+        colours.wait_until_ready(idle)
+    except BaseException:
+        colours.stop(idle)
+        raise
+    if serving:
+        colours.drain(serving)
+        colours.stop(serving)
+    return idle

@@ -1,0 +1,43 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of the same name, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: guard
+short_description: Refuse unknown tags, unknown variables and wrong values
+description:
+  - Compares the tags and the C(titanic_*) variables of this run with what the collection's roles document, and fails
+    with one line for each problem, a suggestion where one is close. Runs on the controller and touches no target.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  tags:
+    description: The tags that the playbook has.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Nothing is ever changed.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Refuse bad input
+  whitestar.deploy.guard:
+    tags: [image, database, api]
+"""
+
+RETURN = r"""
+problems:
+  description: What is wrong, one sentence each.
+  returned: always
+  type: list
+  elements: str
+"""

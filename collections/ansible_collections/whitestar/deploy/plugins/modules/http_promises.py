@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask a front door for each promise that can be asked over HTTP."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: http_promises
+short_description: Ask a front door whether it keeps its promises
+description:
+  - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  address:
+    description: Where to ask, C(host:port) or C(unix:/path).
+    type: str
+    required: true
+  promises:
+    description: What is promised.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: What is promised in words., type: str, required: true}
+      path: {description: What to ask for., type: str, required: true}
+      request_headers: {description: Headers to send., type: dict, default: {}}
+      status: {description: The status that is promised., type: int, default: 200}
+      headers: {description: Headers and the text that each must start with., type: dict, default: {}}
+      json: {description: Keys and values that the JSON object must have., type: dict, default: {}}
+attributes:
+  check_mode:
+    description: Nothing is asked, since the run may not have made it yet.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Ask
+  whitestar.deploy.http_promises:
+    address: 127.0.0.1:5000
+    promises:
+      - {name: The API is ready, path: /readyz}
+"""
+
+RETURN = r"""
+kept:
+  description: The promises that were kept.
+  returned: success
+  type: list
+  elements: str
+items:
+  description: Number of items in the JSON array of each promise that has one, by its path.
+  returned: success
+  type: dict
+"""
+
+import http.client
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, request
+
+
+def broken(promise: dict[str, Any], answer: Answer) -> str | None:
+    """What differs from the promise, None if it is kept."""
+    if answer.status != promise["status"]:
+        return f"status is {answer.status}, not {promise['status']}: {answer.body[:200].decode(errors='replace')}"
+    for name, start in promise["headers"].items():
+        found = answer.headers.get(name.lower())
+        if found is None or not found.startswith(str(start)):
+            return f"header {name} is {found!r}, it must start with {start!r}"
+    body = answer.json() if promise["json"] else {}
+    for key, value in promise["json"].items():
+        if not isinstance(body, dict) or body.get(key) != value:
+            return f"{key} is {body.get(key) if isinstance(body, dict) else body!r}, not {value!r}"
+    return None
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "address": {"type": "str", "required": True},
+            "promises": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "str", "required": True},
+                    "request_headers": {"type": "dict", "default": {}},
+                    "status": {"type": "int", "default": 200},
+                    "headers": {"type": "dict", "default": {}},
+                    "json": {"type": "dict", "default": {}},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=False, kept=[], items={}, msg="nothing was asked in check mode")
+    kept, failures, items = [], [], {}
+    for promise in module.params["promises"]:
+        try:
+            answer = request(module.params["address"], promise["path"], headers=promise["request_headers"])
+            problem = broken(promise, answer)
+            if isinstance(body := answer.json(), list):
+                items[promise["path"]] = len(body)
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"no answer from {module.params['address']} ({error})"
+        if problem:
+            failures.append(f"{promise['name']}: GET {promise['path']}: {problem}")
+        else:
+            kept.append(promise["name"])
+    if failures:
+        module.fail_json(msg="promises that are not kept:\n" + "\n".join(failures), broken=failures, kept=kept)
+    module.exit_json(changed=False, kept=kept, items=items)
+
+
+if __name__ == "__main__":
+    main()

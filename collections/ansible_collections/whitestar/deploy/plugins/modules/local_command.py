@@ -1,0 +1,117 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a command of a release that answers in JSON, and report what it says it changed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_command
+short_description: Run a command of a release and read its answer
+description:
+  - Runs a command that prints a JSON object with a key C(changed), such as a migration.
+  - In check mode O(check_argument) is added, so that the release itself says what it would do.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  image:
+    description: The release directory.
+    type: path
+    required: true
+  command:
+    description: Program in the release's C(bin) directory, and arguments.
+    type: list
+    elements: str
+    required: true
+  check_argument:
+    description: Argument that makes the command change nothing.
+    type: str
+    required: true
+  environment:
+    description: Environment of the command. Secrets belong in files that it names.
+    type: dict
+    required: true
+  needs:
+    description: >-
+      Paths without which the command cannot work. In check mode on a fresh target they are not there yet, and the
+      command is reported as one that would run.
+    type: list
+    elements: path
+    default: []
+  seconds:
+    description: How long the command may take, in seconds.
+    type: float
+    default: 600
+attributes:
+  check_mode:
+    description: The release says what it would do.
+    support: full
+  diff_mode:
+    description: Shows the answer.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Migrate
+  whitestar.deploy.local_command:
+    image: /var/lib/titanic/images/3f2a9c0d1b7e
+    command: [titanic-api, migrate]
+    check_argument: --check
+    environment: {TITANIC_DATABASE_HOST: /var/lib/titanic/database/run}
+"""
+
+RETURN = r"""
+answer:
+  description: The JSON object that the command printed.
+  returned: success
+  type: dict
+"""
+
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "image": {"type": "path", "required": True},
+            "command": {"type": "list", "elements": "str", "required": True},
+            "check_argument": {"type": "str", "required": True},
+            "environment": {"type": "dict", "required": True},
+            "needs": {"type": "list", "elements": "path", "default": []},
+            "seconds": {"type": "float", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    program = Path(options["image"]) / "bin" / options["command"][0]
+    words = [str(program), *options["command"][1:]]
+    missing = [path for path in [str(program), *options["needs"]] if not Path(path).exists()]
+    if missing and module.check_mode:
+        module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
+    if missing:
+        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+    if module.check_mode:
+        words.append(options["check_argument"])
+    try:
+        code, answer, complaint = run_json(words, service_environment(options["environment"]), options["seconds"])
+    except subprocess.TimeoutExpired:
+        module.fail_json(msg=f"{' '.join(words)} took longer than {options['seconds']:g} s and was ended")
+    except OSError as error:
+        module.fail_json(msg=f"{' '.join(words)} could not be started: {error}")
+    if code or not isinstance(answer, dict):
+        module.fail_json(msg=f"{' '.join(words)} failed ({code}): {complaint or answer}")
+    module.exit_json(
+        changed=bool(answer.get("changed")),
+        answer=answer,
+        diff={"before": "", "after": json_bytes(answer).decode() if answer.get("changed") else ""},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep a PostgreSQL cluster, one database and its two roles on a local target."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_database
+short_description: Keep a PostgreSQL cluster, a database and its two roles
+description:
+  - Makes the cluster if there is none, keeps its configuration, starts it if it does not run, and keeps one database
+    with an owner role, which migrates, and an application role, which the owner lets read and write rows.
+  - The server listens on a unix socket only. Run as root, it drops to O(account).
+  - Passwords are read from files and reach the server only as SCRAM verifiers.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  directory:
+    description: Directory of the data, the socket and the logs.
+    type: path
+    required: true
+  bindir:
+    description: Directory of PostgreSQL's programs, version 15 or later.
+    type: path
+    required: true
+  account:
+    description: Account to run as instead of root.
+    type: str
+    required: true
+  database:
+    description: Name of the database.
+    type: str
+    required: true
+  owner:
+    description: The role that owns the database.
+    type: str
+    required: true
+  owner_password_file:
+    description: File with its password.
+    type: path
+    required: true
+  user:
+    description: The application role.
+    type: str
+    required: true
+  user_password_file:
+    description: File with its password.
+    type: path
+    required: true
+  settings:
+    description: Server settings that replace ours or add to them.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Says what would change. What a server that does not run would say is not known, and said so.
+    support: full
+  diff_mode:
+    description: Shows each step that is needed.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the database
+  whitestar.deploy.local_database:
+    directory: /var/lib/titanic/database
+    bindir: /usr/lib/postgresql/17/bin
+    account: nobody
+    database: titanic
+    owner: titanic_owner
+    owner_password_file: /var/lib/titanic/secrets/database_owner_password
+    user: titanic_app
+    user_password_file: /var/lib/titanic/secrets/database_app_password
+"""
+
+RETURN = r"""
+socket_directory:
+  description: Where the server listens.
+  returned: success
+  type: str
+steps:
+  description: What was done, in words.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import (
+    Cluster,
+    DatabaseError,
+    identifier,
+    literal,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.scram import matches, verifier
+
+# What is there of ours, in one question.
+FACTS = """
+SELECT json_build_object(
+    'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{}}') FROM pg_authid
+                  WHERE rolname IN ({owner}, {user}) AND rolcanlogin AND NOT rolsuper),
+    'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
+    'public', (SELECT has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = {database}),
+    'connect', (SELECT has_database_privilege(r.oid, d.oid, 'CONNECT') FROM pg_database d, pg_roles r
+                WHERE datname = {database} AND rolname = {user}))
+"""
+
+
+def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str, str]) -> dict[str, str]:
+    """The SQL still needed, by a description of each step, in order. ``names`` has owner, user, database."""
+    steps: dict[str, str] = {}
+    for role, password in passwords.items():
+        kept = facts["passwords"].get(role)
+        if kept is None:
+            attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
+            steps[f"make role {role}"] = (
+                f"DO $$ BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+                f"ALTER ROLE {identifier(role)} {attributes} PASSWORD {literal(verifier(password))}"
+            )
+        elif not matches(password, kept):
+            steps[f"set the password of role {role}"] = (
+                f"ALTER ROLE {identifier(role)} PASSWORD {literal(verifier(password))}"
+            )
+    database, owner = identifier(names["database"]), identifier(names["owner"])
+    if facts["owner"] is None:
+        steps[f"make database {names['database']}"] = f"CREATE DATABASE {database} OWNER {owner}"
+    elif facts["owner"] != names["owner"]:
+        steps[f"give database {names['database']} to {names['owner']}"] = f"ALTER DATABASE {database} OWNER TO {owner}"
+    if facts["public"] is not False or not facts["connect"]:
+        user = identifier(names["user"])
+        steps["let only the two roles connect"] = (
+            f"REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {user}"
+        )
+    return steps
+
+
+def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> list[str]:
+    """Have the server run with this configuration, or say what that would take. Returns the steps in words."""
+    stale = cluster.stale_files(settings)
+    running = cluster.running()
+    steps = [f"write {', '.join(path.name for path in stale)}"] if stale else []
+    if not check:
+        cluster.write_files(stale, settings)
+    if not running:
+        if not check:
+            cluster.start()
+        return [*steps, "start PostgreSQL"]
+    why = []
+    if stale and not check:
+        cluster.reload()
+        why = cluster.pending_restart()
+    if (wanted := cluster.version()) != cluster.running_version():
+        why.append(f"version {wanted}")
+    if why and not check:
+        cluster.stop()
+        cluster.start()
+    return [*steps, f"restart PostgreSQL for {', '.join(why)}"] if why else steps
+
+
+def keep_roles(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+    """Have the database, its roles and grants, or say what is missing. Returns the steps in words."""
+    names = {name: options[name] for name in ("database", "owner", "user")}
+    passwords = {
+        options[role]: Path(options[f"{role}_password_file"]).read_text(encoding="utf-8").rstrip("\n")
+        for role in ("owner", "user")
+    }
+    facts = cluster.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
+    needed = role_steps(facts if isinstance(facts, dict) else {}, names, passwords)
+    if needed and not check:
+        # psql commits each statement by itself, as CREATE DATABASE demands; a run cut off here goes on from there.
+        cluster.run_sql(";\n".join(needed.values()))
+    return list(needed)
+
+
+def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+    """Bring everything to where it should be, or say what that would take. Returns the steps in words."""
+    if cluster.exists():
+        cluster.check_major()
+        steps = []
+    else:
+        steps = ["make the cluster"]
+        if check:
+            return [*steps, "start PostgreSQL", "make the roles and the database"]
+        cluster.make()
+    steps += keep_server(cluster, options["settings"], check=check)
+    if check and not cluster.running():
+        return steps
+    return steps + keep_roles(cluster, options, check=check)
+
+
+def main() -> None:
+    """Run the module."""
+    text = {"type": "str", "required": True}
+    path = {"type": "path", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "directory": path,
+            "bindir": path,
+            "account": text,
+            "database": text,
+            "owner": text,
+            "owner_password_file": path | {"no_log": False},
+            "user": text,
+            "user_password_file": path | {"no_log": False},
+            "settings": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        cluster = Cluster(Path(options["directory"]), Path(options["bindir"]), unprivileged(options["account"]))
+        if not (module.check_mode and not cluster.bindir.exists()):
+            cluster.major()
+        steps = keep(cluster, options, check=module.check_mode)
+    except (DatabaseError, OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(steps),
+        steps=steps,
+        socket_directory=str(cluster.socket_directory),
+        diff={"before": "", "after": "".join(f"{step}\n" for step in steps)},
+    )
+
+
+if __name__ == "__main__":
+    main()

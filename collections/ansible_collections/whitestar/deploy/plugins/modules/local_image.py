@@ -1,0 +1,159 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make an immutable release directory from a Python project, named by the hash of its tree."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_image
+short_description: Make an immutable directory with a Python environment of its own
+description:
+  - Installs a hash-locked requirements file, and a project if one is named, into a new virtual environment.
+  - The directory is named by the hash of everything that went in, so the same input is never built twice, and a
+    build that was interrupted is never taken for a whole one.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  directory:
+    description: Where the directories are kept, one for each hash.
+    type: path
+    required: true
+  requirements:
+    description: A requirements file in which every line has hashes.
+    type: path
+    required: true
+  project:
+    description: A Python project to install besides. It must have a C(pyproject.toml) whose build backend is uv's.
+    type: path
+  exclude:
+    description: Shell patterns of names or relative paths in O(project) that are no part of a release.
+    type: list
+    elements: str
+    default: []
+  python:
+    description: Interpreter to make the environment with. The one that runs this module unless set.
+    type: path
+  describe:
+    description: Command in the environment whose output, a JSON object, describes what was built.
+    type: list
+    elements: str
+    default: []
+  links:
+    description: >-
+      Symbolic links to keep in O(directory), by name; each value is a path, or a pattern that fits one, in what was
+      built. They give programs that are replaced one day a place that stays.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Says what would be built, and builds nothing.
+    support: full
+  diff_mode:
+    description: Shows the directory that is made.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Build the release
+  whitestar.deploy.local_image:
+    directory: /var/lib/titanic/images
+    project: "{{ playbook_dir }}/service"
+    requirements: "{{ playbook_dir }}/service/requirements.txt"
+    exclude: [tests, __pycache__]
+    describe: [titanic-api, version]
+"""
+
+RETURN = r"""
+image:
+  description: What was built.
+  returned: success
+  type: dict
+  contains:
+    reference: {description: The directory., type: str}
+    identity: {description: "Its name, 12 hexadecimal digits.", type: str}
+    description: {description: What O(describe) printed; empty while it is not built., type: dict}
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
+    BuildError,
+    Environment,
+    marker,
+)
+
+
+def environment(options: dict[str, object]) -> Environment:
+    """The inputs as one value. Raises BuildError for a path that is not there."""
+    project = Path(str(options["project"])) if options["project"] else None
+    requirements = Path(str(options["requirements"]))
+    if project and not (project / "pyproject.toml").is_file():
+        raise BuildError(f"{project} has no pyproject.toml: name the directory of a Python project")
+    if not requirements.is_file():
+        raise BuildError(f"{requirements} is missing: lock the requirements with hashes there")
+    exclude = options["exclude"]
+    return Environment(
+        parent=Path(str(options["directory"])),
+        requirements=requirements,
+        python=str(options["python"] or sys.executable),
+        project=project,
+        exclude=tuple(map(str, exclude)) if isinstance(exclude, list) else (),
+    )
+
+
+def keep_links(directory: Path, links: dict[str, str]) -> bool:
+    """Point each link at its target in ``directory``; whether one moved. Raises BuildError if a target is missing."""
+    moved = False
+    for name, pattern in links.items():
+        targets = sorted(directory.glob(pattern))
+        if not targets:
+            raise BuildError(f"{directory} holds no {pattern}: the requirements lack the package that has it")
+        link = directory.parent / name
+        if not link.is_symlink() or link.readlink() != targets[0]:
+            fresh = link.with_name(f".{name}.new")
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(targets[0])
+            fresh.replace(link)
+            moved = True
+    return moved
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "requirements": {"type": "path", "required": True},
+            "project": {"type": "path"},
+            "exclude": {"type": "list", "elements": "str", "default": []},
+            "python": {"type": "path"},
+            "describe": {"type": "list", "elements": "str", "default": []},
+            "links": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        wanted = environment(module.params)
+        directory = wanted.directory()
+        built = marker(directory)
+        changed = built is None
+        if changed and not module.check_mode:
+            built = wanted.build(module.params["describe"])
+        if built and not module.check_mode:
+            changed = keep_links(directory, module.params["links"]) or changed
+    except (BuildError, OSError, ValueError) as error:
+        module.fail_json(msg=f"the release could not be built, nothing else was touched: {error}")
+    description = json.loads(built["description"]) if built and "description" in built else {}
+    module.exit_json(
+        changed=changed,
+        image={"reference": str(directory), "identity": directory.name, "description": description},
+        diff={"before": "" if changed else f"{directory}\n", "after": f"{directory}\n"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep one background process and its configuration file on a local target."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_process
+short_description: Keep a background process and its configuration file
+description:
+  - Writes the configuration, starts the process if it does not run, has it read a changed configuration by
+    O(reload_command) without an interruption, and restarts it only when its command changed.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The state directory of the target.
+    type: path
+    required: true
+  name:
+    description: Name of the process, for its pid record and its log.
+    type: str
+    required: true
+  command:
+    description: Program and arguments. The program must be an absolute path.
+    type: list
+    elements: str
+    required: true
+  environment:
+    description: Its environment, beside a plain PATH and locale.
+    type: dict
+    default: {}
+  configuration_file:
+    description: Where the configuration goes.
+    type: path
+    required: true
+  configuration:
+    description: The configuration.
+    type: str
+    required: true
+  check_command:
+    description: Command that refuses a bad configuration; C({file}) stands for the file to check.
+    type: list
+    elements: str
+    required: true
+  reload_command:
+    description: Command that makes the running process read its configuration again.
+    type: list
+    elements: str
+    required: true
+  listens_on:
+    description: Address (C(host:port)) that answers once the process works.
+    type: str
+    required: true
+  start_seconds:
+    description: How long that may take, in seconds.
+    type: float
+    default: 10
+attributes:
+  check_mode:
+    description: Says what would be done.
+    support: full
+  diff_mode:
+    description: Shows the configuration before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the front door
+  whitestar.deploy.local_process:
+    state_directory: /var/lib/titanic
+    name: caddy
+    command: [/opt/caddy, run, --config, /var/lib/titanic/Caddyfile]
+    configuration_file: /var/lib/titanic/Caddyfile
+    configuration: "{{ lookup('ansible.builtin.template', 'Caddyfile.j2') }}"
+    check_command: [/opt/caddy, validate, --config, "{file}"]
+    reload_command: [/opt/caddy, reload, --config, /var/lib/titanic/Caddyfile]
+    listens_on: 127.0.0.1:5000
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, in words.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    has_content,
+    make_directory,
+    stable_hash,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
+
+
+class ProcessError(RuntimeError):
+    """The process or its configuration does not work; the message holds its own words."""
+
+
+def run(command: list[str], environment: dict[str, str]) -> None:
+    """Run one of the helper commands. Raises ProcessError with its output."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/", timeout=30)
+    if done.returncode:
+        raise ProcessError(f"'{' '.join(command)}' failed: {(done.stderr or done.stdout).strip()[-1500:]}")
+
+
+def check_configuration(options: dict[str, Any], environment: dict[str, str]) -> None:
+    """Let the program judge the new configuration before it replaces the old one. Raises ProcessError."""
+    if not Path(options["check_command"][0]).exists():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        candidate = Path(scratch) / Path(options["configuration_file"]).name
+        candidate.write_text(options["configuration"], encoding="utf-8")
+        run([word.replace("{file}", str(candidate)) for word in options["check_command"]], environment)
+
+
+def wait_until_it_listens(daemon: Daemon, address: str, seconds: float) -> None:
+    """Raises ProcessError when it ends or does not listen in time."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((host, int(port))) == 0:
+                return
+        if not daemon.process() or time.monotonic() > deadline:
+            raise ProcessError(f"it does not listen on {address}; its last output:\n{daemon.log_tail()}")
+        time.sleep(0.05)
+
+
+def steps_needed(daemon: Daemon, options: dict[str, Any], command_hash: str) -> list[str]:
+    """Which of write, start, restart, reload are needed, in order."""
+    fresh = has_content(Path(options["configuration_file"]), options["configuration"].encode(), 0o644)
+    steps = [] if fresh else ["write"]
+    if not daemon.process():
+        steps.append("start")
+    elif daemon.facts().get("command") != command_hash:
+        steps.append("restart")
+    elif not fresh:
+        steps.append("reload")
+    return steps
+
+
+def main() -> None:
+    """Run the module."""
+    words = {"type": "list", "elements": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "command": words,
+            "environment": {"type": "dict", "default": {}},
+            "configuration_file": {"type": "path", "required": True},
+            "configuration": {"type": "str", "required": True},
+            "check_command": words,
+            "reload_command": words,
+            "listens_on": {"type": "str", "required": True},
+            "start_seconds": {"type": "float", "default": 10},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    state = State(Path(options["state_directory"]))
+    daemon = state.daemon(options["name"])
+    environment = service_environment(options["environment"])
+    # The program behind a link that has moved is another program.
+    program = os.path.realpath(options["command"][0])
+    command_hash = stable_hash([program, options["command"], options["environment"]])
+    path = Path(options["configuration_file"])
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    steps = steps_needed(daemon, options, command_hash)
+    try:
+        if "write" in steps:
+            check_configuration(options, environment)
+        if not module.check_mode:
+            make_directory(state.run, 0o755)
+            make_directory(state.logs, 0o755)
+            if "write" in steps:
+                write_atomically(path, options["configuration"].encode(), 0o644)
+            if "restart" in steps:
+                daemon.stop(options["start_seconds"])
+            if "reload" in steps:
+                run(options["reload_command"], environment)
+            if "start" in steps or "restart" in steps:
+                daemon.start(options["command"], environment, {"command": command_hash})
+                wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
+    except (ProcessError, OSError, subprocess.TimeoutExpired) as error:
+        if path.exists() and before and path.read_text(encoding="utf-8") != before:
+            write_atomically(path, before.encode(), path.stat().st_mode & 0o7777)
+        module.fail_json(msg=f"{options['name']}: {error}")
+    module.exit_json(
+        changed=bool(steps),
+        steps=steps,
+        diff={
+            "before_header": str(path),
+            "after_header": str(path),
+            "before": before,
+            "after": options["configuration"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make a release serve on a local target without a dropped request, and record it in the ledger."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_release
+short_description: Switch to a release and record it
+description:
+  - Starts the release as the idle colour, waits until it is ready, drains the old one by its readiness and stops it.
+  - A release that does not become ready gets no traffic, is recorded as failed, and the old one serves on.
+  - A switch that was cut off is brought to its end by the next run.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The state directory of the target.
+    type: path
+    required: true
+  workload:
+    description: The release to serve, as the filter P(whitestar.deploy.workload#filter) builds it.
+    type: dict
+  restore:
+    description: >-
+      Instead of O(workload), the number of a ledger entry whose release is to serve again, as
+      M(whitestar.deploy.local_rollback_target) chose it.
+    type: int
+  by:
+    description: Who runs this, for the ledger.
+    type: str
+    required: true
+  why:
+    description: Why, for the ledger.
+    type: str
+    required: true
+  ready_seconds:
+    description: How long a release may take to become ready, in seconds.
+    type: float
+    default: 30
+  drain_seconds:
+    description: How long the old release may take to finish what it has, in seconds.
+    type: float
+    default: 25
+  keep:
+    description: How many releases beside the one that serves are kept for a rollback.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: Says whether the release would change, and which settings.
+    support: full
+  diff_mode:
+    description: Compares the workloads.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Serve the release
+  whitestar.deploy.local_release:
+    state_directory: /var/lib/titanic
+    workload: "{{ settings | whitestar.deploy.workload }}"
+    by: alice@laptop
+    why: deploy
+"""
+
+RETURN = r"""
+release:
+  description: The release that serves.
+  returned: success
+  type: str
+entry:
+  description: Its entry in the ledger.
+  returned: success
+  type: dict
+did:
+  description: One of nothing, restarted, finished, switched.
+  returned: success
+  type: str
+pruned:
+  description: Releases that were removed because no rollback needs them.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    json_bytes,
+    make_directory,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import images_in_use
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import (
+    LocalColours,
+    State,
+    fingerprint,
+    recorded_workload,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
+
+
+class Deployment:
+    """One request to make a release serve."""
+
+    def __init__(self, state: State, options: dict[str, Any], *, check: bool) -> None:
+        self.state = state
+        self.options = options
+        self.ledger = state.ledger()
+        self.restores: int | None = options["restore"]
+        self.workload = options["workload"] if self.restores is None else self._recorded(self.restores)
+        self.release: str = self.workload["release"]
+        self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
+        self.colours = LocalColours(
+            state, self.workload, self.secrets, options["ready_seconds"], options["drain_seconds"]
+        )
+
+    def _recorded(self, number: int) -> dict[str, Any]:
+        entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
+        return recorded_workload(self.state, entry)
+
+    def plan(self) -> str:
+        """What has to be done: nothing, restarted (it died), finished (a switch was cut off), switched."""
+        current = self.ledger.current()
+        recorded = current is not None and current.release == self.release
+        right = [colour for colour in COLOURS if self._is_right(colour)]
+        if not right:
+            running = any(self.state.daemon(colour).process() for colour in COLOURS)
+            return "restarted" if recorded and not running else "switched"
+        alone = not self.state.daemon(other(right[0])).process()
+        return "nothing" if alone and recorded else "finished"
+
+    def _is_right(self, colour: str) -> bool:
+        facts = self.state.daemon(colour).facts()
+        same = (facts.get("release"), facts.get("fingerprint")) == (self.release, self.secrets)
+        return same and self.colours.serving(colour)
+
+    def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
+        """Do it and record it: the ledger's entry, and the releases pruned. Raises ReleaseError."""
+        for directory in (self.state.run, self.state.logs, self.state.configurations):
+            make_directory(directory, 0o755)
+        if plan == "restarted":
+            self._switch()
+            current = self.ledger.current()
+            return (vars(current) if current else {}), []
+        write_atomically(self.state.configurations / f"{self.release}.json", json_bytes(self.workload), 0o644)
+        image = self.workload["image_facts"]
+        self.ledger, entry = self.ledger.add(
+            release=self.release,
+            image=image["identity"],
+            config=self.workload["config"],
+            schema_required=image["schema"]["required"],
+            schema_tolerates=image["schema"]["oldest_tolerated"],
+            version=image["version"],
+            by=self.options["by"],
+            why=self.options["why"],
+            outcome="started",
+            restores=self.restores,
+        )
+        self.state.write_ledger(self.ledger)
+        try:
+            self._switch()
+        except ReleaseError as error:
+            self.ledger = self.ledger.finish(entry.number, "failed", str(error).splitlines()[0])
+            self.state.write_ledger(self.ledger)
+            raise
+        self.ledger = self.ledger.finish(entry.number, "succeeded")
+        self.state.write_ledger(self.ledger)
+        return vars(self.ledger.entries[-1]), self._prune()
+
+    def _switch(self) -> None:
+        right = next((colour for colour in COLOURS if self._is_right(colour)), None)
+        if right is None:
+            self._undrain_if_nothing_else_serves()
+            switch(self.colours, self.state.serving_colour())
+        elif self.state.daemon(other(right)).process():
+            self.colours.drain(other(right))
+            self.colours.stop(other(right))
+
+    def _undrain_if_nothing_else_serves(self) -> None:
+        if self.state.serving_colour() is None:
+            for colour in COLOURS:
+                self.state.drain_file(colour).unlink(missing_ok=True)
+
+    def _prune(self) -> list[str]:
+        keep = self.ledger.releases_to_keep(self.options["keep"])
+        images = images_in_use(self.ledger.entries, keep)
+        for directory in self.state.images.iterdir():
+            if directory.name not in images:
+                shutil.rmtree(directory, ignore_errors=True)
+        pruned = [path for path in self.state.configurations.glob("*.json") if path.stem not in keep]
+        for path in pruned:
+            path.unlink()
+        return sorted(path.stem for path in pruned)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "workload": {"type": "dict"},
+            "restore": {"type": "int"},
+            "by": {"type": "str", "required": True},
+            "why": {"type": "str", "required": True},
+            "ready_seconds": {"type": "float", "default": 30},
+            "drain_seconds": {"type": "float", "default": 25},
+            "keep": {"type": "int", "default": 5},
+        },
+        required_one_of=[("workload", "restore")],
+        mutually_exclusive=[("workload", "restore")],
+        supports_check_mode=True,
+    )
+    state = State(Path(module.params["state_directory"]))
+    workload = module.params["workload"]
+    if module.check_mode and workload and not all(Path(path).exists() for path in workload["secret_files"].values()):
+        module.exit_json(changed=True, did="switched", release=workload["release"], entry={}, pruned=[])
+    try:
+        deployment = Deployment(state, module.params, check=module.check_mode)
+        plan = deployment.plan()
+        last = deployment.ledger.last_attempt(deployment.release)
+        if plan != "nothing" and last and last.outcome in {"failed", "interrupted"}:
+            module.warn(f"trying release {last.release} again, which {last.outcome} at {last.at}: {last.reason}")
+        current = deployment.ledger.current()
+        before = recorded_workload(state, current) if current else {}
+        entry: dict[str, Any] = vars(current) if current else {}
+        pruned: list[str] = []
+        if plan != "nothing" and not module.check_mode:
+            entry, pruned = deployment.carry_out(plan)
+    except (ReleaseError, OSError, ValueError) as error:
+        name = workload["release"] if workload else f"of entry {module.params['restore']}"
+        module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
+    module.exit_json(
+        changed=plan != "nothing",
+        did=plan,
+        release=deployment.release,
+        entry=entry,
+        pruned=pruned,
+        diff={"before": json_bytes(before).decode(), "after": json_bytes(deployment.workload).decode()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Choose the recorded release to go back to, or refuse before anything is touched."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_rollback_target
+short_description: Choose the release to go back to
+description:
+  - Chooses the release before the one that serves, or the one that is named, from the ledger. Asks the live database
+    whether its schema can serve it. Changes nothing.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The state directory of the target.
+    type: path
+    required: true
+  release:
+    description: A release id, or the start of one. The release before the one that serves if empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: The module never changes anything.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Choose
+  whitestar.deploy.local_rollback_target:
+    state_directory: /var/lib/titanic
+  register: target
+"""
+
+RETURN = r"""
+entry:
+  description: The ledger entry to go back to.
+  returned: success
+  type: dict
+serving:
+  description: The release that serves now.
+  returned: success
+  type: str
+"""
+
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import State, command_line, recorded_workload
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+
+CHECK_SECONDS = 20
+
+
+def live_schema_tolerates(state: State, ledger: Ledger) -> str:
+    """The oldest release schema revision that the live schema serves, as the serving release reads it.
+
+    Raises RollbackRefusedError if the database does not say.
+    """
+    workload = recorded_workload(state, ledger.current())
+    command = [command_line(workload)[0], "check"]
+    _, said, complaint = run_json(command, service_environment(workload["environment"]), CHECK_SECONDS)
+    found = said["schema"].get("oldest_tolerated") if isinstance(said, dict) and "schema" in said else None
+    if not found:
+        raise RollbackRefusedError(
+            f"the live schema is not known, since the database does not answer ({complaint or said}): "
+            f"bring it up first by running the site"
+        )
+    return str(found)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "release": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    state = State(Path(module.params["state_directory"]))
+    wanted = module.params["release"]
+    try:
+        ledger = state.ledger()
+        ledger.rollback_target(wanted, "")
+        entry = ledger.rollback_target(wanted, live_schema_tolerates(state, ledger))
+        recorded_workload(state, entry)
+    except (RollbackRefusedError, ReleaseError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        module.fail_json(msg=f"rollback refused, nothing was touched: {error}")
+    current = ledger.current()
+    module.exit_json(changed=False, entry=vars(entry), serving=current.release if current else "")
+
+
+if __name__ == "__main__":
+    main()

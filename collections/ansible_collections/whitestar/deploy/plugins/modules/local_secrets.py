@@ -1,0 +1,117 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep secrets as files that only their owner can read, generated where none is given."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_secrets
+short_description: Keep secrets as files
+description:
+  - Writes each given secret to a file of mode 0600 in a directory of mode 0700, and makes up those that are asked
+    for and not given. A secret that was generated once stays.
+  - Returns and compares names only, never a value.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  directory:
+    description: Directory of the files.
+    type: path
+    required: true
+  given:
+    description: Secrets by file name.
+    type: dict
+    default: {}
+  generated:
+    description: File names for which a random secret of 43 characters (256 bits) is made up unless given or there.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Says which files would change.
+    support: full
+  diff_mode:
+    description: Shows names only.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the passwords
+  whitestar.deploy.local_secrets:
+    directory: /var/lib/titanic/secrets
+    generated: [database_owner_password, database_app_password]
+  no_log: true
+"""
+
+RETURN = r"""
+written:
+  description: Names of the files that were written.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import re
+import secrets
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    has_content,
+    make_directory,
+    write_atomically,
+)
+
+FILE_MODE = 0o600
+
+
+def contents(directory: Path, given: dict[str, object], generated: list[str]) -> dict[str, bytes]:
+    """What each file must hold, by name. Raises ValueError for a name that is no plain file name, or an empty value."""
+    wanted: dict[str, bytes] = {}
+    for name in [*given, *generated]:
+        path = directory / name
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+        if name in given:
+            value = given[name]
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+            wanted[name] = value.encode()
+        elif path.is_file() and path.stat().st_size:
+            wanted[name] = path.read_bytes()
+        else:
+            wanted[name] = secrets.token_urlsafe(32).encode()
+    return wanted
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "given": {"type": "dict", "default": {}, "no_log": True},
+            "generated": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    directory = Path(module.params["directory"])
+    try:
+        wanted = contents(directory, module.params["given"], module.params["generated"])
+        stale = [name for name, content in wanted.items() if not has_content(directory / name, content, FILE_MODE)]
+        if stale and not module.check_mode:
+            make_directory(directory, 0o700)
+            for name in stale:
+                write_atomically(directory / name, wanted[name], FILE_MODE)
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(stale),
+        written=stale,
+        diff={"before": "", "after": "".join(f"{directory / name}: a new secret\n" for name in stale)},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Begin and end a run on a local target: check it, keep other runs out, say what serves there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_session
+short_description: Begin or end a run on a local target
+description:
+  - At the beginning refuses a target that a deployment would fail on later, takes the deploy lock, and reports what
+    serves there now. At the end gives the lock back.
+  - One run at a time may change a target. A second one is refused at once and told who the owner is. The lock of a
+    run that has died is taken over, at once on the same machine, after its lease elsewhere.
+  - Never reports a change, so that a run which changes nothing else says so.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The one directory that holds everything the deployment makes. Made if it is missing.
+    type: path
+    required: true
+  state:
+    description: Whether to begin or to end.
+    type: str
+    choices: [begun, ended]
+    required: true
+  owner:
+    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
+    type: dict
+    required: true
+  lease_seconds:
+    description: After this many seconds the lock of an owner on another machine may be taken over.
+    type: int
+    default: 3600
+  address:
+    description: Address that the front door will listen on. Needed to begin.
+    type: str
+  port:
+    description: Port that the front door will listen on. Needed to begin.
+    type: int
+  account:
+    description: Account that PostgreSQL runs as when the play runs as root. Needed to begin.
+    type: str
+  free_mebibytes:
+    description: Refuse when less disk space than this is free, in MiB.
+    type: int
+    default: 500
+attributes:
+  check_mode:
+    description: The target is checked and the lock is left alone.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Begin
+  whitestar.deploy.local_session:
+    state_directory: /var/lib/titanic
+    state: begun
+    owner: "{{ 'run' | whitestar.deploy.run_identity }}"
+    address: 127.0.0.1
+    port: 5000
+    account: nobody
+"""
+
+RETURN = r"""
+live:
+  description: The release that serves, as the ledger has it; empty when there is none.
+  returned: when O(state=begun)
+  type: dict
+  sample: {release: 3f2a9c0d1b7e-51aa02, image: 3f2a9c0d1b7e, outcome: succeeded}
+live_image:
+  description: The release directory of that release; empty when there is none.
+  returned: when O(state=begun)
+  type: str
+"""
+
+import errno
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+
+
+def problems(state: State, address: str, port: int, account: str, free_mebibytes: int) -> list[str]:
+    """One sentence for each reason why a deployment would fail here, with the variable and the remedy."""
+    existing = next(path for path in (state.root, *state.root.parents) if path.exists())
+    found = []
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        found.append(
+            f"titanic_target_state_directory: {state.root} cannot be made or written to ({existing} is not writable "
+            f"by uid {os.geteuid()}): choose another directory or change its owner"
+        )
+    else:
+        free = shutil.disk_usage(existing).free // 2**20
+        if free < free_mebibytes:
+            found.append(
+                f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
+                f"{free_mebibytes} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
+            )
+    socket_path = str(state.longest_socket())
+    if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
+        found.append(
+            f"titanic_target_state_directory: {state.root} is too long: sockets below it would have "
+            f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
+        )
+    owner = None
+    try:
+        owner = unprivileged(account)
+    except ValueError as error:
+        found.append(f"titanic_database_local_account: {error}: name another")
+    if owner and (closed := closed_to_others(existing)):
+        found.append(
+            f"titanic_target_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
+            f"choose a directory whose parents are open to others, such as /var/lib/titanic"
+        )
+    if not state.daemon("caddy").process() and (reason := cannot_listen(address, port)):
+        found.append(f"titanic_api_port: {address}:{port} {reason}")
+    return found
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """The first directory on the way to ``path`` that other accounts cannot enter."""
+    return next((part for part in (*reversed(path.parents), path) if not part.stat().st_mode & 0o001), None)
+
+
+def cannot_listen(address: str, port: int) -> str | None:
+    """Why nothing can listen there, None if something can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "is in use by another program: stop that or choose another port"
+            return f"cannot be listened on ({error.strerror or error}): choose another port or titanic_api_address"
+    return None
+
+
+def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
+    """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
+    options = module.params
+    found = problems(state, options["address"], options["port"], options["account"], options["free_mebibytes"])
+    if found:
+        module.fail_json(msg="\n".join(found), problems=found)
+    if not module.check_mode:
+        make_directory(state.root, 0o755)
+        dead = Lock(state.lock).acquire(owner, options["lease_seconds"])
+        if dead:
+            module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
+    current = state.ledger().current()
+    return {
+        "live": vars(current) if current else {},
+        "live_image": str(state.images / current.image) if current else "",
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "owner": {"type": "dict", "required": True},
+            "lease_seconds": {"type": "int", "default": 3600},
+            "address": {"type": "str"},
+            "port": {"type": "int"},
+            "account": {"type": "str"},
+            "free_mebibytes": {"type": "int", "default": 500},
+        },
+        required_if=[("state", "begun", ("address", "port", "account"))],
+        supports_check_mode=True,
+    )
+    state = State(Path(module.params["state_directory"]))
+    owner = Owner(**module.params["owner"])
+    facts: dict[str, Any] = {}
+    try:
+        if module.params["state"] == "begun":
+            facts = begin(module, state, owner)
+        elif not module.check_mode:
+            Lock(state.lock).release(owner)
+    except (LockedError, OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **facts)
+
+
+if __name__ == "__main__":
+    main()

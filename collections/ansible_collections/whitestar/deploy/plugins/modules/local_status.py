@@ -1,0 +1,158 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say what runs on a local target, or take all of it away."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: local_status
+short_description: Say what runs on a local target, or remove it
+description:
+  - With O(state=reported) lists processes, the serving release, the ledger, the lock and the rows. Changes nothing.
+  - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The state directory of the target.
+    type: path
+    required: true
+  state:
+    description: Whether to report or to remove.
+    type: str
+    choices: [reported, absent]
+    default: reported
+  account:
+    description: Account that PostgreSQL runs as instead of root.
+    type: str
+    required: true
+  bindir:
+    description: Directory of PostgreSQL's programs.
+    type: path
+    required: true
+  address:
+    description: Where the front door listens (C(host:port)).
+    type: str
+    required: true
+attributes:
+  check_mode:
+    description: Says what would be removed.
+    support: full
+  diff_mode:
+    description: Shows what is removed.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Look
+  whitestar.deploy.local_status:
+    state_directory: /var/lib/titanic
+    account: nobody
+    bindir: /usr/lib/postgresql/17/bin
+    address: 127.0.0.1:5000
+"""
+
+RETURN = r"""
+status:
+  description: What is there. Empty when nothing is.
+  returned: success
+  type: dict
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+
+DAEMONS = ("caddy", *COLOURS)
+LEDGER_LINES = 10
+GRACE_SECONDS = 25
+# All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
+OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
+OURS |= {"Caddyfile"}
+
+
+def report(state: State, cluster: Cluster, address: str) -> dict[str, Any]:
+    """What is there, for people: processes, release, ledger, lock, rows."""
+    if not state.root.exists():
+        return {}
+    processes = {}
+    for name in DAEMONS:
+        daemon = state.daemon(name)
+        process = daemon.process()
+        release = daemon.facts().get("release", "")
+        drains = " (drains)" if state.drain_file(name).exists() else ""
+        processes[name] = f"pid {process.pid} {release}{drains}".strip() if process else "stopped"
+    processes["postgresql"] = "running" if cluster.exists() and cluster.running() else "stopped"
+    ledger = state.ledger()
+    current = ledger.current()
+    counted = try_request(address, "/people?limit=1")
+    return {
+        "url": f"http://{address}",
+        "ready": (ready := try_request(address, "/readyz")) is not None and ready.status == 200,
+        "release": current.release if current else "none",
+        "version": current.version if current else "none",
+        "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
+        "processes": processes,
+        "database": f"socket in {cluster.socket_directory}",
+        "lock": str(Lock(state.lock).holder() or "free"),
+        "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
+        "rollback_to": [entry.release for entry in ledger.eligible()],
+    }
+
+
+def remove(state: State, cluster: Cluster) -> None:
+    """Stop everything, front door first, and remove the state directory. Refuses a directory that is not ours."""
+    foreign = sorted(path.name for path in state.root.iterdir() if path.name not in OURS and path.name[0] != ".")
+    if foreign:
+        raise ValueError(
+            f"titanic_target_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
+            f"move that away first, or check the path"
+        )
+    for name in DAEMONS:
+        state.daemon(name).stop(GRACE_SECONDS)
+    if cluster.exists() and cluster.running():
+        cluster.stop()
+    shutil.rmtree(state.root)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["reported", "absent"], "default": "reported"},
+            "account": {"type": "str", "required": True},
+            "bindir": {"type": "path", "required": True},
+            "address": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    state = State(Path(options["state_directory"]))
+    absent = options["state"] == "absent"
+    try:
+        cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+        status = report(state, cluster, options["address"])
+        if absent and status and not module.check_mode:
+            remove(state, cluster)
+    except (DatabaseError, OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=absent and bool(status),
+        status=status,
+        diff={"before": json_bytes(status).decode() if absent else "", "after": ""},
+    )
+
+
+if __name__ == "__main__":
+    main()
