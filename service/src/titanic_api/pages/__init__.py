@@ -36,11 +36,10 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 )
 """What the pages may do: load and ask this origin, run no inline script, apply no inline style (W3C CSP level 3)."""
 
+# What holds for every answer (nosniff, referrer, frames) is added by the service, around the pages too.
 _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
 }
 _REVALIDATE: Final = "no-cache"
 _FOREVER: Final = "public, max-age=31536000, immutable"
@@ -89,6 +88,9 @@ def _page(template: str) -> Response:
     return response
 
 
+# An endpoint without a route: `/` belongs to the service, which chooses between this page and its JSON. Flask does not put
+# the blueprint's name before an endpoint made in this way.
+@blueprint.endpoint("pages.index")
 def index() -> Response:
     """Answer `GET /` for a client that prefers `text/html`: the passengers, with search, filters and plots."""
     return _page("pages/index.html")

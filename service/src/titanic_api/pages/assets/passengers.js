@@ -80,7 +80,9 @@ function showPeople(people, total) {
   byId("problem").replaceChildren();
   byId("count").textContent = countSentence(total, people.length);
   table.show(people, state.sort);
-  byId("results").replaceChildren(people.length ? table.node : emptyNotice());
+  const content = people.length ? table.node : emptyNotice();
+  // The table is not put in anew: that would take the focus from the button that was just pressed.
+  if (byId("results").firstChild !== content) byId("results").replaceChildren(content);
   showPagers(Math.max(1, Math.ceil(total / state.size)), people.length > 0);
 }
 
