@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bin.role_docs import load
 from bin.role_docs import main as role_docs
 from tests.interface import (
     COLLECTION,
@@ -26,15 +27,19 @@ from tests.interface import (
 )
 
 ROLES = sorted(options())
+WIRING = COLLECTION / "playbooks/vars/wiring.yml"
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_options(role: str) -> None:
-    required = {name for name, option in options()[role].items() if option.get("required")}
-    values = defaults(role)
-    assert set(values) - required == set(options()[role]) - required
-    for name in set(values) & required:
-        assert "undef(hint=" in str(values[name]), f"{name} is required and has a default"
+    values, tasks = defaults(role), "".join(path.read_text() for path in role_path(role).rglob("tasks/*.yml"))
+    assert set(values) <= set(options()[role])
+    for name, option in options()[role].items():
+        if option.get("required"):
+            assert "undef(hint=" in str(values.get(name, "undef(hint=")), f"{name} is required and has a default"
+        elif name not in values:
+            # one that may be left out and has no default: the role says what it does without it
+            assert re.search(rf"\b{name} *(\| *default\(|is (not )?defined)", tasks), f"{name} has no default"
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -138,14 +143,21 @@ def listed_tags() -> set[str]:
 
 
 def guarded_tags() -> set[str]:
-    """Tags that the guard lets pass, from the playbook that calls it."""
-    for path in playbooks():
-        for task in yaml.safe_load(path.read_text()):
-            given = re.findall(r"'titanic_guard_tags': (\[.*?\])", repr(task))
-            if given:
-                return set(yaml.safe_load(given[0]))
-    values = defaults("titanic_guard").get("titanic_guard_tags", [])
-    return set(values)
+    """Tags that the guard lets pass, from the file in which the playbooks hand values to roles."""
+    return set(load(WIRING)["titanic_guard_tags"])
+
+
+def test_wiring_hands_over_what_roles_take() -> None:
+    given = {name for name in load(WIRING) if not name.startswith("__")}
+    assert given <= public_names()
+    assert names_in(without_comments(WIRING)) <= public_names() | results()
+
+
+def test_required_options_are_wired_or_the_inventory_s() -> None:
+    """A run needs nothing but what the inventories of this checkout say."""
+    inventory = load(ROOT / "inventories/local/group_vars/all/titanic.yml")
+    required = {name for role in options().values() for name, option in role.items() if option.get("required")}
+    assert required <= set(load(WIRING)) | set(inventory) | {"titanic_confirm_teardown"}
 
 
 def test_tags_are_closed() -> None:
@@ -154,7 +166,7 @@ def test_tags_are_closed() -> None:
         re.findall(r"^\| `([a-z_]+)` \|", readme.partition("## Tags")[2].partition("\n## ")[0], re.MULTILINE)
     )
     assert listed_tags() == guarded_tags()
-    assert documented == listed_tags()
+    assert documented == guarded_tags()
 
 
 def service_sources() -> str:

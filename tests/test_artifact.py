@@ -1,0 +1,89 @@
+"""The built collection works alone: stripped to what a stranger installs, it deploys, repeats, and leaves nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deployment import Deployment, torn_down, workplace
+from tests.interface import COLLECTION, ROOT
+
+KEPT = {"MANIFEST.json", "FILES.json", "meta", "plugins", "roles", "playbooks"}
+INVENTORY = """\
+titanic:
+  hosts: {{localhost: {{}}}}
+  vars:
+    titanic_provider: local
+    titanic_image_context: {service}
+    ansible_connection: local
+    ansible_python_interpreter: "{{{{ ansible_playbook_python }}}}"
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tarball as ``ansible-galaxy collection build`` makes it from the files that a commit would hold."""
+    source = tmp_path_factory.mktemp("source")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "."],
+        cwd=COLLECTION,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(COLLECTION / name, source / name)
+    command = ["ansible-galaxy", "collection", "build", str(source), "--output-path", str(source / "out")]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = (source / "out").glob("whitestar-deploy-*.tar.gz")
+    return built
+
+
+@pytest.fixture
+def deployment(artifact: Path) -> Iterator[Deployment]:
+    """A place with the stripped collection, a copy of the service and nothing else of this checkout."""
+    with workplace() as place:
+        home = place / "collections/ansible_collections/whitestar/deploy"
+        home.mkdir(parents=True)
+        with tarfile.open(artifact) as archive:
+            archive.extractall(home, filter="data")
+        for path in home.iterdir():
+            if path.name not in KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(
+            ROOT / "service", place / "service", ignore=shutil.ignore_patterns("__pycache__", "tests", ".*")
+        )
+        (place / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {place}/collections\n")
+        (place / "inventory.yml").write_text(INVENTORY.format(service=place / "service"))
+        with torn_down(Deployment(place, place, place / "inventory.yml"), "whitestar.deploy.tear_down") as deployment:
+            yield deployment
+
+
+def test_tarball_holds_what_a_stranger_needs_and_nothing_of_ours(artifact: Path) -> None:
+    with tarfile.open(artifact) as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+    assert {"MANIFEST.json", "README.md", "COPYING", "meta/runtime.yml", "playbooks/site.yml"} <= names
+    assert not [name for name in names if name.startswith(("tests", ".")) or "__pycache__" in name]
+
+
+@pytest.mark.slow
+def test_stripped_artifact_deploys_by_itself(deployment: Deployment) -> None:
+    first = deployment.run("whitestar.deploy.site")
+    assert first.returncode == 0, first.stdout
+    status, people = deployment.ask("GET", "/people")
+    assert (status, len(people)) == (200, 887)
+
+    again = deployment.run("whitestar.deploy.site")
+    assert again.returncode == 0, again.stdout
+    assert "changed=0 " in again.stdout
+
+    gone = deployment.run("whitestar.deploy.tear_down", "-e", "titanic_confirm_teardown=true")
+    assert gone.returncode == 0, gone.stdout
+    assert not deployment.state.exists()
+    assert deployment.processes() == []
