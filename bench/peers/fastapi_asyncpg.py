@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import asyncpg  # type: ignore[import-untyped]
@@ -61,23 +61,24 @@ async def get_pool(request: Request) -> asyncpg.Pool:
 Pool = Annotated[asyncpg.Pool, Depends(get_pool)]
 
 
-@app.get("/people")
-async def list_people(pool: Pool) -> list[Person]:
+# A dict with response_model is checked once, in compiled code; making a Person first measured up to a tenth slower.
+@app.get("/people", response_model=list[Person])
+async def list_people(pool: Pool) -> list[dict[str, Any]]:
     """Return every person in the data set's order."""
-    return [Person(**row) for row in await pool.fetch(SELECT_ALL)]
+    return [dict(row) for row in await pool.fetch(SELECT_ALL)]
 
 
-@app.get("/people/{person_id}")
-async def read_person(person_id: UUID, pool: Pool) -> Person:
+@app.get("/people/{person_id}", response_model=Person)
+async def read_person(person_id: UUID, pool: Pool) -> dict[str, Any]:
     """Return one person."""
     row = await pool.fetchrow(SELECT_ONE, person_id)
     if row is None:
         raise HTTPException(status_code=404)
-    return Person(**row)
+    return dict(row)
 
 
-@app.post("/people", status_code=201)
-async def create_person(person: NewPerson, pool: Pool) -> Person:
+@app.post("/people", response_model=Person, status_code=201)
+async def create_person(person: NewPerson, pool: Pool) -> dict[str, Any]:
     """Store one person."""
     row = await pool.fetchrow(
         INSERT,
@@ -90,4 +91,4 @@ async def create_person(person: NewPerson, pool: Pool) -> Person:
         person.parentsOrChildrenAboard,
         person.fare,
     )
-    return Person(**row)
+    return dict(row)
