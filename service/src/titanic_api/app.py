@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as FlaskMethodNotAllowed
 
+from titanic_api import pages
 from titanic_api.config import Settings
 from titanic_api.db import Database
 from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
@@ -16,7 +17,7 @@ from titanic_api.limits import RateLimit
 from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use
 from titanic_api.people.blueprint import people_blueprint
 from titanic_api.people.views import People
-from titanic_api.service import service_blueprint
+from titanic_api.service import Service
 
 
 def create_app(settings: Settings) -> Flask:
@@ -27,8 +28,8 @@ def create_app(settings: Settings) -> Flask:
     database = Database(settings, pool_in_use.set)
     people = People(settings, database)
     app.register_blueprint(people_blueprint(people))
-    app.register_blueprint(service_blueprint(settings, database))
-    _register_pages(app)
+    app.register_blueprint(Service(settings, database).blueprint())
+    app.register_blueprint(pages.blueprint)
     _register_errors(app)
     app.before_request(_name_the_route)
     inner: Any = Front(app.wsgi_app, people)
@@ -36,14 +37,6 @@ def create_app(settings: Settings) -> Flask:
         inner = RateLimit(inner, settings.rate_limit_per_minute)
     app.wsgi_app = Observe(inner, settings)  # type: ignore[method-assign]
     return app
-
-
-def _register_pages(app: Flask) -> None:
-    try:
-        from titanic_api.pages import blueprint
-    except ImportError:
-        return
-    app.register_blueprint(blueprint)
 
 
 def _name_the_route() -> None:

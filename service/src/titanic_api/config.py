@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 (the calls make dataclass fields, with the variable that each is read from)
 """Reads the settings once, from the environment and the files it names, into one frozen, typed object."""
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _poll_of_the_system = monkey.get_original("select", "poll")
 
 
 class Statement(NamedTuple):
-    """An SQL statement that each connection prepares when it first needs it. Parameters are ``$1``, ``$2``, …"""
+    """An SQL statement that each connection prepares when it first needs it; parameters are ``$1`` and so on."""
 
     name: str
     types: tuple[str, ...]

@@ -1,3 +1,4 @@
+# ruff: noqa: N818 (an error is called what it is: a person who is not found is no "PersonNotFoundError")
 """The domain's errors, which know no HTTP, and the one registry that turns each into an RFC 9457 problem document."""
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class TokenRequired(TitanicError):
 
 
 class TooManyRequests(TitanicError):
-    """This client address has used up its minute."""
+    """The client's address has used up its minute."""
 
     retry_after_seconds = 60
 
@@ -103,7 +104,7 @@ class OutcomeUnknown(DatabaseUnavailable):
 
 
 class NotReady(TitanicError):
-    """This process should get no traffic now."""
+    """The process should get no traffic now."""
 
 
 class InternalError(TitanicError):
@@ -128,11 +129,11 @@ REGISTRY: dict[type[TitanicError], Kind] = {
     MethodNotAllowed: Kind(405, "method-not-allowed", "The method is not offered here"),
     NotAcceptable: Kind(406, "not-acceptable", "None of the accepted media types is offered"),
     BodyTooSlow: Kind(408, "body-too-slow", "The body did not arrive in time"),
+    IdempotencyConflict: Kind(409, "idempotency-conflict", "The Idempotency-Key was used for another request"),
     PreconditionFailed: Kind(412, "precondition-failed", "The person has changed"),
     BodyTooLarge: Kind(413, "body-too-large", "The body is too large"),
     UnsupportedMediaType: Kind(415, "unsupported-media-type", "The body must be JSON"),
     InvalidPerson: Kind(422, "invalid-person", "The person is not valid"),
-    IdempotencyConflict: Kind(422, "idempotency-conflict", "The Idempotency-Key was used for another request"),
     TooManyRequests: Kind(429, "too-many-requests", "Too many requests"),
     InternalError: Kind(500, "internal-error", "The service failed"),
     DatabaseUnavailable: Kind(503, "database-unavailable", "The database does not answer"),
@@ -155,6 +156,7 @@ STATUS_LINES = {
     405: "405 Method Not Allowed",
     406: "406 Not Acceptable",
     408: "408 Request Timeout",
+    409: "409 Conflict",
     412: "412 Precondition Failed",
     413: "413 Content Too Large",
     415: "415 Unsupported Media Type",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from titanic_api.errors import Answer, TitanicError, answer_for
+from titanic_api.errors import TitanicError, answer_for
 from titanic_api.incoming import Environ
 from titanic_api.observe import ROUTE, Application, StartResponse, internal_error, send
 from titanic_api.people.views import People
@@ -37,9 +37,6 @@ class Front:
                 return self._application(environ, start_response)
         except TitanicError as error:
             answer = answer_for(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever it is, the client gets an answer and the log the reason)
             answer = internal_error(environ)
         return send(answer, environ, start_response)
-
-
-__all__ = ["Answer", "Front"]

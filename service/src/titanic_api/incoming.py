@@ -18,7 +18,7 @@ def header(environ: Environ, name: str) -> str | None:
 
 
 def read_body(environ: Environ, limit: int, seconds: float) -> bytes:
-    """The whole body. Raises BodyTooLarge past ``limit`` bytes, BodyTooSlow after ``seconds``, MalformedBody if cut off."""
+    """The whole body. Raises BodyTooLarge past ``limit`` bytes, BodyTooSlow after ``seconds``, MalformedBody."""
     length = _declared_length(environ)
     if length is not None and length > limit:
         raise _too_large(limit)

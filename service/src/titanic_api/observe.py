@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +22,8 @@ from titanic_api.config import Settings
 from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
 from titanic_api.incoming import Environ
 
+log = logging.getLogger(__name__)
+
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -33,13 +35,14 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LOGGED_PATH_LENGTH = 256
+STDOUT = 1
 
-HARDENING = [
+HARDENING = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
-]
-NOTHING_MAY_LOAD = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+)
 
 requests_total = Counter("titanic_http_requests", "Requests answered", ["method", "route", "status"])
 errors_total = Counter("titanic_http_errors", "Requests answered with a 5xx status", ["method", "route"])
@@ -74,7 +77,7 @@ def send(answer: Answer, environ: Environ, start_response: StartResponse) -> lis
 def internal_error(environ: Environ) -> Answer:
     """The answer to an exception that is being handled, which goes to the log and not to the client."""
     request_id = environ.get(REQUEST_ID, "")
-    logging.getLogger(__name__).exception("request %s failed", request_id)
+    log.exception("request %s failed", request_id)  # noqa: LOG004 (the caller is handling it)
     return answer_for(InternalError(Fault("server", f"failed; its log has the reason under request id {request_id}")))
 
 
@@ -100,21 +103,16 @@ class Observe:
 
         def observed(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             sent[0] = status[:3]
-            plain = True
-            for name, value in headers:
-                if name == "Content-Length":
-                    sent[1] = value
-                elif name == "Content-Security-Policy":
-                    plain = False
+            given = dict(headers)
+            sent[1] = given.get("Content-Length", "-")
             headers.append(("X-Request-ID", request_id))
-            headers.extend(HARDENING)
-            if plain:
-                headers.append(NOTHING_MAY_LOAD)
+            # Pages say themselves what they may load; everything else may load nothing.
+            headers.extend(extra for extra in HARDENING if extra[0] not in given)
             return start_response(status, headers, *exc_info)
 
         try:
             return self._application(environ, observed)
-        except Exception:
+        except Exception:  # noqa: BLE001 (whatever it is, the client gets an answer and the log the reason)
             return send(internal_error(environ), environ, observed)
         finally:
             self._record(environ, sent[0], sent[1], time.perf_counter() - started, request_id)
@@ -146,17 +144,17 @@ class Observe:
         # Whatever a client chose is quoted to ASCII, so that it cannot begin a line of its own. No query string, no
         # header and no body is logged: those may hold secrets.
         line = (
-            f'{{"time":"{self._second[1]}.{int(now % 1 * 1000):03d}Z","level":"{"error" if status >= "500" else "info"}",'
-            f'"message":"request","request_id":"{request_id}","method":{json.dumps(method[:32])},'
+            f'{{"time":"{self._second[1]}.{int(now % 1 * 1000):03d}Z",'
+            f'"level":"{"error" if status >= "500" else "info"}","message":"request",'
+            f'"request_id":"{request_id}","method":{json.dumps(method[:32])},'
             f'"path":{json.dumps(environ.get("PATH_INFO", "")[:LOGGED_PATH_LENGTH])},"route":{json.dumps(route)},'
             f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{length if length.isdigit() else "null"},'
             f'"client":{json.dumps(environ.get("REMOTE_ADDR", ""))}}}\n'
         )
-        try:
-            # One write, so that the lines of several workers do not mix.
-            os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1, line.encode("ascii"))
-        except OSError:
-            pass  # whoever read the log has gone; the requests matter more
+        # One write, so that the lines of several workers do not mix. An error means that whoever read the log has gone;
+        # the requests matter more.
+        with contextlib.suppress(OSError):
+            os.write(STDOUT, line.encode("ascii"))
 
 
 class JsonLines(logging.Formatter):
@@ -181,4 +179,4 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    threading.excepthook = lambda arguments: logging.error("thread failed", exc_info=arguments.exc_value)
+    threading.excepthook = lambda arguments: log.error("thread failed", exc_info=arguments.exc_value)

@@ -10,7 +10,8 @@ snapshot when it ends. So
 3. after a crash, transaction ids that never reached the disk are used again. A crash closes every connection. The looks
    go through one connection, and with its loss all is forgotten, whatever it was read through.
 
-Readers that arrive together share one look, so its cost falls as the load rises. No triggers, nothing for writers to do.
+Readers that arrive together share one look, so its cost falls as the load rises. There are no triggers, and writers do
+nothing for it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from titanic_api.db import Database, Session
 from titanic_api.errors import DatabaseUnavailable, Fault
@@ -36,24 +37,25 @@ KEPT_LIST_BYTES = 32 * 1024 * 1024
 PIECE = 2000
 
 
+class _Flight(Generic[K, V]):
+    def __init__(self) -> None:
+        self.wanted: set[K] = set()
+        self.passengers = 0
+        self.landed = threading.Event()
+        self.result: V
+        self.error: Exception | None = None
+
+
 class Flights(Generic[K, V]):
     """Lets callers share work that must start after they came: they board the next flight, and one is in the air.
 
     ``fly`` gets what all passengers of a flight ask for (a set, possibly empty) and returns what they share.
     """
 
-    class _Flight(Generic[K, V]):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.wanted: set[K] = set()
-            self.passengers = 0
-            self.landed = threading.Event()
-            self.result: V
-            self.error: Exception | None = None
-
     def __init__(self, fly: Callable[[set[K]], V], patience: float) -> None:
         self._fly = fly
         self._patience = patience
-        self._boarding: Flights._Flight[K, V] = Flights._Flight()
+        self._boarding: _Flight[K, V] = _Flight()
         self._gate = threading.Lock()
         self._runway = threading.Lock()
 
@@ -68,21 +70,19 @@ class Flights(Generic[K, V]):
         if pilot:
             self._take_off(flight)
         elif not flight.landed.wait(self._patience):
-            raise DatabaseUnavailable(Fault("database", "does not answer; try again"))
+            _give_up()
         if flight.error is not None:
             raise flight.error
         return flight.result
 
-    def _take_off(self, flight: Flights._Flight[K, V]) -> None:
+    def _take_off(self, flight: _Flight[K, V]) -> None:
         free = self._runway.acquire(timeout=self._patience)
         try:
             with self._gate:
                 # From here on nobody boards: whoever comes now must not share what starts now.
-                self._boarding = Flights._Flight()
-            if not free:
-                raise DatabaseUnavailable(Fault("database", "does not answer; try again"))
-            flight.result = self._fly(flight.wanted)
-        except Exception as error:
+                self._boarding = _Flight()
+            flight.result = self._fly(flight.wanted) if free else _give_up()
+        except Exception as error:  # noqa: BLE001 (every passenger raises it)
             flight.error = error
         except BaseException:
             flight.error = DatabaseUnavailable(Fault("database", "the read was given up; try again"))
@@ -91,6 +91,10 @@ class Flights(Generic[K, V]):
             if free:
                 self._runway.release()
             flight.landed.set()
+
+
+def _give_up() -> NoReturn:
+    raise DatabaseUnavailable(Fault("database", "does not answer; try again"))
 
 
 class Look(NamedTuple):

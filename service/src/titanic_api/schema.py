@@ -1,4 +1,5 @@
-"""The schema of the database: which revision this release needs, what the database has, and getting from one to the other."""
+# ruff: noqa: S608 (what is put into SQL text are the constants of this module, and quoted names)
+"""The schema of the database: the revision that this release needs, the one there is, and the way between them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from titanic_api import db
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection
+    from psycopg2 import extensions
 
     from titanic_api.config import Settings
 
@@ -79,7 +80,7 @@ def read_state(session: db.Session) -> State:
     return State(*rows[0]) if rows else State(None, None)
 
 
-def state_of(connection: Connection) -> State:
+def state_of(connection: extensions.connection) -> State:
     """The state of the database behind a plain connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('public.schema_contract')")
@@ -104,7 +105,7 @@ def inspect(settings: Settings) -> tuple[State, int | None]:
         connection.close()
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 (an outcome, not a defect)
     """A command cannot do what was asked; the message is one line for people."""
 
 
@@ -158,7 +159,7 @@ def _upgrade(settings: Settings) -> None:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    def connect() -> Connection:
+    def connect() -> extensions.connection:
         connection = db.connect(settings, owner=True)
         connection.autocommit = False  # Alembic runs each migration in a transaction
         return connection
@@ -171,14 +172,14 @@ def _upgrade(settings: Settings) -> None:
         command.upgrade(config, "head")
 
 
-def _require_role(connection: Connection, settings: Settings) -> None:
+def _require_role(connection: extensions.connection, settings: Settings) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (settings.database_user,))
         if not cursor.fetchall():
             raise Refused(f"the role {settings.database_user} (TITANIC_DATABASE_USER) does not exist; create it first")
 
 
-def _granted(connection: Connection, settings: Settings) -> bool:
+def _granted(connection: extensions.connection, settings: Settings) -> bool:
     checks = " AND ".join(
         f"has_table_privilege(rolname, 'public.{table}', '{privilege}')"
         for table, privileges in GRANTS.items()
@@ -195,7 +196,7 @@ def _granted(connection: Connection, settings: Settings) -> bool:
     return bool(rows) and rows[0][0] is True
 
 
-def _grant(connection: Connection, settings: Settings) -> None:
+def _grant(connection: extensions.connection, settings: Settings) -> None:
     role = db.quoted_name(connection, settings.database_user)
     grants = [f"GRANT USAGE ON SCHEMA public TO {role}", f"GRANT USAGE ON SEQUENCE people_position TO {role}"]
     grants += [f"GRANT {privileges} ON {table} TO {role}" for table, privileges in GRANTS.items()]

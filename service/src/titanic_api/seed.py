@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (what is put into SQL text are the constants of this module)
 """Loads a CSV of passengers: streamed into a staging table and merged in one transaction, as often as you like.
 
 The uuid of a passenger is derived from the name alone, so the same passenger has it with and without an age, today and
@@ -24,8 +25,7 @@ from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENG
 from titanic_api.schema import Refused
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection
-    from psycopg2.extensions import cursor as Cursor
+    from psycopg2.extensions import connection, cursor
 
     from titanic_api.config import Settings
 
@@ -105,7 +105,7 @@ def passenger_uuid(name: str) -> str:
 
 
 class Passengers:
-    """A CSV as the lines that COPY reads, made while they are asked for; ``rows`` and ``sha256`` are true at the end."""
+    """A CSV as the lines that COPY reads, made when asked for; ``rows`` and ``sha256`` are true at the end."""
 
     def __init__(self, stream: IO[bytes], label: str) -> None:
         self._lines = self._decoded(stream)
@@ -241,7 +241,7 @@ SELECT s.position, s.uuid, {", ".join("s." + column for column in VALUES.split("
 WHERE NOT EXISTS (SELECT FROM people p WHERE p.uuid = s.uuid)
   AND (%(reset)s OR NOT EXISTS (SELECT FROM seeded_people l WHERE l.uuid = s.uuid))
 """
-# People whom nobody changed since they were seeded, and whose CSV says something else now; with reset, changed ones too.
+# People whom nobody changed since they were seeded, and of whom the CSV says something else now; with reset, all such.
 UPDATE = f"""
 UPDATE people p SET ({VALUES}) = ({", ".join("s." + column for column in VALUES.split(", "))})
 FROM staged s LEFT JOIN seeded_people l ON l.uuid = s.uuid
@@ -283,7 +283,7 @@ def seed(settings: Settings, source: str | None, *, reset: bool = False, check: 
     }
 
 
-def _merge(cursor: Cursor, passengers: Passengers, reset: bool) -> tuple[int, int]:
+def _merge(cursor: cursor, passengers: Passengers, reset: bool) -> tuple[int, int]:
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SEED_LOCK,))
     cursor.execute(STAGE)
     cursor.copy_expert("COPY staged FROM STDIN", _Pieces(passengers.pieces()), PIECE_BYTES)
@@ -294,7 +294,7 @@ def _merge(cursor: Cursor, passengers: Passengers, reset: bool) -> tuple[int, in
     return cursor.rowcount, updated
 
 
-def _remembered(connection: Connection) -> int:
+def _remembered(connection: connection) -> int:
     with connection.cursor() as cursor:
         cursor.execute(REMEMBER)
         return cursor.rowcount

@@ -15,9 +15,11 @@ MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
 MAX_REQUEST_LINE_BYTES = 8190
 KEEPALIVE_SECONDS = 2
+# The heartbeats are file times, which must not wait for a slow disk.
+MEMORY = "/dev/shm"  # noqa: S108 (gunicorn unlinks its file at once)
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):
     """gunicorn with this service and nothing read from the command line or from files."""
 
     def __init__(self, settings: Settings) -> None:
@@ -39,12 +41,12 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """gunicorn's settings."""
+    """The settings in gunicorn's names."""
     return {
         "bind": settings.bind,
         "workers": settings.workers,
         "worker_class": "gevent",
-        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
+        "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "graceful_timeout": settings.graceful_timeout_seconds,
         "keepalive": KEEPALIVE_SECONDS,
         "limit_request_line": MAX_REQUEST_LINE_BYTES,

@@ -18,41 +18,55 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 PAGE = "pages.index"
 
 
-def service_blueprint(settings: Settings, database: Database) -> Blueprint:
-    """The blueprint of everything that is not about people."""
-    blueprint = Blueprint("service", __name__)
+class Service:
+    """The views; ``blueprint`` gives them their paths."""
 
-    @blueprint.get("/")
-    def welcome() -> Any:
-        no_parameters_unless_page()
-        accepted = request.accept_mimetypes
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+
+    def blueprint(self) -> Blueprint:
+        """The routes."""
+        blueprint = Blueprint("service", __name__)
+        for path, view in (
+            ("/", self.welcome),
+            ("/healthz", self.health),
+            ("/health", self.health),
+            ("/readyz", self.ready),
+            ("/ready", self.ready),
+            ("/version", self.version),
+            ("/metrics", self.metrics),
+            ("/openapi.json", self.openapi),
+        ):
+            blueprint.add_url_rule(path, view_func=view)
+        return blueprint
+
+    def welcome(self) -> Any:
+        """``GET /``: JSON, or the page with the passengers for a client that prefers ``text/html``."""
         page: Callable[[], Any] | None = current_app.view_functions.get(PAGE)
         offered = ["application/json", "text/html"] if page else ["application/json"]
+        accepted = request.accept_mimetypes
         best = accepted.best_match(offered) if accepted else offered[0]
-        if best == "text/html" and page is not None:
-            return page()
         if best is None:
             raise NotAcceptable(Fault("Accept", "must allow " + " or ".join(offered)))
+        if best == "text/html" and page is not None:
+            return page()  # its script reads the query string
+        no_parameters(request.environ)
         response = jsonify(message="Welcome to the Titanic API", version=__version__)
         response.headers["Vary"] = "Accept"
         return response
 
-    def no_parameters_unless_page() -> None:
-        if "text/html" not in request.headers.get("Accept", ""):
-            no_parameters(request.environ)
-
-    @blueprint.get("/healthz")
-    @blueprint.get("/health")
-    def health() -> Any:
+    def health(self) -> Any:
+        """``GET /healthz``: the process answers. It never asks the database, whose loss no restart would mend."""
         return jsonify(status="ok"), NOT_KEPT
 
-    @blueprint.get("/readyz")
-    @blueprint.get("/ready")
-    def ready() -> Any:
-        if settings.drain_file is not None and settings.drain_file.exists():
+    def ready(self) -> Any:
+        """``GET /readyz``: whether this process should get traffic: not draining, database there, schema right."""
+        drain_file = self._settings.drain_file
+        if drain_file is not None and drain_file.exists():
             raise NotReady(Fault("traffic", "draining: this process is about to stop"))
         try:
-            with database.session() as session:
+            with self._database.session() as session:
                 state = schema.read_state(session)
         except DatabaseUnavailable as error:
             raise NotReady(*error.faults) from error
@@ -61,16 +75,14 @@ def service_blueprint(settings: Settings, database: Database) -> Blueprint:
             raise NotReady(Fault("schema", problem))
         return jsonify(status="ready", schema=state.current), NOT_KEPT
 
-    @blueprint.get("/version")
-    def version() -> Any:
-        return jsonify(version=__version__, release=settings.release, schema=schema.REQUIRED), NOT_KEPT
+    def version(self) -> Any:
+        """``GET /version``."""
+        return jsonify(version=__version__, release=self._settings.release, schema=schema.REQUIRED), NOT_KEPT
 
-    @blueprint.get("/metrics")
-    def metrics() -> Response:
+    def metrics(self) -> Response:
+        """``GET /metrics``: of all workers, whichever answers."""
         return Response(observe.metrics_text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @blueprint.get("/openapi.json")
-    def openapi() -> Any:
+    def openapi(self) -> Response:
+        """``GET /openapi.json``."""
         return jsonify(document())
-
-    return blueprint

@@ -12,7 +12,7 @@ LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "600s"
 
 
-def _record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
+def _record(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:  # noqa: ARG001 (Alembic names them)
     """Write what the new schema tolerates, in the migration's own transaction."""
     oldest = context.script.get_revision(step.up_revision_id).module.oldest_tolerated
     ctx.connection.execute(text("UPDATE schema_contract SET oldest_tolerated = :oldest"), {"oldest": oldest})

