@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.candidates import Running, running_candidates
-from bench.measure import Effort, measure
+from bench.measure import Effort, Others, measure
 from bench.plot import draw
 from bench.postgres import Postgres, running_postgres
 from bench.report import Report, as_json, as_markdown, make_report
@@ -41,10 +41,12 @@ def _run(effort: Effort) -> Report:
 
 def _measured(servers: list[Running], postgres: Postgres, effort: Effort) -> Report:
     asked = routes(compare(servers, postgres))
+    others = Others()
     found = measure(servers, asked, postgres, effort)
+    elsewhere = others.share()
     compare(servers, postgres)  # Still the same answers: nobody was quick by being wrong.
     labels = {server.candidate.key: server.candidate.label for server in servers}
-    return make_report(found, labels, asked, effort, postgres.version())
+    return make_report(found, labels, asked, effort, {"postgresql": postgres.version(), "elsewhere": elsewhere})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

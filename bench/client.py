@@ -15,8 +15,6 @@ import sys
 import time
 from typing import cast
 
-import uvloop
-
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 HEAD_END = b"\r\n\r\n"
@@ -167,6 +165,8 @@ def run_client(plan: ClientPlan) -> ClientResult:
 def main() -> None:
     """Run the plan given on stdin."""
     plan = ClientPlan(**json.load(sys.stdin))
+    import uvloop
+
     result = uvloop.run(_Run(plan).run())
     json.dump(dataclasses.asdict(result), sys.stdout)
 

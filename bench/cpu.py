@@ -34,6 +34,16 @@ def cpu_seconds(roots: Collection[int]) -> float:
     return ticks / sysconf("SC_CLK_TCK")
 
 
+def machine_cpu_seconds() -> float:
+    """Return the seconds that the machine's processors were busy since it started, time stolen by others included."""
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, _first_line_of_stat()[1:9])
+    return (user + nice + system + sum(interrupts_and_stolen)) / sysconf("SC_CLK_TCK")
+
+
+def _first_line_of_stat() -> list[str]:
+    return Path("/proc/stat").read_text().splitlines()[0].split()
+
+
 def _processes() -> dict[int, _Process]:
     found = {}
     for directory in Path("/proc").iterdir():

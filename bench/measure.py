@@ -1,12 +1,14 @@
 """Runs the rounds: every candidate on every route, one after the other, again and again."""
 
 import dataclasses
+import os
 import sys
+import time
 from dataclasses import dataclass
 
 from bench.candidates import Running
 from bench.client import ClientPlan, ClientResult, run_client
-from bench.cpu import cpu_seconds
+from bench.cpu import cpu_seconds, machine_cpu_seconds
 from bench.postgres import Postgres
 from bench.routes import Route, remove_new
 
@@ -44,6 +46,24 @@ class Effort:
     rounds: int
     seconds: float
     connections: int
+
+
+class Others:
+    """How much of the machine was used by processes that this one did not start, from now on."""
+
+    def __init__(self) -> None:
+        """Start counting."""
+        self._begin = self._now()
+
+    def share(self) -> float:
+        """Return the share of all processors' time, 0..1: the larger, the less the figures of this run mean."""
+        elapsed, busy, own = (now - begin for now, begin in zip(self._now(), self._begin, strict=True))
+        return max(0.0, busy - own) / (elapsed * (os.cpu_count() or 1))
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        # Servers, database and load generators are all children of this process.
+        return time.monotonic(), machine_cpu_seconds(), cpu_seconds([os.getpid()])
 
 
 def measure(servers: list[Running], routes: list[Route], postgres: Postgres, effort: Effort) -> list[Measurement]:

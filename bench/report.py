@@ -83,7 +83,11 @@ class Report:
 
 
 def make_report(
-    measurements: list[Measurement], labels: dict[str, str], routes: list[Route], effort: Effort, database: str
+    measurements: list[Measurement],
+    labels: dict[str, str],
+    routes: list[Route],
+    effort: Effort,
+    circumstances: dict[str, Any],
 ) -> Report:
     """Return the report on the measurements of one run."""
     rows = [_row(measurements, route.key, key) for route in routes for key in labels]
@@ -98,7 +102,7 @@ def make_report(
         "processors": len(_processors()),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "postgresql": database,
+        **circumstances,
         "packages": {name: version(name) for name in PACKAGES},
         **asdict(effort),
     }
@@ -157,7 +161,8 @@ def as_markdown(report: Report) -> str:
     introduction = (
         f"Medians of {about['rounds']} rounds of {about['seconds']:g} s each (lowest–highest in brackets), "
         f"{about['connections']} connections, closed loop, on {about['processors']} x {about['processor']}, "
-        f"Python {about['python']}, {about['postgresql']}."
+        f"Python {about['python']}, {about['postgresql']}. "
+        f"Other programs took {about['elsewhere']:.0%} of the machine meanwhile."
     )
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     return "\n".join(

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("uvloop", reason="only what requirements/bench.in lists can run the bench")
-
 from bench.client import ClientPlan, run_client
-from bench.cpu import cpu_seconds
+from bench.cpu import cpu_seconds, machine_cpu_seconds
 from bench.exchange import raw_request
+
+needs_bench = pytest.mark.skipif(not find_spec("uvloop"), reason="needs requirements/bench.txt (make bench)")
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
 PARENT = f"""
@@ -41,6 +42,12 @@ def test_processor_time_of_a_process_that_is_gone_is_refused() -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     with pytest.raises(ProcessLookupError):
         cpu_seconds([os.getpid(), int(ended.stdout)])
+
+
+def test_the_machine_is_at_least_as_busy_as_one_of_its_processes() -> None:
+    before = machine_cpu_seconds()
+    subprocess.run([sys.executable, "-c", BURN], check=True)
+    assert machine_cpu_seconds() - before > 0.35
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -78,6 +85,7 @@ def port() -> Iterator[int]:
         thread.join()
 
 
+@needs_bench
 def test_the_client_counts_every_request_and_every_failure(port: int) -> None:
     result = run_client(ClientPlan(port, [raw_request("GET", f"/{n}") for n in range(5)], 200, 0.5, 4))
     assert result.requests == Handler.count > 50
@@ -87,6 +95,7 @@ def test_the_client_counts_every_request_and_every_failure(port: int) -> None:
     assert 0.5 <= result.seconds < 2
 
 
+@needs_bench
 def test_a_server_that_is_not_there_is_a_failure() -> None:
     async def unused_port() -> int:
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -98,8 +107,9 @@ def test_a_server_that_is_not_there_is_a_failure() -> None:
     assert (result.requests, result.failed) == (0, 4)
 
 
+@needs_bench
 def test_the_bench_refuses_nonsense() -> None:
-    root = Path(__file__).parent.parent.parent
+    root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-m", "bench", "--rounds", "0"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert "1 to 100 rounds" in done.stderr
