@@ -38,7 +38,7 @@ class Markup(HTMLParser):
         self.tags.append((tag, dict(attrs)))
         self._inside = tag
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002 - HTMLParser asks for it
         self._inside = ""
 
     def handle_data(self, data: str) -> None:

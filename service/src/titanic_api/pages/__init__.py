@@ -1,7 +1,8 @@
 """The pages for people: the passengers at `/`, the API's reference at `/docs`, and the files that both need.
 
-The templates hold no data. Everything shown is fetched by the browser from the public API, so that what a reader sees is
-what a program gets. Addresses in the templates are relative: the pages work behind any path prefix without being told.
+The templates hold no data. Everything shown is fetched by the browser from the public API, so that what a reader sees
+is what a program gets. Addresses in the templates are relative: the pages work behind any path prefix without being
+told.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def _page(template: str) -> Response:
     return response
 
 
-# An endpoint without a route: `/` belongs to the service, which chooses between this page and its JSON. Flask does not put
-# the blueprint's name before an endpoint made in this way.
+# An endpoint without a route: `/` belongs to the service, which chooses between this page and its JSON. Flask does not
+# put the blueprint's name before an endpoint made in this way.
 @blueprint.endpoint("pages.index")
 def index() -> Response:
     """Answer `GET /` for a client that prefers `text/html`: the passengers, with search, filters and plots."""

@@ -34,7 +34,7 @@ function parametersTable(api, operation) {
     parameter.in, typeCell(api, parameter.schema), inline(parameter.description),
   ]);
   return [element("h4", {}, "Parameters"),
-    dataTable(`Parameters of ${operation.method} ${operation.path}`, ["Name", "In", "Type", "Meaning"], rows, "cards reference-table")];
+    dataTable(`Parameters of ${operation.method} ${operation.path}`, ["Name", "In", "Type", "Meaning"], rows, "cards reference-table parameters-table")];
 }
 
 function requestBody(api, operation) {
@@ -69,7 +69,7 @@ function responsesTable(api, operation) {
     headersCell(Object.keys(response.headers ?? {})),
   ]);
   return [element("h4", {}, "Answers"),
-    dataTable(`Answers of ${operation.method} ${operation.path}`, ["Status", "Meaning", "Body", "Headers"], rows, "cards reference-table"),
+    dataTable(`Answers of ${operation.method} ${operation.path}`, ["Status", "Meaning", "Body", "Headers"], rows, "cards reference-table answers-table"),
     responses.map(([status, response]) => responseExample(api, operation, status, response))];
 }
 
@@ -84,13 +84,24 @@ function responseExample(api, operation, status, response) {
     codeBlock(JSON.stringify(example, null, 2), `example of ${status} from ${operation.method} ${operation.path}`));
 }
 
+/** Who may call an operation: an empty alternative means that nobody needs to say who they are (OpenAPI 3.1, "security"). */
+function accessLine(api, { security = api.security ?? [] }) {
+  const schemes = security.flatMap((alternative) => Object.keys(alternative))
+    .map((name) => resolve(api, api.components?.securitySchemes?.[name]));
+  if (!schemes.length) return null;
+  const names = schemes.map(({ type, scheme, name }) => (type === "http" ? `Authorization: ${scheme}` : `${type} ${name ?? ""}`));
+  const optional = security.some((alternative) => !Object.keys(alternative).length);
+  return element("p", { class: "note" }, optional ? "May need " : "Needs ", code(names.join(", ")),
+    optional ? ", if the service is set up to ask for it." : ".");
+}
+
 function operationArticle(api, operation, root) {
   const { method, path, definition } = operation;
   return element("article", { class: "operation", id: operation.id, "aria-labelledby": `${operation.id}-title` },
     element("h3", { id: `${operation.id}-title`, class: "operation-title" },
       element("span", { class: `method method-${method.toLowerCase()}` }, method), " ", element("span", { class: "path" }, path)),
     definition.summary ? element("p", { class: "summary" }, definition.summary) : null,
-    prose(definition.description),
+    prose(definition.description), accessLine(api, definition),
     codeBlock(curl(api, operation, root), `curl command for ${method} ${path}`),
     parametersTable(api, operation), requestBody(api, operation), responsesTable(api, operation),
     method === "GET" ? tryIt(api, operation) : null);
@@ -129,7 +140,7 @@ function show(api) {
   const described = Object.fromEntries((api.tags ?? []).map((tag) => [tag.name, tag.description]));
   byId("api-title").replaceChildren(api.info?.title ?? "API reference",
     element("span", { class: "version" }, ` ${api.info?.version ?? ""}`));
-  byId("api-description").replaceChildren(...prose(api.info?.description));
+  byId("api-description").replaceChildren(...prose(api.info?.summary), ...prose(api.info?.description));
   byId("contents-list").replaceChildren(...contentsOf(groups, schemas));
   byId("operations").replaceChildren(
     ...[...groups].map(([name, operations], index) => section(`group-${index}`, name, prose(described[name]),

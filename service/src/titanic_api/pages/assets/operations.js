@@ -13,19 +13,34 @@ const OTHER = "Other";
  * @property {string} group the first tag
  * @property {Object} definition the operation object
  * @property {Object[]} parameters of the path and of the operation, references followed
+ * @property {Object<string, *>} pathExamples a value for each parameter in the path that the document has an example of
  */
 
 /** @returns {Operation[]} in the document's order, the methods of a path in their usual order */
 export function operationsOf(api) {
-  return Object.entries(api.paths ?? {}).flatMap(([path, item]) => METHODS.filter((method) => item[method])
-    .map((method) => ({
-      id: `${method}${path.replace(/[^A-Za-z0-9]+/g, "-")}`.replace(/-$/, ""),
-      method: method.toUpperCase(),
-      path,
-      group: item[method].tags?.[0] ?? OTHER,
-      definition: item[method],
-      parameters: mergedParameters(api, item.parameters, item[method].parameters),
-    })));
+  return Object.entries(api.paths ?? {}).flatMap(([path, item]) => {
+    const answered = exampleAnswer(api, item);
+    return METHODS.filter((method) => item[method]).map((method) => {
+      const parameters = mergedParameters(api, item.parameters, item[method].parameters);
+      return {
+        id: `${method}${path.replace(/[^A-Za-z0-9]+/g, "-")}`.replace(/-$/, ""),
+        method: method.toUpperCase(),
+        path,
+        group: item[method].tags?.[0] ?? OTHER,
+        definition: item[method],
+        parameters,
+        pathExamples: Object.fromEntries(parameters.filter((parameter) => parameter.in === "path")
+          .map((parameter) => [parameter.name, parameterExample(api, parameter) ?? answered[parameter.name]])),
+      };
+    });
+  });
+}
+
+/** The example of what GET answers on a path: what it is called there is an example of the path's parameter too. */
+function exampleAnswer(api, item) {
+  const media = Object.values(resolve(api, item.get?.responses?.["200"]).content ?? {})[0];
+  const example = media ? mediaExample(api, media) : null;
+  return example !== null && typeof example === "object" ? example : {};
 }
 
 /** The operation's own parameters win over the path's, by place and name (OpenAPI 3.1, "Path Item Object"). */
@@ -60,12 +75,10 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
  * @param {string} root the API's address without a last slash
  */
 export function curl(api, operation, root) {
-  const values = Object.fromEntries(operation.parameters.filter((parameter) => parameter.in === "path")
-    .map((parameter) => [parameter.name, parameterExample(api, parameter)]));
   const parts = ["curl"];
   if (operation.method === "HEAD") parts.push("--head");
   else if (operation.method !== "GET") parts.push(`-X ${operation.method}`);
-  parts.push(quoted(root + filledPath(operation.path, values)));
+  parts.push(quoted(root + filledPath(operation.path, operation.pathExamples)));
   const [type, media] = Object.entries(resolve(api, operation.definition.requestBody).content ?? {})[0] ?? [];
   if (type) {
     parts.push(`\\\n  -H ${quoted(`Content-Type: ${type}`)}`);

@@ -3,7 +3,7 @@
 import { address } from "./api.js";
 import { element } from "./dom.js";
 import { filledPath } from "./operations.js";
-import { parameterExample, resolve } from "./schema.js";
+import { resolve } from "./schema.js";
 
 const MOST_SHOWN = 8_000;
 const SHOWN_HEADERS = ["content-type", "etag", "link", "location", "retry-after", "x-request-id", "x-total-count"];
@@ -22,7 +22,7 @@ function control(api, operation, parameter) {
     ? element("select", { id, name: parameter.name, required },
       element("option", { value: "" }, ""), choices.map((choice) => element("option", {}, choice)))
     : element("input", { id, name: parameter.name, required, autocomplete: "off", spellcheck: "false",
-      value: parameter.in === "path" ? parameterExample(api, parameter) : null });
+      value: operation.pathExamples[parameter.name] });
   return element("div", { class: "field" }, element("label", { for: id }, parameter.name), input);
 }
 
