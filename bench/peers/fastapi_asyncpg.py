@@ -1,6 +1,6 @@
 """The three routes as a competent FastAPI user writes them: pydantic models, an asyncpg pool, uvicorn on uvloop."""
 
-# FastAPI is installed for the bench only, and asyncpg has no types: this file is checked as far as it goes without them.
+# FastAPI is installed for the bench only and asyncpg has no types: this file is checked as far as it goes without them.
 # mypy: disable-error-code="import-not-found, import-untyped, untyped-decorator"
 
 import os
