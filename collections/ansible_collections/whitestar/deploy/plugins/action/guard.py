@@ -17,8 +17,9 @@ from ansible.plugins.action import ActionBase
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PREFIX = "titanic_"
 BUILT_PROVIDERS = ("local",)
-# What ansible-core itself gives a meaning to.
+# What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
+SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)
 
 

@@ -87,7 +87,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import SOCKET_PATH_LIMIT, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
