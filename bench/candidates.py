@@ -28,7 +28,7 @@ COPY_PERSON = """INSERT INTO people (uuid, survived, passenger_class, name, sex,
 
 @dataclass(frozen=True)
 class Candidate:
-    """One server to measure; `{port}` in the command is filled in at the start."""
+    """One server to measure; `{port}` and `{directory}` (its own) are filled in at the start."""
 
     key: str
     label: str
@@ -52,6 +52,7 @@ def service(postgres: Postgres, stale_seconds: float = 0) -> Candidate:
         "TITANIC_DATABASE_HOST": str(postgres.socket_directory),
         "TITANIC_BIND": "127.0.0.1:{port}",
         "TITANIC_WORKERS": str(WORKERS),
+        "TITANIC_METRICS_DIRECTORY": "{directory}/metrics",
         "TITANIC_CACHE_MAX_STALE_SECONDS": str(stale_seconds),
         "PYTHONPATH": str(ROOT / "service/src"),
     }
@@ -104,7 +105,7 @@ def _make_service_database(postgres: Postgres, candidate: Candidate) -> None:
         CREATE DATABASE titanic OWNER titanic_owner"""
     )
     for command in ("migrate", "seed"):
-        environment = {**os.environ, **candidate.environment, "TITANIC_BIND": "127.0.0.1:8000"}
+        environment = {**os.environ, **candidate.environment, "TITANIC_BIND": "127.0.0.1:8000"}  # Not used by these.
         subprocess.run([*candidate.command[:-1], command], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -128,8 +129,10 @@ def _free_port() -> int:
 def _running(candidate: Candidate, directory: Path) -> Iterator[Running]:
     port = _free_port()
     command = [part.format(port=port) for part in candidate.command]
-    own = {name: value.format(port=port) for name, value in candidate.environment.items()}
-    log_path = directory / f"{candidate.key}.log"
+    home = directory / candidate.key
+    home.mkdir()
+    own = {name: value.format(port=port, directory=home) for name, value in candidate.environment.items()}
+    log_path = home / "log"
     with log_path.open("wb") as log:
         server = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **own}, stdout=log, stderr=log, start_new_session=True
