@@ -198,6 +198,7 @@ class Suite:
             process = subprocess.Popen(
                 step.command,
                 cwd=ROOT / step.directory,
+                env={**os.environ, "NO_COLOR": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
