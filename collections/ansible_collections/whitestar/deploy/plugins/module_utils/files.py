@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,32 @@ def make_directory(path: Path, mode: int, owner: tuple[int, int] | None = None) 
     path.chmod(mode)
     if owner is not None:
         os.chown(path, *owner)
+
+
+@contextmanager
+def exclusively(directory: Path, seconds: float = 120) -> Iterator[None]:
+    """Be the only one at work in ``directory``, which is made if it is missing; wait ``seconds`` for that at most.
+
+    The step of a run that was killed can outlive the run, and must not meet the same step of the next one. Raises
+    TimeoutError.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"a step of an earlier run is still at work in {directory}: wait for it"
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def tree_files(root: Path, exclude: Iterable[str]) -> Iterator[Path]:

@@ -19,6 +19,8 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, read_json, write_atomically
 
 LOG_TAIL_LINES = 15
+# In the environment of every process that we start, so that one can be told even if it was never recorded.
+MARK = "WHITESTAR_PROCESS"
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,19 @@ class Daemon:
         self.log = log
 
     def process(self) -> Process | None:
-        """The process if it runs."""
+        """The process if it runs, also when a run was killed between starting and recording it."""
         facts = self.facts()
         known = Process(facts["pid"], facts["started"]) if facts else None
-        return known if known and known.alive() else None
+        return known if known and known.alive() else self._unrecorded()
+
+    def _unrecorded(self) -> Process | None:
+        mark = f"{MARK}={self.record}".encode()
+        for directory in Path("/proc").glob("[0-9]*"):
+            pid = int(directory.name)
+            with suppress(OSError):
+                if mark in (directory / "environ").read_bytes().split(b"\0") and os.getsid(pid) == pid:
+                    return Process.of(pid)
+        return None
 
     def facts(self) -> dict[str, Any]:
         """What was recorded when it was started: pid, started, and the caller's labels. Empty if never started."""
@@ -97,7 +108,7 @@ class Daemon:
         with self.log.open("ab") as output:
             child = subprocess.Popen(
                 list(command),
-                env=dict(environment),
+                env=dict(environment) | {MARK: str(self.record)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -90,6 +90,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import (
     Cluster,
     DatabaseError,
@@ -216,7 +217,11 @@ def main() -> None:
         cluster = Cluster(Path(options["directory"]), Path(options["bindir"]), unprivileged(options["account"]))
         if not (module.check_mode and not cluster.bindir.exists()):
             cluster.major()
-        steps = keep(cluster, options, check=module.check_mode)
+        if module.check_mode:
+            steps = keep(cluster, options, check=True)
+        else:
+            with exclusively(cluster.directory):
+                steps = keep(cluster, options, check=False)
     except (DatabaseError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

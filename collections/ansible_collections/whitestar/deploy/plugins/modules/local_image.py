@@ -80,6 +80,7 @@ import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
     BuildError,
     Environment,
@@ -141,10 +142,10 @@ def main() -> None:
         directory = wanted.directory()
         built = marker(directory)
         changed = built is None
-        if changed and not module.check_mode:
-            built = wanted.build(module.params["describe"])
-        if built and not module.check_mode:
-            changed = keep_links(directory, module.params["links"]) or changed
+        if not module.check_mode:
+            with exclusively(directory.parent):
+                built = marker(directory) or wanted.build(module.params["describe"])
+                changed = keep_links(directory, module.params["links"]) or changed
     except (BuildError, OSError, ValueError) as error:
         module.fail_json(msg=f"the release could not be built, nothing else was touched: {error}")
     description = json.loads(built["description"]) if built and "description" in built else {}

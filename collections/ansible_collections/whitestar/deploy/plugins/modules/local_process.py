@@ -92,13 +92,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
     has_content,
-    make_directory,
     stable_hash,
     write_atomically,
 )
@@ -154,6 +155,20 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], command_hash: str) -> 
     return steps
 
 
+def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
+    """Do what :func:`steps_needed` found. Raises ProcessError and OSError."""
+    environment = service_environment(options["environment"])
+    if "write" in steps:
+        write_atomically(Path(options["configuration_file"]), options["configuration"].encode(), 0o644)
+    if "restart" in steps:
+        daemon.stop(options["start_seconds"])
+    if "reload" in steps:
+        run(options["reload_command"], environment)
+    if "start" in steps or "restart" in steps:
+        daemon.start(options["command"], environment, labels)
+        wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
+
+
 def main() -> None:
     """Run the module."""
     words = {"type": "list", "elements": "str", "required": True}
@@ -181,22 +196,13 @@ def main() -> None:
     command_hash = stable_hash([program, options["command"], options["environment"]])
     path = Path(options["configuration_file"])
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    steps = steps_needed(daemon, options, command_hash)
     try:
-        if "write" in steps:
-            check_configuration(options, environment)
-        if not module.check_mode:
-            make_directory(state.run, 0o755)
-            make_directory(state.logs, 0o755)
+        with nullcontext() if module.check_mode else exclusively(state.run):
+            steps = steps_needed(daemon, options, command_hash)
             if "write" in steps:
-                write_atomically(path, options["configuration"].encode(), 0o644)
-            if "restart" in steps:
-                daemon.stop(options["start_seconds"])
-            if "reload" in steps:
-                run(options["reload_command"], environment)
-            if "start" in steps or "restart" in steps:
-                daemon.start(options["command"], environment, {"command": command_hash})
-                wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
+                check_configuration(options, environment)
+            if not module.check_mode:
+                carry_out(steps, daemon, options, {"command": command_hash})
     except (ProcessError, OSError, subprocess.TimeoutExpired) as error:
         if path.exists() and before and path.read_text(encoding="utf-8") != before:
             write_atomically(path, before.encode(), path.stat().st_mode & 0o7777)

@@ -86,16 +86,19 @@ pruned:
 """
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
     json_bytes,
     make_directory,
+    read_json,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import images_in_use
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, images_in_use
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import (
     LocalColours,
     State,
@@ -139,6 +142,19 @@ class Deployment:
         facts = self.state.daemon(colour).facts()
         same = (facts.get("release"), facts.get("fingerprint")) == (self.release, self.secrets)
         return same and self.colours.serving(colour)
+
+    def earlier_failure(self) -> str:
+        """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
+        last = self.ledger.last_attempt(self.release)
+        if last is None or last.outcome == "succeeded":
+            return ""
+        words = "failed" if last.outcome == "failed" else "was interrupted"
+        return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+
+    def served_by(self, entry: Entry | None) -> dict[str, Any]:
+        """The workload of a ledger entry, for comparison; empty if there is none."""
+        found = read_json(self.state.configurations / f"{entry.release}.json", {}) if entry else {}
+        return found if isinstance(found, dict) else {}
 
     def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and the releases pruned. Raises ReleaseError."""
@@ -221,17 +237,17 @@ def main() -> None:
     if module.check_mode and workload and not all(Path(path).exists() for path in workload["secret_files"].values()):
         module.exit_json(changed=True, did="switched", release=workload["release"], entry={}, pruned=[])
     try:
-        deployment = Deployment(state, module.params, check=module.check_mode)
-        plan = deployment.plan()
-        last = deployment.ledger.last_attempt(deployment.release)
-        if plan != "nothing" and last and last.outcome in {"failed", "interrupted"}:
-            module.warn(f"trying release {last.release} again, which {last.outcome} at {last.at}: {last.reason}")
-        current = deployment.ledger.current()
-        before = recorded_workload(state, current) if current else {}
-        entry: dict[str, Any] = vars(current) if current else {}
-        pruned: list[str] = []
-        if plan != "nothing" and not module.check_mode:
-            entry, pruned = deployment.carry_out(plan)
+        with nullcontext() if module.check_mode else exclusively(state.run):
+            deployment = Deployment(state, module.params, check=module.check_mode)
+            plan = deployment.plan()
+            if plan != "nothing" and (again := deployment.earlier_failure()):
+                module.warn(again)
+            current = deployment.ledger.current()
+            entry: dict[str, Any] = vars(current) if current else {}
+            before = deployment.served_by(current)
+            pruned: list[str] = []
+            if plan != "nothing" and not module.check_mode:
+                entry, pruned = deployment.carry_out(plan)
     except (ReleaseError, OSError, ValueError) as error:
         name = workload["release"] if workload else f"of entry {module.params['restore']}"
         module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
