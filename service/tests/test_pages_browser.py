@@ -159,9 +159,10 @@ class Browser:
     def overflow(self) -> tuple[int, list[str]]:
         """How much wider than the viewport the page is, in CSS pixels, and the elements that stick out."""
         wide = self.run(
-            "return [document.documentElement.scrollWidth - innerWidth, [...document.querySelectorAll('main *')]"
+            "const width = document.documentElement.clientWidth;"
+            "return [document.documentElement.scrollWidth - width, [...document.querySelectorAll('main *')]"
             ".filter((node) => node.checkVisibility() && !node.closest('.visually-hidden')"
-            " && node.getBoundingClientRect().right > innerWidth + 1)"
+            " && node.getBoundingClientRect().right > width + 1)"
             ".map((node) => node.tagName + '.' + node.getAttribute('class'))]"
         )
         return wide[0], wide[1]
@@ -675,6 +676,16 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser: Browser, path: st
         browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
         browser.settle()
         assert browser.overflow() == (0, [])
+
+
+@pytest.mark.parametrize("path", ["/?size=100", "/docs"])
+def test_no_width_makes_the_page_scroll_sideways(browser: Browser, path: str) -> None:
+    browser.open(path)
+    browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    # 320 is a desktop of 1280 at 400 %, as WCAG 2.2 asks for under "Reflow".
+    for width in (320, 480, 600, 768, 830, 834, 900, 958, 962, 1024, 1090, 1280, 1920):
+        browser.look((width, 800))
+        browser.until(lambda: browser.overflow() == (0, []), f"{path} fits {width} pixels: {browser.overflow()}")
 
 
 def test_phone_rows_are_cards_that_can_be_sorted(browser: Browser) -> None:

@@ -81,7 +81,7 @@ function numbersTable(plot) {
   const rows = plot.groups.map((group) =>
     [group.label, count(group.survived), count(group.died), count(group.total), share(group.survived, group.total)]);
   return element("details", { class: "numbers" }, element("summary", {}, "The numbers as a table"),
-    dataTable(plot.title, [plot.axis, "Survived", "Died", "All", "Share survived"], rows, "numbers-table"));
+    dataTable(plot.title, [plot.axis, "Survived", "Died", "All", "Share"], rows, "numbers-table"));
 }
 
 /** A figure that draws itself anew whenever its width changes. */
