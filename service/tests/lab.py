@@ -260,6 +260,8 @@ def _address(service: Service) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert service.process.poll() is None, service.errors
+        if "Listening at: unix:" in service.errors and "Booting worker" in service.errors:
+            return ""
         found = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", service.errors)
         if found:
             with contextlib.suppress(requests.RequestException):

@@ -14,7 +14,7 @@ from titanic_api.db import Database
 from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
 from titanic_api.front import Front
 from titanic_api.limits import RateLimit
-from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use
+from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use, sample
 from titanic_api.people.blueprint import people_blueprint
 from titanic_api.people.views import People
 from titanic_api.service import Service
@@ -25,7 +25,8 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    database = Database(settings, pool_in_use.set)
+    database = Database(settings)
+    sample(pool_in_use, lambda: database.in_use)
     people = People(settings, database)
     app.register_blueprint(people_blueprint(people))
     app.register_blueprint(Service(settings, database).blueprint())

@@ -149,38 +149,33 @@ class Session:
 
     def read(self, statement: Statement, *values: Any) -> list[Row]:
         """The rows of a statement that changes nothing. Raises DatabaseUnavailable."""
-        with self._translated(DatabaseUnavailable):
-            return self._run(statement, values)
+        return self._guarded(DatabaseUnavailable, self._run, statement, values)
 
     def write(self, statement: Statement, *values: Any) -> list[Row]:
         """The rows that a change returns. Raises OutcomeUnknown if the connection is lost, InvalidPerson if refused.
 
         Inside ``transaction`` a loss before the commit is a plain DatabaseUnavailable: nothing was written.
         """
-        with self._translated(DatabaseUnavailable if self._in_transaction else OutcomeUnknown):
-            return self._run(statement, values)
+        lost = DatabaseUnavailable if self._in_transaction else OutcomeUnknown
+        return self._guarded(lost, self._run, statement, values)
 
     def query(self, sql: str, *values: Any) -> list[Row]:
         """The rows of a statement that is composed for one request; placeholders are ``%s``."""
-        with self._translated(DatabaseUnavailable):
-            return self._execute(sql, values)
+        return self._guarded(DatabaseUnavailable, self._execute, sql, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block does as one. Raises OutcomeUnknown if the connection is lost during the commit."""
-        with self._translated(DatabaseUnavailable):
-            self._execute("BEGIN", ())
+        self.query("BEGIN")
         self._in_transaction = True
         try:
             yield
         except BaseException:
             if not self._connection.closed:
-                with self._translated(DatabaseUnavailable):
-                    self._execute("ROLLBACK", ())
+                self.query("ROLLBACK")
                 self._in_transaction = False
             raise
-        with self._translated(OutcomeUnknown):
-            self._execute("COMMIT", ())
+        self._guarded(OutcomeUnknown, self._execute, "COMMIT", ())
         self._in_transaction = False
 
     def _run(self, statement: Statement, values: Sequence[Any]) -> list[Row]:
@@ -194,10 +189,12 @@ class Session:
         self._connection.heard()
         return self._cursor.fetchall() if self._cursor.description else []
 
-    @contextmanager
-    def _translated(self, lost: type[DatabaseUnavailable]) -> Iterator[None]:
+    def _guarded(
+        self, lost: type[DatabaseUnavailable], run: Callable[[Any, Sequence[Any]], list[Row]], what: Any, values: Any
+    ) -> list[Row]:
+        """Run a statement, and say in the domain's errors what went wrong: ``lost`` if it was the connection."""
         try:
-            yield
+            return run(what, values)
         except psycopg2.errors.CheckViolation as error:
             constraint = error.diag.constraint_name or ""
             raise InvalidPerson(Fault(constraint.removesuffix("_valid"), "refused by the database")) from error
@@ -206,7 +203,8 @@ class Session:
             if isinstance(error, TimeoutError):
                 self._connection.close()
             # With the connection still there the server has said that the statement failed: nothing was written.
-            raise (lost if self._connection.closed else DatabaseUnavailable)(*_faults(lost)) from error
+            kind = lost if self._connection.closed else DatabaseUnavailable
+            raise kind(*_faults(kind)) from error
 
 
 def _faults(lost: type[DatabaseUnavailable]) -> tuple[Fault, ...]:
@@ -218,15 +216,14 @@ def _faults(lost: type[DatabaseUnavailable]) -> tuple[Fault, ...]:
 class Database:
     """A bounded pool of application connections. Made once in each worker; safe for greenlets and threads."""
 
-    def __init__(self, settings: Settings, in_use_changed: Callable[[float], object] = bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         extensions.set_wait_callback(_wait)
         self._settings = settings
         self.patience = settings.pool_timeout_seconds - ANSWER_MARGIN_SECONDS
         self.size = settings.pool_size
         self._free = threading.BoundedSemaphore(settings.pool_size)
         self._idle: list[Session] = []
-        self._in_use = 0
-        self._in_use_changed = in_use_changed
+        self.in_use = 0
 
     def open(self, deadline: float) -> Session:
         """A new connection outside the pool. Raises DatabaseUnavailable when there is none before ``deadline``."""
@@ -264,22 +261,18 @@ class Database:
         if not self._free.acquire(timeout=self.patience):
             raise DatabaseUnavailable(Fault("database", "every connection is busy; try again"))
         session = None
-        self._count(1)
+        self.in_use += 1
         try:
             session = self._take(deadline)
             yield session
         finally:
-            self._count(-1)
+            self.in_use -= 1
             if session is not None:
                 if session.broken:
                     session.close()
                 else:
                     self._idle.append(session)
             self._free.release()
-
-    def _count(self, change: int) -> None:
-        self._in_use += change
-        self._in_use_changed(self._in_use)
 
     def _take(self, deadline: float) -> Session:
         while self._idle:

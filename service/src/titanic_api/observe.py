@@ -36,6 +36,7 @@ SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LOGGED_PATH_LENGTH = 256
 STDOUT = 1
+SAMPLE_SECONDS = 0.5
 
 HARDENING = (
     ("X-Content-Type-Options", "nosniff"),
@@ -63,6 +64,17 @@ def metrics_text() -> bytes:
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def sample(gauge: Gauge, value: Callable[[], float]) -> None:
+    """Keep a gauge at a value that changes too often for every change to be written."""
+
+    def keep() -> None:
+        while True:
+            gauge.set(value())
+            time.sleep(SAMPLE_SECONDS)
+
+    threading.Thread(target=keep, daemon=True).start()
 
 
 def send(answer: Answer, environ: Environ, start_response: StartResponse) -> list[bytes]:

@@ -155,9 +155,10 @@ class Reads:
         return look
 
     def _answer(self, lane: Session, wanted: set[str]) -> Look:
-        if wanted <= self._people.keys():
+        unknown = self._unknown(wanted)
+        if not unknown:
             self._move_to(store.snapshot(lane))
-        unknown = wanted - self._people.keys()
+            unknown = self._unknown(wanted)
         if unknown:
             snapshot, people = store.people_by_uuid(lane, unknown)
             if snapshot != self._snapshot and unknown != wanted:
@@ -172,6 +173,10 @@ class Reads:
         while len(self._people) > KEPT_PEOPLE:
             self._people.popitem(last=False)
         return look
+
+    def _unknown(self, wanted: set[str]) -> set[str]:
+        # Not by set operations, which would walk through everybody who is kept.
+        return {uuid for uuid in wanted if uuid not in self._people}
 
     def _move_to(self, snapshot: str) -> None:
         if snapshot != self._snapshot:

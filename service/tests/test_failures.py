@@ -1,0 +1,304 @@
+"""What happens when things break: the database gone, hung or slow, the pool empty, the process told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from service.tests.lab import PERSON, Database, Postgres, Serve, Service, new_database, running_postgres, serving
+
+LIMIT_SECONDS = 2.0
+
+
+@pytest.fixture
+def own_server(binaries: Path) -> Iterator[Database]:
+    """A database on a server that only this test uses."""
+    with running_postgres(binaries) as server:
+        database = new_database(Database(server, "titanic"))
+        database.ok("migrate")
+        database.ok("seed")
+        yield database
+
+
+def unavailable(service: Service, method: str, path: str, body: object = None) -> None:
+    """A request that must be refused as the contract says, within the limit."""
+    started = time.monotonic()
+    answer = requests.request(method, service.url + path, json=body, timeout=10)
+    took = time.monotonic() - started
+    assert answer.status_code == 503, answer.text[:300]
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert took < LIMIT_SECONDS, f"{method} {path} took {took:.2f} s"
+
+
+def recovers(service: Service) -> None:
+    """Every worker serves again, without a restart."""
+    deadline = time.monotonic() + 5
+    good = 0
+    while good < 10:
+        answers = [requests.get(service.url + path, timeout=10) for path in ("/people", "/readyz", "/people?limit=1")]
+        good = good + 1 if all(answer.ok for answer in answers) else 0
+        assert time.monotonic() < deadline
+    assert service.post(PERSON).status_code == 201
+
+
+def everything_is_503(service: Service, uuid: str) -> None:
+    unavailable(service, "GET", "/people")
+    unavailable(service, "GET", f"/people/{uuid}")
+    unavailable(service, "GET", "/people?limit=1")
+    unavailable(service, "POST", "/people", PERSON)
+    unavailable(service, "PATCH", f"/people/{uuid}", {"age": 1})
+    unavailable(service, "DELETE", f"/people/{uuid}")
+    unavailable(service, "GET", "/readyz")
+    started = time.monotonic()
+    assert requests.get(service.url + "/healthz", timeout=5).status_code == 200
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_database_that_is_gone(own_server: Database, warm: bool) -> None:
+    with serving(own_server) as service:
+        uuid = service.get("/people").json()[0]["uuid"] if warm else "0" * 8 + "-0000-4000-8000-" + "0" * 12
+        own_server.server.stop("immediate")
+        everything_is_503(service, uuid)
+        own_server.server.start()
+        recovers(service)
+
+
+def test_a_service_starts_without_its_database(own_server: Database) -> None:
+    own_server.server.stop()
+    with serving(own_server) as service:
+        assert service.get("/healthz").ok
+        assert service.get("/readyz").status_code == 503
+        own_server.server.start()
+        recovers(service)
+
+
+def test_a_database_that_hangs(own_server: Database) -> None:
+    with serving(own_server) as service:
+        uuid = service.get("/people").json()[0]["uuid"]
+        for _ in range(10):
+            requests.get(service.url + "/people?limit=1", timeout=5)
+        stopped = own_server.server.processes()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            threads = [threading.Thread(target=unavailable, args=(service, "GET", "/people")) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.05)
+            for thread in threads:
+                thread.join()
+            everything_is_503(service, uuid)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        recovers(service)
+
+
+def test_an_unknown_outcome_is_no_success(serve: Serve, database: Database) -> None:
+    """The server is stopped in the middle of a write; afterwards the write may be there, but nobody was told so."""
+    service = serve(WORKERS=1)
+    path = service.post(PERSON).headers["Location"]
+    with lock(database, path):
+        answers: list[requests.Response] = []
+        request = threading.Thread(target=lambda: answers.append(service("PUT", path, json={**PERSON, "age": 1})))
+        request.start()
+        time.sleep(0.4)
+        busy = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'titanic_app' AND state = 'active'"
+        )
+        assert len(database.sql(busy + " AND datname = %s", (database.name,), user="postgres")) == 1
+        request.join()
+    assert answers[0].status_code == 503
+    assert answers[0].json()["type"] == "urn:titanic:problem:outcome-unknown"
+
+
+@contextlib.contextmanager
+def lock(database: Database, path: str) -> Iterator[None]:
+    """Hold the row of a person."""
+    connection = database.server.connect(database.name, "titanic_owner")
+    connection.autocommit = False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM people WHERE uuid = %s FOR UPDATE", (path.split("/")[-1],))
+        try:
+            yield
+        finally:
+            connection.rollback()
+            connection.close()
+
+
+def test_a_locked_person_is_not_waited_for(serve: Serve, database: Database) -> None:
+    service = serve()
+    path = service.post(PERSON).headers["Location"]
+    with lock(database, path):
+        unavailable(service, "PATCH", path, {"age": 1})
+        unavailable(service, "PUT", path, {**PERSON, "age": 1})
+        unavailable(service, "DELETE", path)
+        assert service.get(path).ok
+    assert service("PATCH", path, json={"age": 2}).json()["age"] == 2
+
+
+def test_an_empty_pool_is_503(serve: Serve, database: Database) -> None:
+    service = serve(POOL_SIZE=2, WORKERS=1)
+    path = service.post(PERSON).headers["Location"]
+    with lock(database, path):
+        threads = [threading.Thread(target=requests.patch, args=(service.url + path,), kwargs={"json": {"age": 3}})]
+        threads += [threading.Thread(target=unavailable, args=(service, "PATCH", path, {"age": 1})) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    backends = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'titanic_app' AND datname = %s"
+    assert database.sql(backends, (database.name,), user="postgres")[0][0] <= 3  # the pool, and that of the looks
+    assert service("PATCH", path, json={"age": 2}).ok
+
+
+def test_a_statement_has_a_limit(serve: Serve, database: Database) -> None:
+    service = serve(STATEMENT_TIMEOUT_SECONDS="0.3", WORKERS=1)
+    path = service.post(PERSON).headers["Location"]
+    with lock(database, path):
+        started = time.monotonic()
+        unavailable(service, "PATCH", path, {"age": 1})
+        assert time.monotonic() - started < 0.9
+
+
+def test_no_acknowledged_write_is_lost_in_a_crash(binaries: Path) -> None:
+    """Writers go on while the server is killed again and again; whatever was answered 201 is there in the end."""
+    with running_postgres(binaries, fsync="on") as server:
+        database = new_database(Database(server, "titanic"))
+        database.ok("migrate")
+        with serving(database) as service:
+            acknowledged: list[str] = []
+            stop = threading.Event()
+
+            def write() -> None:
+                while not stop.is_set():
+                    answer = requests.post(service.url + "/people", json=PERSON, timeout=10)
+                    assert answer.status_code in (201, 503)
+                    if answer.status_code == 201:
+                        acknowledged.append(answer.json()["uuid"])
+
+            threads = [threading.Thread(target=write) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for _ in range(2):
+                time.sleep(1)
+                server.stop("immediate")
+                server.start()
+            time.sleep(1)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            recovers(service)
+            kept = {row[0] for row in database.sql("SELECT uuid::text FROM people")}
+            assert len(acknowledged) > 50
+            assert set(acknowledged) <= kept
+
+
+# Readiness, draining, stopping.
+
+
+def test_ready_only_with_the_right_schema(postgres: Postgres, serve: Serve, database: Database) -> None:
+    service = serve(WORKERS=1)
+    answer = service.get("/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "schema": "0003"})
+    database.sql("UPDATE alembic_version SET version_num = '0002'")
+    assert "0003" in service.get("/readyz").json()["detail"]
+    assert service.get("/readyz").status_code == 503
+    database.sql("UPDATE alembic_version SET version_num = '0009'")
+    assert service.get("/readyz").status_code == 200
+    database.sql("UPDATE schema_contract SET oldest_tolerated = '0004'")
+    assert service.get("/readyz").status_code == 503
+    assert service.get("/ready").status_code == 503
+    assert service.get("/health").status_code == 200
+
+
+def test_not_ready_without_a_schema(empty_database: Database) -> None:
+    with serving(empty_database) as service:
+        assert service.get("/readyz").status_code == 503
+        assert service.get("/people").status_code == 503
+        empty_database.ok("migrate")
+        assert service.get("/readyz").status_code == 200
+        assert service.get("/people").json() == []
+
+
+def test_drain_file(serve: Serve, tmp_path: Path) -> None:
+    drain = tmp_path / "drain"
+    service = serve(DRAIN_FILE=drain)
+    assert service.get("/readyz").status_code == 200
+    drain.touch()
+    answer = service.get("/readyz")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "draining" in answer.json()["detail"]
+    assert service.get("/people").status_code == 200
+    drain.unlink()
+    assert service.get("/readyz").status_code == 200
+
+
+def test_sigterm_finishes_what_runs(serve: Serve, database: Database) -> None:
+    service = serve(WORKERS=1)
+    path = service.post(PERSON).headers["Location"]
+    answers: list[int] = []
+    with lock(database, path):
+        request = threading.Thread(
+            target=lambda: answers.append(requests.patch(service.url + path, json={"age": 1}, timeout=20).status_code)
+        )
+        request.start()
+        time.sleep(0.3)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+    request.join()
+    assert answers == [200]
+    assert service.process.wait(10) == 0
+
+
+def test_sigterm_is_quick_while_idle_connections_are_open(serve: Serve) -> None:
+    service = serve()
+    assert service.get("/healthz").ok
+    started = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(10) == 0
+    assert time.monotonic() - started < 6
+
+
+def test_a_unix_socket(database: Database, tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with serving(database, BIND=f"unix:{path}", WORKERS=1), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        connection.sendall(b"GET /people?limit=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_slow_body_is_cut_off(serve: Serve) -> None:
+    service = serve(REQUEST_TIMEOUT_SECONDS=1, WORKERS=1)
+    address = urllib.parse.urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=10) as connection:
+        head = "POST /people HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
+        connection.sendall(head.encode())
+        started = time.monotonic()
+        received = b""
+        with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
+            connection.settimeout(0.2)
+            for _ in range(40):
+                connection.sendall(b" ")
+                with contextlib.suppress(TimeoutError):
+                    piece = connection.recv(65536)
+                    received += piece
+                    if not piece:
+                        break
+        assert time.monotonic() - started < 3
+    assert received.startswith(b"HTTP/1.1 408")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["errors"][0]["field"] == "body"
