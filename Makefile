@@ -26,8 +26,8 @@ test: ## run everything that can be tested on this machine (ONLY=step runs one; 
 bench: ## measure the service beside two others, in one run, and draw the plot
 	@bin/run bench python -m bench $(ARGS)
 
-docs: ## write the variable tables of the roles from their argument specifications
-	@bin/run test python bin/role_docs.py $(ARGS)
+docs: ## write the generated parts of the documentation: variable tables, figures
+	@bin/run test python bin/docs.py $(ARGS)
 
 lock: ## resolve requirements/*.in to the newest versions allowed
 	@bin/run test python bin/lock.py $(ARGS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bin.role_docs import entry_points, load, roles
+from bin.docs import entry_points, load, roles
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"

@@ -1,7 +1,8 @@
-"""Writes the variable tables in the roles' READMEs from their argument specifications and defaults.
+"""Writes the generated parts of the documentation: the roles' variable tables and the bench's figures.
 
-Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails when a table is not current. A table
-stands between two marker comments; a README without them gets a section "Variables" at its end.
+Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails when a part is not current. Each part
+stands between two marker comments. The tables come from the argument specifications and defaults (a role's README
+without markers gets a section "Variables" at its end), the figures from the committed ``bench/results/latest.md``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = "<!-- begin variables: written by `make docs` from meta/argument_specs.yml -->"
 END = "<!-- end variables -->"
+BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
+BENCH_END = "<!-- end bench -->"
 
 
 def roles() -> list[Path]:
@@ -97,28 +100,48 @@ def table(role: Path) -> str:
     return "\n".join([*lines, "", END])
 
 
-def rendered(role: Path) -> str:
+def replaced(text: str, begin: str, end: str, part: str) -> str:
+    """A text with what stands between two markers replaced by a part that has the markers itself."""
+    before, _, rest = text.partition(begin)
+    return before + part + rest.partition(end)[2]
+
+
+def role_readme(role: Path) -> str:
     """A role's README with its table current."""
     readme = role / "README.md"
     text = readme.read_text() if readme.is_file() else f"# {role.name}\n"
     if BEGIN not in text:
         text = f"{text.rstrip()}\n\n## Variables\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
-    return before + table(role) + rest.partition(END)[2]
+    return replaced(text, BEGIN, END, table(role))
+
+
+def main_readme() -> str:
+    """The README with the ratios of the bench's last committed run, or a word that there is none."""
+    results = ROOT / "bench/results/latest.md"
+    if not results.is_file():
+        figures = "There is no committed result yet."
+    else:
+        introduction, _, rest = results.read_text().partition("\n\n")
+        ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
+        figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
+    part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
+    return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
+
+
+def current() -> dict[Path, str]:
+    """Each file with a generated part, and the text it should have."""
+    return {ROOT / "README.md": main_readme(), **{role / "README.md": role_readme(role) for role in roles()}}
 
 
 def main(arguments: list[str]) -> int:
-    """Writes, or with ``--check`` compares; returns 1 when a table was not current and nothing was to be written."""
-    stale = [
-        role
-        for role in roles()
-        if not (role / "README.md").is_file() or (role / "README.md").read_text() != rendered(role)
-    ]
-    for role in stale:
-        print(f"{'not current' if '--check' in arguments else 'written'}: {role.relative_to(ROOT)}/README.md")
-        if "--check" not in arguments:
-            (role / "README.md").write_text(rendered(role))
-    return int(bool(stale) and "--check" in arguments)
+    """Writes, or with ``--check`` compares; returns 1 when a part was not current and nothing was to be written."""
+    check = "--check" in arguments
+    stale = {path: text for path, text in current().items() if not path.is_file() or path.read_text() != text}
+    for path, text in stale.items():
+        print(f"{'not current' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(text)
+    return int(bool(stale) and check)
 
 
 if __name__ == "__main__":
