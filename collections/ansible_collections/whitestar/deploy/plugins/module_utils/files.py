@@ -91,7 +91,8 @@ def tree_files(root: Path, exclude: Iterable[str]) -> Iterator[Path]:
     for directory, names, files in os.walk(root):
         here = Path(directory).relative_to(root)
         names[:] = sorted(name for name in names if not _excluded(here / name, patterns))
-        for name in sorted(files):
+        # A link to a directory is a link, whatever os.walk calls it; it is not followed.
+        for name in sorted([*files, *(name for name in names if (Path(directory) / name).is_symlink())]):
             if not _excluded(here / name, patterns):
                 yield here / name
 

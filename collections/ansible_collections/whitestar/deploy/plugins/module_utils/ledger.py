@@ -133,7 +133,7 @@ class Ledger:
         number = self.entries[-1].number + 1 if self.entries else 1
         entry = Entry(number=number, at=datetime.now(UTC).isoformat(timespec="seconds"), **facts)
         closed = self.close_interrupted().entries
-        kept = [old for index, old in enumerate(closed) if index >= len(closed) - ENTRIES_KEPT or old == self.current()]
+        kept = [old for index, old in enumerate(closed) if index > len(closed) - ENTRIES_KEPT or old == self.current()]
         return Ledger((*kept, entry)), entry
 
     def finish(self, number: int, outcome: str, reason: str = "") -> Ledger:

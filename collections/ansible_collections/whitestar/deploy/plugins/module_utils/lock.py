@@ -40,9 +40,9 @@ class Owner:
         return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
 
     def gone(self, now: float) -> bool:
-        """Whether the lease has run out, or the run was on this machine and has ended."""
+        """Whether the run has ended if it was on this machine, or the lease has run out if it was on another."""
         here = self.host == socket.gethostname()
-        return now > self.until or (here and Process.of(self.pid) != Process(self.pid, self.started))
+        return Process.of(self.pid) != Process(self.pid, self.started) if here else now > self.until
 
     def __str__(self) -> str:
         since = time.strftime("%H:%M:%S", time.localtime(self.since))

@@ -1,0 +1,246 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The means of the tests: modules run as programs, playbooks run by Ansible, and a tiny release that serves HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import write_atomically
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+
+COLLECTION = Path(__file__).resolve().parents[2]
+COLLECTIONS = COLLECTION.parents[2]
+MODULES = "ansible_collections.whitestar.deploy.plugins.modules"
+RUN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a module said: its JSON, and everything it wrote."""
+
+    facts: dict[str, Any]
+    output: str
+
+    def __getitem__(self, key: str) -> Any:
+        return self.facts[key]
+
+    @property
+    def changed(self) -> bool:
+        """Whether it says it changed something; a failed module has said so in the wrong place."""
+        assert not self.failed, self.output
+        return bool(self.facts["changed"])
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.facts.get("failed"))
+
+    @property
+    def message(self) -> str:
+        """Why it failed."""
+        assert self.failed, self.output
+        return str(self.facts["msg"])
+
+    @property
+    def warnings(self) -> list[str]:
+        return [str(warning) for warning in self.facts.get("warnings", [])]
+
+
+def module_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "TITANIC_"))}
+    return kept | {"PYTHONPATH": str(COLLECTIONS), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def start_module(name: str, arguments: dict[str, Any], *, check: bool = False, **more: Any) -> subprocess.Popen[str]:
+    """Start a module as a program of its own, as Ansible does: arguments as JSON on its standard input."""
+    given = arguments | {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_module_name": name}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"{MODULES}.{name}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=module_environment(),
+        start_new_session=True,
+        **more,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": given}))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish_module(process: subprocess.Popen[str]) -> Result:
+    """Wait for a module; its answer must be JSON and nothing else, however it ended."""
+    output, complaint = process.communicate(timeout=RUN_SECONDS)
+    assert "Traceback" not in complaint, complaint
+    return Result(json.loads(output), output + complaint)
+
+
+def run_module(name: str, arguments: dict[str, Any], *, check: bool = False, **more: Any) -> Result:
+    """Run a module to its end."""
+    return finish_module(start_module(name, arguments, check=check, **more))
+
+
+def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a play on this machine, in an empty configuration."""
+    (place / "ansible.cfg").write_text("[defaults]\nstdout_callback = ansible.builtin.default\n")
+    (place / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False} | play]))
+    (place / "hosts.yml").write_text(
+        json.dumps({"all": {"hosts": {"here": {"ansible_connection": "local"}}}}), encoding="utf-8"
+    )
+    own = {
+        "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_HOME": str(place / "home"),
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *arguments],
+        cwd=place,
+        env=module_environment() | own,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def kill(pid: int) -> None:
+    """End a process that a test started, with its group."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def spool(path: Path) -> dict[str, bytes]:
+    """Every file below ``path`` with its content, to see that nothing changed."""
+    return {str(item.relative_to(path)): item.read_bytes() for item in sorted(path.rglob("*")) if item.is_file()}
+
+
+# A release as small as they come: it serves its readiness on the socket it is told, and misbehaves on request.
+TINY = """#!{python} -S
+import http.server, json, os, pathlib, signal, socketserver, sys, time
+
+behaviour = os.environ.get("TINY_BEHAVIOUR", "good")
+drain = pathlib.Path(os.environ.get("TITANIC_DRAIN_FILE", "/nowhere"))
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ready = behaviour != "never" and not drain.exists()
+        if self.path == "/slow":
+            time.sleep(0.5)
+        body = json.dumps({{"release": os.environ.get("TITANIC_RELEASE"), "pid": os.getpid()}}).encode()
+        self.send_response(503 if self.path == "/readyz" and not ready else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "a socket"
+
+    def log_message(self, *words):
+        pass
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def serve():
+    print("tiny release", os.environ.get("TITANIC_RELEASE"), "starts", flush=True)
+    if behaviour == "exits":
+        sys.exit("tiny release: no reason to live")
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Server(os.environ["TITANIC_BIND"].removeprefix("unix:"), Answers).serve_forever()
+
+
+def answer(value, status=0):
+    print(json.dumps(value))
+    sys.exit(status)
+
+
+command = sys.argv[1]
+if command == "serve":
+    serve()
+elif command == "check":
+    live = os.environ.get("TINY_LIVE_SCHEMA")
+    if not live:
+        sys.exit("tiny release: the database does not answer")
+    answer({{"ok": True, "schema": {{"current": "0009", "oldest_tolerated": live}}}})
+elif command == "migrate":
+    done = pathlib.Path(os.environ["TINY_DONE"])
+    changed = not done.exists()
+    if changed and "--check" not in sys.argv:
+        done.touch()
+    answer({{"from": None if changed else "0001", "to": "0001", "changed": changed}})
+elif command == "fail":
+    sys.exit("tiny release: this migration cannot be applied")
+elif command == "mumble":
+    print("no JSON")
+elif command == "sleep":
+    time.sleep(30)
+"""
+
+
+def make_image(state: State, identity: str) -> Path:
+    """A release directory as :mod:`local_image` leaves it, with the tiny release in it."""
+    image = state.images / identity
+    (image / "bin").mkdir(parents=True, exist_ok=True)
+    write_atomically(image / "bin" / "tiny", TINY.format(python=sys.executable).encode(), 0o755)
+    return image
+
+
+def make_workload(state: State, identity: str, required: str = "0001", **environment: str) -> dict[str, Any]:
+    """A workload as the filter builds it, for a tiny release; ``environment`` tells it how to behave."""
+    image = make_image(state, identity)
+    config = f"{abs(hash(tuple(sorted(environment.items())))) % 16**6:06x}"
+    release = f"{identity}-{config}"
+    return {
+        "command": ["tiny", "serve"],
+        "port": 8000,
+        "replicas": 1,
+        "environment": environment | {"TITANIC_RELEASE": release},
+        "secret_files": {},
+        "resources": {},
+        "user": 10001,
+        "probes": {"alive": "/healthz", "ready": "/readyz"},
+        "config": config,
+        "release": release,
+        "image": str(image),
+        "image_facts": {
+            "identity": identity,
+            "version": "1.0.0",
+            "schema": {"required": required, "oldest_tolerated": "0001"},
+        },
+    }

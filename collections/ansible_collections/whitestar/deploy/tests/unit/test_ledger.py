@@ -1,0 +1,192 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger chooses what a rollback goes back to, stays bounded, and spares what a rollback needs."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import (
+    ENTRIES_KEPT,
+    Entry,
+    Ledger,
+    RollbackRefusedError,
+    images_in_use,
+)
+
+
+def add(ledger: Ledger, release: str, outcome: str = "succeeded", **facts: Any) -> Ledger:
+    """One more attempt, come to its end."""
+    given = {
+        "image": release.partition("-")[0],
+        "config": "c",
+        "schema_required": "0001",
+        "schema_tolerates": "0001",
+        "version": "1",
+        "by": "alice@laptop",
+        "why": "deploy",
+    }
+    ledger, entry = ledger.add(release=release, outcome="started", **(given | facts))
+    return ledger.finish(entry.number, outcome) if outcome != "started" else ledger
+
+
+def history(*releases: str) -> Ledger:
+    ledger = Ledger()
+    for release in releases:
+        ledger = add(ledger, release)
+    return ledger
+
+
+def go_back(ledger: Ledger, wanted: str = "", tolerates: str = "") -> Ledger:
+    """Choose and record a rollback."""
+    target = ledger.rollback_target(wanted, tolerates)
+    return add(ledger, target.release, restores=target.number)
+
+
+def test_entries_are_numbered_and_dated() -> None:
+    ledger = history("a", "b")
+    assert [entry.number for entry in ledger.entries] == [1, 2]
+    at = datetime.fromisoformat(ledger.entries[0].at)
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 5
+
+
+def test_the_newest_success_serves() -> None:
+    ledger = add(add(history("a", "b"), "c", "failed"), "d", "started")
+    current = ledger.current()
+    assert current is not None
+    assert current.release == "b"
+    assert Ledger().current() is None
+
+
+def test_the_last_attempt_is_found_whatever_came_of_it() -> None:
+    ledger = add(history("a"), "b", "failed")
+    attempt = ledger.last_attempt("b")
+    assert attempt is not None
+    assert attempt.outcome == "failed"
+    assert ledger.last_attempt("c") is None
+
+
+def test_the_document_comes_back() -> None:
+    ledger = go_back(add(history("a", "b"), "c", "failed"))
+    assert Ledger.from_document(json.loads(json.dumps(ledger.document()))) == ledger
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="format 2, this collection reads 1"):
+        Ledger.from_document({"format": 2, "entries": []})
+
+
+def test_previous_is_the_one_before() -> None:
+    assert history("a", "b", "c").rollback_target("", "").release == "b"
+
+
+def test_failed_releases_are_no_way_back() -> None:
+    assert add(add(history("a"), "b", "failed"), "c").rollback_target("", "").release == "a"
+
+
+def test_twice_goes_further_back_and_then_refuses() -> None:
+    ledger = go_back(history("a", "b", "c"))
+    assert ledger.rollback_target("", "").release == "a"
+    ledger = go_back(ledger)
+    with pytest.raises(RollbackRefusedError, match=r"oldest .* nothing further back.*recorded: c, b"):
+        ledger.rollback_target("", "")
+
+
+def test_a_deployment_after_a_rollback_can_be_undone() -> None:
+    ledger = add(go_back(history("a", "b")), "c")
+    assert ledger.rollback_target("", "").release == "b"
+
+
+def test_a_named_release_may_be_newer() -> None:
+    ledger = go_back(go_back(history("a", "b", "c")))
+    assert ledger.rollback_target("c", "").number == 3
+
+
+@pytest.mark.parametrize("wanted", ["3f2a9c-1", "3f2a9c-1111", "3f2a9c-111"])
+def test_the_start_of_an_id_is_enough(wanted: str) -> None:
+    ledger = history("3f2a9c-1111", "3f2a9c-2222", "b")
+    assert ledger.rollback_target(wanted, "").release == "3f2a9c-1111"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("3f", r"'3f' fits more than one release; recorded releases: 3f-2, 3f-1"),
+        ("x", r"titanic_rollback_to: 'x' is not in the ledger; recorded releases: 3f-2, 3f-1"),
+        ("now", r"release now-1 is the one that serves already"),
+    ],
+)
+def test_a_wrong_name_is_refused(wanted: str, message: str) -> None:
+    with pytest.raises(RollbackRefusedError, match=message):
+        history("3f-1", "3f-2", "now-1").rollback_target(wanted, "")
+
+
+def test_nothing_deployed_is_refused() -> None:
+    with pytest.raises(RollbackRefusedError, match="nothing has been deployed"):
+        Ledger().rollback_target("", "")
+
+
+def test_a_release_that_the_live_schema_cannot_serve_is_refused() -> None:
+    ledger = add(add(Ledger(), "old", schema_required="0001"), "new", schema_required="0003")
+    assert ledger.rollback_target("", "0001").release == "old"
+    with pytest.raises(RollbackRefusedError, match=r"old needs schema 0001, but .* from 0002 on"):
+        ledger.rollback_target("", "0002")
+    with pytest.raises(RollbackRefusedError, match="choose a newer release"):
+        ledger.rollback_target("old", "0002")
+
+
+def test_an_interrupted_entry_is_closed_by_the_next() -> None:
+    ledger = add(add(history("a"), "b", "started"), "c")
+    assert [entry.outcome for entry in ledger.entries] == ["succeeded", "interrupted", "succeeded"]
+    assert "ended before" in ledger.entries[1].reason
+    assert ledger.rollback_target("", "").release == "a"
+
+
+def test_the_ledger_is_bounded() -> None:
+    ledger = history(*(f"r{number}" for number in range(ENTRIES_KEPT + 20)))
+    assert ENTRIES_KEPT == 100
+    assert len(ledger.entries) == ENTRIES_KEPT
+    assert ledger.entries[-1].number == ENTRIES_KEPT + 20
+    assert [entry.number for entry in ledger.entries] == list(range(21, ENTRIES_KEPT + 21))
+
+
+def test_the_release_that_serves_is_never_forgotten() -> None:
+    ledger = history("good")
+    for _ in range(ENTRIES_KEPT + 20):
+        ledger = add(ledger, "bad", "failed")
+    current = ledger.current()
+    assert current is not None
+    assert current.release == "good"
+    assert len(ledger.entries) == ENTRIES_KEPT + 1
+
+
+def test_pruning_spares_what_a_rollback_needs() -> None:
+    ledger = add(history("a-1", "b-1", "c-1", "d-1"), "e-1", "failed")
+    assert ledger.releases_to_keep(2) == {"d-1", "c-1", "b-1"}
+    assert ledger.releases_to_keep(0) == {"d-1"}
+    assert Ledger().releases_to_keep(5) == set()
+    assert images_in_use(ledger.entries, ledger.releases_to_keep(1)) == {"d", "c"}
+
+
+def test_pruning_after_a_rollback_spares_the_release_that_serves() -> None:
+    ledger = go_back(history("a", "b", "c", "d"), "a")
+    assert ledger.releases_to_keep(1) == {"a", "d"}
+
+
+def test_an_entry_reads_as_a_line() -> None:
+    entry = history("a").entries[0]
+    assert str(entry) == f"1 {entry.at} a succeeded: deploy by alice@laptop"
+    failed = add(Ledger(), "a", "started").finish(1, "failed", "no reason").entries[0]
+    assert str(failed).endswith("deploy by alice@laptop: no reason")
+
+
+def test_no_field_is_for_a_secret() -> None:
+    names = set(Entry.__dataclass_fields__)
+    assert names == {
+        "number", "release", "image", "config", "schema_required", "schema_tolerates", "version", "by", "at", "why",
+        "outcome", "reason", "restores",
+    }  # fmt: skip
