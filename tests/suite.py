@@ -125,7 +125,10 @@ def scenarios() -> list[Step]:
 def steps() -> list[Step]:
     """All steps, in the order in which they start."""
     molecule = scenarios()
-    repository = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
+    deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets")]
+    bootstrap = "tests/test_bootstrap.py"
+    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
+    repository = [path for path in tests if path not in (*deploying, bootstrap)]
     return [
         pytest_step("service", "service/tests"),
         *molecule[:1],
@@ -133,6 +136,8 @@ def steps() -> list[Step]:
         pytest_step("lint-rules", ".ansible-lint-rules"),
         pytest_step("collection", f"{COLLECTION}/tests/unit"),
         pytest_step("repository", *repository),
+        pytest_step("bootstrap", bootstrap),
+        pytest_step("site", *deploying),
         pytest_step("load", "tests/load"),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
         *molecule[1:],
