@@ -62,7 +62,7 @@ def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
         if problems:
             kind = option.get("type", "str")
             found.append(f"{name}: it must be of type {kind}" if secret else f"{name}: {'; '.join(problems)}")
-        elif name.endswith("_port") and int(value) not in PORTS:
+        elif name.endswith("_port") and option.get("type") == "int" and int(value) not in PORTS:
             found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
         elif option.get("type") == "path" and name.endswith(("_csv", "_context")) and not Path(str(value)).exists():
             found.append(f"{name}: there is no {value} on this machine")

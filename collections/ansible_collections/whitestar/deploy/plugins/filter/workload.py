@@ -69,7 +69,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
         built["config"] = stable_hash(built)
         built["release"] = f"{image['identity']}-{built['config'][:CONFIG_DIGITS]}"
         built["image"] = image["reference"]
-        built["image_facts"] = {"identity": image["identity"], **description}
+        built["image_facts"] = {
+            "identity": image["identity"],
+            "version": description["version"],
+            "schema": {key: description["schema"][key] for key in ("required", "oldest_tolerated")},
+        }
     except KeyError as error:
         raise AnsibleFilterError(f"the workload's settings lack {error}") from error
     built["environment"]["TITANIC_RELEASE"] = built["release"]

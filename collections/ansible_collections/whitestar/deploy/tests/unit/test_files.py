@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     copy_tree,
     exclusively,

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import (
     ENTRIES_KEPT,
     Entry,

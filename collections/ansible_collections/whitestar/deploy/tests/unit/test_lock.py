@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
 from ansible_collections.whitestar.deploy.tests.unit.means import module_environment

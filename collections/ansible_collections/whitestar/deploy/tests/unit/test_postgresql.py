@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import (
     Cluster,
     DatabaseError,

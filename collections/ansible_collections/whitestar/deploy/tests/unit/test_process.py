@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import (
     LOG_TAIL_LINES,
     MARK,

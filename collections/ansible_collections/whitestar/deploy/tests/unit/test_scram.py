@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.scram import ITERATIONS, matches, verifier
 

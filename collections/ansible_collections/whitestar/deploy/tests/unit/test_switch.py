@@ -5,8 +5,13 @@
 from __future__ import annotations
 
 import pytest
-
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, Colours, ReleaseError, other, switch
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import (
+    COLOURS,
+    Colours,
+    ReleaseError,
+    other,
+    switch,
+)
 
 
 class Recorder:

@@ -1,0 +1,163 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad input is refused by name, with a suggestion, and without showing a secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.action.guard import (
+    role_options,
+    unknown_tags,
+    unknown_variables,
+    wrong_provider,
+    wrong_values,
+)
+from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
+
+OPTIONS = role_options()
+TAGS = ["image", "database", "api", "rollback"]
+
+
+def test_every_role_s_options_are_known() -> None:
+    assert {"titanic_api_port", "titanic_target_state_directory", "titanic_rollback_to"} <= set(OPTIONS)
+    assert OPTIONS["titanic_api_port"]["type"] == "int"
+
+
+@pytest.mark.parametrize(
+    ("tag", "hint"),
+    [("rolback", "did you mean rollback?"), ("databse", "did you mean database?"), ("zzz", "no such tag (tags:")],
+)
+def test_an_unknown_tag_is_refused(tag: str, hint: str) -> None:
+    (problem,) = unknown_tags([tag], TAGS)
+    assert problem.startswith(f"--tags {tag}: there is no such tag")
+    assert hint in problem
+    assert "api, database, image, rollback" in problem
+
+
+def test_known_and_special_tags_pass() -> None:
+    assert unknown_tags([*TAGS, "all", "always", "never", "tagged", "untagged"], TAGS) == []
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    (problem,) = unknown_variables(["titanic_api_prot", "titanic_api_port"], OPTIONS)
+    assert problem == "titanic_api_prot: there is no such variable; did you mean titanic_api_port?"
+
+
+def test_a_variable_like_nothing_gets_no_suggestion() -> None:
+    assert unknown_variables(["titanic_zzzzzzzzzzzzzzzzzz"], OPTIONS) == [
+        "titanic_zzzzzzzzzzzzzzzzzz: there is no such variable"
+    ]
+
+
+def test_what_is_not_ours_passes() -> None:
+    assert unknown_variables(["ansible_host", "__titanic_x", "titanic_image_result", "other_titanic_x"], OPTIONS) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("titanic_api_port", "many", "unable to convert to int"),
+        ("titanic_api_port", 0, "0 is not a port; choose one from 1 to 65535"),
+        ("titanic_api_port", 65536, "is not a port"),
+        ("titanic_api_port", "-5", "is not a port"),
+        ("titanic_api_workers", -1, "-1 is negative"),
+        ("titanic_api_ready_seconds", "-0.5", "unable to convert to int"),
+        ("titanic_seed_reset", "perhaps", "unable to convert to bool"),
+        ("titanic_api_environment", "A=1 B", "unable to convert to dict"),
+        ("titanic_seed_csv", "/nowhere/rows.csv", "there is no /nowhere/rows.csv on this machine"),
+        ("titanic_image_context", "/nowhere", "there is no /nowhere on this machine"),
+        ("titanic_target_state_directory", "relative/path", "relative/path is not an absolute path"),
+        ("titanic_provider", "docker", "value of titanic_provider must be one of: local, compose, kubernetes"),
+    ],
+)
+def test_a_wrong_value_is_refused(name: str, value: Any, words: str) -> None:
+    (problem,) = wrong_values({name: value}, OPTIONS)
+    assert problem.startswith(f"{name}: ")
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("titanic_api_port", 1),
+        ("titanic_api_port", "65535"),
+        ("titanic_api_workers", 2),
+        ("titanic_seed_reset", "yes"),
+        ("titanic_target_state_directory", "~/titanic"),
+        ("titanic_seed_csv", __file__),
+        ("titanic_image_context", str(Path(__file__).parent)),
+        ("titanic_guard_port", 5000),
+    ],
+)
+def test_a_right_value_passes(name: str, value: Any) -> None:
+    assert wrong_values({name: value}, OPTIONS) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("titanic_secrets_values", "hunter2-secret"),
+        ("titanic_api_write_tokens", {"hunter2-secret": 1}),
+        ("titanic_secrets_write_tokens", [{"a": "hunter2-secret"}]),
+    ],
+)
+def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> None:
+    problems = wrong_values({name: value}, OPTIONS)
+    assert "hunter2-secret" not in "".join(problems)
+
+
+def test_a_secret_of_the_wrong_type_is_named() -> None:
+    assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be of type dict"]
+
+
+def test_a_value_that_another_role_is_handed_does_not_break_the_guard() -> None:
+    """The port is also handed to the guard, whose own option takes anything so that the message names the user's."""
+    problems = wrong_values({"titanic_api_port": "many", "titanic_guard_port": "many"}, OPTIONS)
+    assert len(problems) == 1
+
+
+def test_a_provider_that_is_not_built_is_refused() -> None:
+    assert wrong_provider("local") == []
+    assert wrong_provider("compose") == ["titanic_provider: provider compose is not built yet; use one of: local"]
+
+
+def play(**variables: Any) -> dict[str, Any]:
+    own = {"titanic_provider": "local"} | variables
+    return {"vars": own, "tasks": [{"whitestar.deploy.guard": {"tags": TAGS}, "tags": ["always"]}]}
+
+
+def test_a_good_run_passes(tmp_path: Path) -> None:
+    done = run_ansible(tmp_path, play(titanic_api_port="{{ 5000 + 1 }}"), "--tags", "api", "--check")
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+
+
+def test_all_problems_of_a_run_come_at_once(tmp_path: Path) -> None:
+    variables = {
+        "titanic_api_prot": 1,
+        "titanic_api_workers": "{{ 'ma' ~ 'ny' }}",
+        "titanic_provider": "docker",
+        "titanic_secrets_values": "hunter2-secret",
+    }
+    done = run_ansible(tmp_path, play(**variables), "--tags", "rolback", "--skip-tags", "imge")
+    assert done.returncode == 2
+    assert "Refused before anything was touched" in done.stdout
+    for words in ("--tags rolback", "--tags imge", "titanic_api_prot", "titanic_api_workers", "titanic_provider"):
+        assert words in done.stdout
+    assert "hunter2-secret" not in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_value_that_is_not_known_yet_is_left_to_its_role(tmp_path: Path) -> None:
+    done = run_ansible(tmp_path, play(titanic_api_workers="{{ later.workers }}"))
+    assert done.returncode == 0, done.stdout
+
+
+def test_extra_variables_are_looked_at_too(tmp_path: Path) -> None:
+    done = run_ansible(tmp_path, play(), "-e", json.dumps({"titanic_api_port": "many"}))
+    assert done.returncode == 2
+    assert "titanic_api_port" in done.stdout

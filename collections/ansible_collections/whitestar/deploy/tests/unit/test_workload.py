@@ -1,0 +1,239 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The workload is one value with one name for one input, and holds nothing that the serving program must not have."""
+
+from __future__ import annotations
+
+import copy
+import getpass
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.whitestar.deploy.plugins.filter.workload import (
+    FilterModule,
+    database_environment,
+    identity_text,
+    run_identity,
+    state_directory,
+    summary,
+    workload,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
+
+CONNECTION = {
+    "host": "/state/database/run",
+    "port": 5432,
+    "name": "titanic",
+    "user": "titanic_app",
+    "password_file": "/state/secrets/app",
+    "owner": "titanic_owner",
+    "owner_password_file": "/state/secrets/owner",
+}
+SETTINGS: dict[str, Any] = {
+    "image": {
+        "reference": "/state/images/3f2a9c0d1b7e",
+        "identity": "3f2a9c0d1b7e",
+        "description": {"version": "1.0.0", "schema": {"required": "0003", "oldest_tolerated": "0002"}},
+    },
+    "command": ["titanic-api", "serve"],
+    "port": 8000,
+    "replicas": 1,
+    "environment": {"TITANIC_WORKERS": 2},
+    "database": CONNECTION,
+    "secret_files": {"database_password": "/state/secrets/app"},
+    "resources": {"memory": "256Mi"},
+    "user": 10001,
+}
+
+
+def changed(**settings: Any) -> dict[str, Any]:
+    return workload(copy.deepcopy(SETTINGS) | settings)
+
+
+def test_the_same_input_is_the_same_release() -> None:
+    assert workload(copy.deepcopy(SETTINGS)) == workload(copy.deepcopy(SETTINGS))
+    shuffled = dict(reversed(list(copy.deepcopy(SETTINGS).items())))
+    assert workload(shuffled)["release"] == workload(SETTINGS)["release"]
+
+
+def test_a_release_names_image_and_configuration() -> None:
+    built = workload(SETTINGS)
+    assert built["release"] == f"3f2a9c0d1b7e-{built['config'][:6]}"
+    assert built["environment"]["TITANIC_RELEASE"] == built["release"]
+    assert built["image_facts"] == {"identity": "3f2a9c0d1b7e"} | SETTINGS["image"]["description"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"environment": {"TITANIC_WORKERS": 3}},
+        {"environment": {"TITANIC_WORKERS": 2, "TITANIC_LOG_LEVEL": "debug"}},
+        {"command": ["titanic-api", "serve", "--more"]},
+        {"port": 8001},
+        {"replicas": 2},
+        {"user": 10002},
+        {"resources": {"memory": "512Mi"}},
+        {"secret_files": {}},
+        {"database": CONNECTION | {"host": "elsewhere"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_configuration_is_another_release(change: dict[str, Any]) -> None:
+    assert changed(**change)["release"] != workload(SETTINGS)["release"]
+    assert changed(**change)["release"].startswith("3f2a9c0d1b7e-")
+
+
+def test_another_image_is_another_release_with_the_same_configuration() -> None:
+    other = changed(image=SETTINGS["image"] | {"identity": "aaaaaaaaaaaa"})
+    assert other["release"] != workload(SETTINGS)["release"]
+    assert other["config"] == workload(SETTINGS)["config"]
+
+
+def test_a_description_that_is_not_known_yet_does_not_change_the_release() -> None:
+    unbuilt = changed(image=SETTINGS["image"] | {"description": {}})
+    assert unbuilt["release"] == workload(SETTINGS)["release"]
+
+
+def test_the_serving_program_does_not_get_the_owner() -> None:
+    text = json.dumps(workload(SETTINGS))
+    assert "owner" not in text.lower()
+    assert "/state/secrets/app" in text
+
+
+def test_the_owner_s_password_is_no_part_of_the_release() -> None:
+    other = changed(database=CONNECTION | {"owner_password_file": "/elsewhere", "owner": "another"})
+    assert other == workload(SETTINGS)
+
+
+def test_the_environment_is_text() -> None:
+    values = workload(SETTINGS)["environment"]
+    assert values["TITANIC_WORKERS"] == "2"
+    assert values["TITANIC_DATABASE_PORT"] == "5432"
+    assert all(isinstance(value, str) for value in values.values())
+
+
+def test_the_input_is_left_alone() -> None:
+    before = copy.deepcopy(SETTINGS)
+    workload(SETTINGS)
+    assert before == SETTINGS
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS))
+def test_a_missing_setting_is_named(key: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"lack '{key}'"):
+        workload({name: value for name, value in SETTINGS.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    "description", [{"version": "1"}, {"schema": {}}, {"version": "1", "schema": {"required": "1"}}]
+)
+def test_a_release_that_does_not_say_what_it_is_is_refused(description: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"lack '(version|schema|required|oldest_tolerated)'"):
+        changed(image=SETTINGS["image"] | {"description": description})
+
+
+def test_a_command_is_taken_from_the_image() -> None:
+    assert command_line(workload(SETTINGS)) == ["/state/images/3f2a9c0d1b7e/bin/titanic-api", "serve"]
+
+
+def test_a_connection_becomes_the_service_s_variables() -> None:
+    assert database_environment(CONNECTION) == {
+        "TITANIC_DATABASE_HOST": "/state/database/run",
+        "TITANIC_DATABASE_PORT": "5432",
+        "TITANIC_DATABASE_NAME": "titanic",
+        "TITANIC_DATABASE_USER": "titanic_app",
+        "TITANIC_DATABASE_PASSWORD_FILE": "/state/secrets/app",
+        "TITANIC_DATABASE_OWNER": "titanic_owner",
+        "TITANIC_DATABASE_OWNER_PASSWORD_FILE": "/state/secrets/owner",
+    }
+    assert database_environment({"host": "db", "sslmode": "verify-full", "sslrootcert": "/ca"}) == {
+        "TITANIC_DATABASE_HOST": "db",
+        "TITANIC_DATABASE_SSLMODE": "verify-full",
+        "TITANIC_DATABASE_SSLROOTCERT": "/ca",
+    }
+
+
+def test_unknown_keys_of_a_connection_are_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="unknown keys: passwort, prot"):
+        database_environment({"host": "db", "prot": 1, "passwort": "x"})
+
+
+def test_a_run_is_known_by_its_process() -> None:
+    identity = run_identity("ignored")
+    assert identity["host"] == socket.gethostname()
+    assert identity["user"] == getpass.getuser()
+    assert Process.of(identity["pid"]) == Process(identity["pid"], identity["started"])
+    assert identity_text(identity) == f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def test_every_task_of_a_run_has_the_same_identity(tmp_path: Path) -> None:
+    """Ansible forks a worker for each task; the identity is that of ansible-playbook itself."""
+    identity = "{{ ('run' | whitestar.deploy.run_identity).pid }}"
+    tasks = [{"ansible.builtin.debug": {"msg": f"pid={identity}"}} for _ in range(2)]
+    output = run_ansible(tmp_path, {"tasks": tasks}).stdout
+    pids = {word for word in output.replace('"', " ").split() if word.startswith("pid=")}
+    assert len(pids) == 1, output
+    assert pids != {f"pid={os.getpid()}"}
+
+
+def test_the_state_lies_where_the_system_has_such_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        assert state_directory("titanic") == "/var/lib/titanic"
+        return
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert state_directory("titanic") == "/somewhere/titanic"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    assert state_directory("titanic") == str(Path.home() / ".local/state/titanic")
+
+
+ASKED = {"items": {"/people": 887}, "kept": ["one", "two"]}
+
+
+def test_the_summary_says_what_was_done() -> None:
+    did = {
+        "release": "switched",
+        "before": "r1",
+        "schema": {"from": None, "to": "0003", "changed": True},
+        "seed": {"inserted": 887, "updated": 0, "unchanged": 0},
+    }
+    assert summary(ASKED, "127.0.0.1:5000", "r2", did) == [
+        "release r2 serves instead of r1",
+        "schema 0003, migrated from nothing",
+        "seed: 887 inserted, 0 updated, 0 unchanged",
+        "887 people at http://127.0.0.1:5000/people",
+        "2 promises asked, all kept",
+        "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back with --tags rollback",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("did", "line"),
+    [
+        ({"release": "nothing"}, "no new release: r serves already"),
+        ({"release": "restarted"}, "release r was not running and serves again"),
+        ({"release": "finished"}, "release r serves; a switch that was cut off is finished"),
+        ({"release": "switched", "before": ""}, "release r serves"),
+        ({}, "release r serves"),
+    ],
+)
+def test_the_summary_names_each_outcome(did: dict[str, Any], line: str) -> None:
+    assert summary(ASKED, "a:1", "r", did)[0] == line
+
+
+def test_the_summary_of_a_check_promises_nothing() -> None:
+    lines = summary({"items": {}, "kept": []}, "a:1", "r", {"schema": {}, "seed": {}})
+    assert lines[:2] == ["release r serves", "http://a:1"]
+    assert not any("promises" in line or "people" in line for line in lines)
+
+
+def test_the_filters_have_the_names_that_roles_use() -> None:
+    assert set(FilterModule().filters()) == {
+        "database_environment", "identity_text", "run_identity", "state_directory", "summary", "workload",
+    }  # fmt: skip
