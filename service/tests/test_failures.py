@@ -131,7 +131,7 @@ def lock(database: Database, path: str) -> Iterator[None]:
     connection = database.server.connect(database.name, "titanic_owner")
     connection.autocommit = False
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM people WHERE uuid = %s FOR UPDATE", (path.split("/")[-1],))
+        cursor.execute("SELECT 1 FROM people WHERE uuid = %s FOR UPDATE", (path.rpartition("/")[2],))
         try:
             yield
         finally:
@@ -299,6 +299,6 @@ def test_a_slow_body_is_cut_off(serve: Serve) -> None:
                     received += piece
                     if not piece:
                         break
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 5, "one second, and two in which gunicorn waits for the rest"
     assert received.startswith(b"HTTP/1.1 408")
     assert json.loads(received.partition(b"\r\n\r\n")[2])["errors"][0]["field"] == "body"

@@ -57,14 +57,17 @@ class Statement(NamedTuple):
 
 
 class Connection(extensions.connection):
-    """A connection with a deadline on its silence: every answer of the server moves it on by ``patience`` seconds."""
+    """A connection that waits until ``deadline`` for its server, and ``patience`` seconds for each piece of a result.
 
-    patience: float = NEVER
+    So an answer must begin before the deadline, and a long one may take its time as long as it flows.
+    """
+
+    patience: float = 0.0
     deadline: float = NEVER
 
     def heard(self) -> None:
-        """The server has answered."""
-        self.deadline = monotonic() + self.patience
+        """A piece has come."""
+        self.deadline = max(self.deadline, monotonic() + self.patience)
 
 
 def _wait(connection: extensions.connection) -> None:
@@ -127,6 +130,7 @@ class Session:
         self._cursor = connection.cursor()
         self._prepared: set[str] = set()
         self._in_transaction = False
+        self._deadline = NEVER
 
     @property
     def broken(self) -> bool:
@@ -140,8 +144,8 @@ class Session:
         return bool(poll.poll(0))
 
     def allow_until(self, deadline: float) -> None:
-        """Let the server be silent until this moment (on the monotonic clock)."""
-        self._connection.deadline = deadline
+        """Let each answer begin until this moment (on the monotonic clock)."""
+        self._deadline = deadline
 
     def close(self) -> None:
         """Close the connection."""
@@ -185,8 +189,8 @@ class Session:
         return self._execute(statement.execute, values)
 
     def _execute(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        self._connection.deadline = self._deadline
         self._cursor.execute(sql, values or None)
-        self._connection.heard()
         return self._cursor.fetchall() if self._cursor.description else []
 
     def _guarded(
@@ -229,36 +233,34 @@ class Database:
         """A new connection outside the pool. Raises DatabaseUnavailable when there is none before ``deadline``."""
         statement, lock = self._settings.statement_timeout_seconds, LOCK_TIMEOUT_SECONDS
         options = f"-c statement_timeout={int(statement * 1000)} -c lock_timeout={int(lock * 1000)}"
-        patience = self.patience
 
-        class Patient(Connection):
+        class Waiting(Connection):
             def __init__(self, *arguments: Any, **keywords: Any) -> None:
-                self.patience, self.deadline = patience, deadline
+                self.deadline = deadline
                 super().__init__(*arguments, **keywords)
-
-            def heard(self) -> None:
-                # Connecting takes several answers; together they must fit into the same deadline.
-                if not self.connecting:
-                    super().heard()
-
-            connecting = True
 
         try:
             connection = psycopg2.connect(
-                connection_factory=Patient, **_parameters(self._settings, owner=False, options=options)
+                connection_factory=Waiting, **_parameters(self._settings, owner=False, options=options)
             )
         except (psycopg2.Error, TimeoutError) as error:
             log.warning("database: %s", str(error).strip() or type(error).__name__)
             raise DatabaseUnavailable(*_faults(DatabaseUnavailable)) from error
-        connection.connecting = False
+        connection.patience = self.patience
         connection.autocommit = True
-        return Session(connection)
+        session = Session(connection)
+        session.allow_until(deadline)
+        return session
+
+    def deadline(self) -> float:
+        """When the database must have answered a request that begins now, on the monotonic clock."""
+        return monotonic() + self.patience
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, deadline: float | None = None) -> Iterator[Session]:
         """A connection of the pool for the length of the block. Raises DatabaseUnavailable when there is none."""
-        deadline = monotonic() + self.patience
-        if not self._free.acquire(timeout=self.patience):
+        deadline = deadline or self.deadline()
+        if not self._free.acquire(timeout=max(0.0, deadline - monotonic())):
             raise DatabaseUnavailable(Fault("database", "every connection is busy; try again"))
         session = None
         self.in_use += 1

@@ -200,7 +200,4 @@ def _extra_headers(error: TitanicError, status: int) -> tuple[tuple[str, str], .
         return (("WWW-Authenticate", 'Bearer realm="titanic"'),)
     if status == 503:
         return (("Retry-After", str(RETRY_AFTER_SECONDS)),)
-    if status in (408, 413):
-        # What is left of the body is not read, so the connection cannot be used again.
-        return (("Connection", "close"),)
     return ()

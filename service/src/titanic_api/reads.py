@@ -49,17 +49,17 @@ class _Flight(Generic[K, V]):
 class Flights(Generic[K, V]):
     """Lets callers share work that must start after they came: they board the next flight, and one is in the air.
 
-    ``fly`` gets what all passengers of a flight ask for (a set, possibly empty) and returns what they share.
+    ``fly`` gets what all passengers of a flight ask for (a set, possibly empty) and when the first of them must have an
+    answer, on the monotonic clock; it returns what they share.
     """
 
-    def __init__(self, fly: Callable[[set[K]], V], patience: float) -> None:
+    def __init__(self, fly: Callable[[set[K], float], V]) -> None:
         self._fly = fly
-        self._patience = patience
         self._boarding: _Flight[K, V] = _Flight()
         self._gate = threading.Lock()
         self._runway = threading.Lock()
 
-    def board(self, wanted: K | None = None) -> V:
+    def board(self, deadline: float, wanted: K | None = None) -> V:
         """Wait for a flight that has not started yet, and return its result. Raises DatabaseUnavailable."""
         with self._gate:
             flight = self._boarding
@@ -68,20 +68,20 @@ class Flights(Generic[K, V]):
             flight.passengers += 1
             pilot = flight.passengers == 1
         if pilot:
-            self._take_off(flight)
-        elif not flight.landed.wait(self._patience):
+            self._take_off(flight, deadline)
+        elif not flight.landed.wait(deadline - monotonic()):
             _give_up()
         if flight.error is not None:
             raise flight.error
         return flight.result
 
-    def _take_off(self, flight: _Flight[K, V]) -> None:
-        free = self._runway.acquire(timeout=self._patience)
+    def _take_off(self, flight: _Flight[K, V], deadline: float) -> None:
+        free = self._runway.acquire(timeout=max(0.0, deadline - monotonic()))
         try:
             with self._gate:
                 # From here on nobody boards: whoever comes now must not share what starts now.
                 self._boarding = _Flight()
-            flight.result = self._fly(flight.wanted) if free else _give_up()
+            flight.result = self._fly(flight.wanted, deadline) if free else _give_up()
         except Exception as error:  # noqa: BLE001 (every passenger raises it)
             flight.error = error
         except BaseException:
@@ -115,38 +115,39 @@ class Reads:
         self._looked_at = -float("inf")
         self._people: OrderedDict[str, Rendered] = OrderedDict()  # all of them read under self._snapshot
         self._everybody: tuple[str, Rendered] | None = None  # with the snapshot it was read under
-        self._looks: Flights[str, Look] = Flights(self._look, database.patience)
-        self._lists: Flights[str, Rendered] = Flights(self._read_everybody, database.patience)
+        self._looks: Flights[str, Look] = Flights(self._look)
+        self._lists: Flights[str, Rendered] = Flights(self._read_everybody)
 
     def person(self, uuid: str) -> Rendered:
         """One person; ``uuid`` in lower case. Raises PersonNotFound or DatabaseUnavailable."""
         if self._fresh_enough() and (kept := self._people.get(uuid)) is not None:
             return kept
-        found = self._looks.board(uuid).found.get(uuid)
+        found = self._looks.board(self._database.deadline(), uuid).found.get(uuid)
         if found is None:
             raise store.not_found(uuid)
         return found
 
     def everybody(self) -> Rendered:
         """The whole list. Raises DatabaseUnavailable."""
-        snapshot = self._snapshot if self._fresh_enough() else self._looks.board().snapshot
+        deadline = self._database.deadline()
+        snapshot = self._snapshot if self._fresh_enough() else self._looks.board(deadline).snapshot
         kept = self._everybody
         # Compared with what *this* read's look saw: a slow reading of the list may have ended since, and be older.
         if kept is not None and kept[0] == snapshot:
             return kept[1]
-        return self._lists.board()
+        return self._lists.board(deadline)
 
     def _fresh_enough(self) -> bool:
         return self._max_stale > 0 and monotonic() - self._looked_at < self._max_stale
 
-    def _look(self, wanted: set[str]) -> Look:
+    def _look(self, wanted: set[str], deadline: float) -> Look:
         started = monotonic()
         try:
             if self._lane is not None and self._lane.has_gone():
                 self._forget()
             if self._lane is None:
-                self._lane = self._database.open(started + self._database.patience)
-            self._lane.allow_until(started + self._database.patience)
+                self._lane = self._database.open(deadline)
+            self._lane.allow_until(deadline)
             look = self._answer(self._lane, wanted)
         except BaseException:
             self._forget()
@@ -183,9 +184,9 @@ class Reads:
             self._snapshot = snapshot
             self._people = OrderedDict()
 
-    def _read_everybody(self, _: set[str]) -> Rendered:
+    def _read_everybody(self, _: set[str], deadline: float) -> Rendered:
         lane = self._lane
-        with self._database.session() as session:
+        with self._database.session(deadline) as session:
             snapshot, rows = store.all_people(session)
         pieces = []
         for start in range(0, len(rows), PIECE):
