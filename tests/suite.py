@@ -1,9 +1,9 @@
 """Runs all of the repository's checks, two at a time, keeps a log of each, and says what ran, what did not and why.
 
 Called by ``make test`` inside .venv; ``make test ONLY=service`` runs the steps whose names start so, ``ONLY=list``
-names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``. The last line counts
-the tests: those of pytest one by one, a linter or a scenario as one. The exit status is 0 when nothing failed, 1 when
-something did, 2 when there is no such step, 130 after Ctrl-C.
+names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``, or where
+``TITANIC_TEST_REPORTS`` says. The last line counts the tests: those of pytest one by one, a linter or a scenario as
+one. The exit status is 0 when nothing failed, 1 when something did, 2 when there is no such step, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPORTS = ROOT / ".reports"
+REPORTS = Path(os.environ.get("TITANIC_TEST_REPORTS", ROOT / ".reports"))
 COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
 LANES = 2
 # A step that takes longer hangs; the slowest takes a few minutes.
@@ -308,7 +308,7 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Runs the chosen steps; see the file's first words for the exit status."""
-    REPORTS.mkdir(exist_ok=True)
+    REPORTS.mkdir(parents=True, exist_ok=True)
     every = steps()
     if arguments == ["list"]:
         print("\n".join(step.name for step in every))

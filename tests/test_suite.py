@@ -1,0 +1,124 @@
+"""The driver of `make test` counts right, stops for no failure, says what was skipped, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import suite
+from tests.suite import Outcome, Step, Suite, main, pytest_step, summary
+
+TESTS = """
+import pytest
+def test_good(): pass
+def test_bad(): assert False
+@pytest.mark.skip(reason="no such thing here")
+def test_left_out(): pass
+@pytest.fixture
+def broken(): raise OSError
+def test_error(broken): pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Reports of their own, so that those of the run that this test is part of stay."""
+    place = tmp_path / "reports"
+    place.mkdir()
+    monkeypatch.setattr(suite, "REPORTS", place)
+    return place
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ran(*steps: Step) -> list[Outcome]:
+    runner = Suite()
+    runner.all(list(steps))
+    return sorted(runner.outcomes, key=lambda outcome: [step.name for step in steps].index(outcome.step.name))
+
+
+def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "test_sample.py"
+    file.write_text(TESTS)
+    (outcome,) = ran(pytest_step("sample", str(file), needs=["Makefile"]))
+    assert (outcome.passed, outcome.failed, outcome.skipped) == (1, 2, 1)
+    assert list(outcome.reasons) == ["no such thing here"]
+    text = summary([outcome], 3.0)
+    assert "skipped in sample: 1 × no such thing here" in text
+    assert text.splitlines()[-1] == "1 passed, 2 failed, 1 skipped"
+    assert "assert False" in capsys.readouterr().out, "the end of a failed step's log is shown"
+
+
+def test_pytest_that_runs_no_test_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "test_empty.py").write_text("")
+    (tmp_path / "test_broken.py").write_text("import nothing_like_that")
+    for name in ("test_empty.py", "test_broken.py"):
+        (outcome,) = ran(pytest_step("sample", str(tmp_path / name), needs=["Makefile"]))
+        assert outcome.failed == 1
+        assert outcome.word == "FAILED"
+
+
+def test_failure_stops_no_other_step_and_what_is_missing_is_skipped() -> None:
+    bad = Step("bad", [sys.executable, "-c", "raise SystemExit(3)"])
+    absent = Step("absent", [sys.executable, "-c", ""], needs=["no/such/path"])
+    good = Step("good", [sys.executable, "-c", ""], alone=True)
+    outcomes = ran(bad, absent, good)
+    assert [outcome.word for outcome in outcomes] == ["FAILED", "skipped", "passed"]
+    assert list(outcomes[1].reasons) == ["there is no no/such/path"]
+
+
+def test_hanging_step_is_ended_with_its_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(suite, "STEP_SECONDS", 1)
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    (outcome,) = ran(Step("hang", [sys.executable, "-c", parent]))
+    assert outcome.failed == 1
+    assert outcome.seconds < 15
+    deadline = time.monotonic() + 10
+    while alive(int(pid.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(int(pid.read_text()))
+
+
+def test_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nosuchstep"]) == 2
+    assert "ONLY=list" in capsys.readouterr().err
+
+
+def test_every_test_of_the_checkout_is_in_a_step(root: Path, files: list[Path]) -> None:
+    """A test file that no step names would never run."""
+    named = [argument for step in suite.steps() if step.pytest for argument in step.command]
+    for path in files:
+        if path.name.startswith("test_") and path.suffix == ".py":
+            assert any(str(path) == name or str(path).startswith(f"{name}/") for name in named), path
+    scenarios = {path.parent.name for path in root.glob("molecule/*/molecule.yml")}
+    assert {f"molecule-{name}" for name in scenarios} <= {step.name for step in suite.steps()}
+
+
+def test_interrupted_run_says_what_ran_and_leaves_nothing(root: Path, reports: Path) -> None:
+    command = [sys.executable, "tests/suite.py", "lint-shell", "lint-mypy"]
+    environment = {**os.environ, "TITANIC_TEST_REPORTS": str(reports)}
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        while "lint-mypy" not in process.stdout.readline():
+            pass
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(30) == 130
+    assert rest.splitlines()[-1].endswith("skipped")
