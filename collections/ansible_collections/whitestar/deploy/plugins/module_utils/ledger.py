@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,16 +55,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All recorded entries, oldest first."""
+    """All recorded entries, oldest first.
+
+    ``kept`` names the releases that are still on the target, since only those can serve again; None if not known.
+    """
 
     entries: tuple[Entry, ...] = ()
+    kept: frozenset[str] | None = None
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Ledger:
+    def from_document(cls, document: Mapping[str, Any], kept: Iterable[str] | None = None) -> Ledger:
         """Read what :meth:`document` wrote. Raises ValueError for another format."""
         if document.get("format", FORMAT) != FORMAT:
             raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}: upgrade it")
-        return cls(tuple(Entry(**entry) for entry in document.get("entries", [])))
+        entries = tuple(Entry(**entry) for entry in document.get("entries", []))
+        return cls(entries, None if kept is None else frozenset(kept))
 
     def document(self) -> dict[str, Any]:
         """A JSON value: ``{"format": 1, "entries": [...]}``."""
@@ -79,17 +84,27 @@ class Ledger:
         return next((entry for entry in reversed(self.entries) if entry.release == release), None)
 
     def eligible(self) -> list[Entry]:
-        """One entry for each release that has served by deployment, newest first, without the current release."""
+        """One entry for each release that could serve again, newest deployment first, without the current release."""
         current = self.current()
         found: dict[str, Entry] = {}
         for entry in reversed(self.entries):
-            if (
-                entry.outcome == "succeeded"
-                and entry.restores is None
-                and (not current or entry.release != current.release)
-            ):
+            if entry.outcome == "succeeded" and entry.restores is None and self._is_kept(entry):
                 found.setdefault(entry.release, entry)
-        return list(found.values())
+        return [entry for entry in found.values() if not current or entry.release != current.release]
+
+    def _is_kept(self, entry: Entry) -> bool:
+        return self.kept is None or entry.release in self.kept
+
+    def _before(self, current: Entry) -> Entry | None:
+        """What served before the deployment that ``current`` made or restored: further back in time, never forward."""
+        served = [entry for entry in self.entries if entry.outcome == "succeeded"]
+        position = current.position
+        while earlier := [entry for entry in served if entry.number < position]:
+            position = earlier[-1].position
+            found = next((entry for entry in served if entry.number == position), None)
+            if found and found.release != current.release and self._is_kept(found):
+                return found
+        return None
 
     def rollback_target(self, wanted: str, live_tolerates: str) -> Entry:
         """The entry to go back to: ``wanted`` (a release id or a unique start of one), or the one before the current.
@@ -111,13 +126,13 @@ class Ledger:
                 raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}; recorded releases: {known}")
             target = matches[0]
         else:
-            earlier = [entry for entry in candidates if entry.number < current.position]
-            if not earlier:
+            before = self._before(current)
+            if before is None:
                 raise RollbackRefusedError(
                     f"release {current.release} is the oldest recorded one: there is nothing further back; "
                     f"name one with -e titanic_rollback_to=RELEASE (recorded: {known}) or deploy the source again"
                 )
-            target = earlier[0]
+            target = before
         if live_tolerates and target.schema_required < live_tolerates:
             raise RollbackRefusedError(
                 f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
@@ -133,29 +148,26 @@ class Ledger:
         number = self.entries[-1].number + 1 if self.entries else 1
         entry = Entry(number=number, at=datetime.now(UTC).isoformat(timespec="seconds"), **facts)
         closed = self.close_interrupted().entries
-        kept = [old for index, old in enumerate(closed) if index > len(closed) - ENTRIES_KEPT or old == self.current()]
-        return Ledger((*kept, entry)), entry
+        oldest = len(closed) - ENTRIES_KEPT
+        rest = [old for index, old in enumerate(closed) if index > oldest or old == self.current()]
+        return dataclasses.replace(self, entries=(*rest, entry)), entry
 
     def finish(self, number: int, outcome: str, reason: str = "") -> Ledger:
         """The same with the outcome of one entry set."""
-        return Ledger(
-            tuple(
-                dataclasses.replace(entry, outcome=outcome, reason=reason) if entry.number == number else entry
-                for entry in self.entries
-            )
-        )
+        return self._with(lambda entry: entry.number == number, outcome, reason)
 
     def close_interrupted(self) -> Ledger:
         """The same with every entry that never came to an end named so."""
-        reason = "the run ended before the release did"
-        return Ledger(
-            tuple(
-                dataclasses.replace(entry, outcome="interrupted", reason=reason)
-                if entry.outcome == "started"
-                else entry
-                for entry in self.entries
-            )
+        return self._with(
+            lambda entry: entry.outcome == "started", "interrupted", "the run ended before the release did"
         )
+
+    def _with(self, chosen: Callable[[Entry], bool], outcome: str, reason: str) -> Ledger:
+        entries = [
+            dataclasses.replace(entry, outcome=outcome, reason=reason) if chosen(entry) else entry
+            for entry in self.entries
+        ]
+        return dataclasses.replace(self, entries=tuple(entries))
 
     def releases_to_keep(self, keep: int) -> set[str]:
         """Releases that pruning must spare: the current one and the ``keep`` newest that a rollback could go to."""

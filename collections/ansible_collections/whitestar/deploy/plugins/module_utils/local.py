@@ -67,7 +67,8 @@ class State:
 
     def ledger(self) -> Ledger:
         """The ledger, empty before the first release. Raises ValueError if it cannot be read."""
-        return Ledger.from_document(read_json(self.root / "ledger.json", {}))
+        kept = [path.stem for path in self.configurations.glob("*.json")]
+        return Ledger.from_document(read_json(self.root / "ledger.json", {}), kept)
 
     def write_ledger(self, ledger: Ledger) -> None:
         """Replace the ledger."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -97,7 +98,13 @@ def test_twice_goes_further_back_and_then_refuses() -> None:
 
 def test_a_deployment_after_a_rollback_can_be_undone() -> None:
     ledger = add(go_back(history("a", "b")), "c")
-    assert ledger.rollback_target("", "").release == "b"
+    assert ledger.rollback_target("", "").release == "a", "what served before c, not what was left before that"
+
+
+def test_a_release_that_is_gone_is_passed_over() -> None:
+    ledger = dataclasses.replace(history("a", "b", "c"), kept=frozenset({"a", "c"}))
+    assert ledger.rollback_target("", "").release == "a"
+    assert [entry.release for entry in ledger.eligible()] == ["a"]
 
 
 def test_a_named_release_may_be_newer() -> None:

@@ -1,0 +1,180 @@
+"""Runs that are killed, crowded or starved: the old release serves on, and the next run converges."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+# Where a run is killed, and how long after the task began, in seconds: within the work of each stage.
+POINTS = [
+    ("image : image | Make the release directory", 0.8),
+    ("target : target | Install the programs", 1.0),
+    ("database : database | Keep the cluster", 1.2),
+    ("schema : schema | Migrate", 0.7),
+    ("seed : seed | Load the rows", 0.7),
+    ("api : api | Keep the front door", 0.5),
+    ("api : api | Serve the release", 1.0),
+    ("verify : verify | Ask for each promise", 0.2),
+]
+
+
+def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int, *, whole_group: bool) -> None:
+    """End a run ``seconds`` after ``task`` began; ``whole_group`` takes its children along, as a lost machine does."""
+    with process:
+        assert process.stdout
+        assert any(task in line for line in process.stdout), f"the run ended before {task}"
+        time.sleep(seconds)
+        assert process.poll() is None, f"the run ended within {seconds} s of {task}"
+        if whole_group:
+            os.killpg(process.pid, how)
+        else:
+            process.send_signal(how)
+        process.stdout.read()
+        process.wait(timeout=60)
+
+
+def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site) -> None:
+    for number, (task, seconds) in enumerate(POINTS):
+        kill_at(empty_site.start(), task, seconds, signal.SIGKILL, whole_group=number % 2 == 0)
+    output = empty_site.succeed()
+    assert "took the deploy lock over from" in output, output
+    assert empty_site.rows() == 887
+    assert empty_site.changed(empty_site.succeed()) == 0
+    assert not any(entry["outcome"] == "started" for entry in empty_site.ledger())
+
+
+def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site) -> None:
+    for number, seconds in enumerate((0.3, 1.2, 2.0)):
+        site.change_service(f"# interrupted {number}")
+        how = signal.SIGINT if number == 1 else signal.SIGKILL
+        kill_at(site.start("--tags", "api"), "api : api | Serve the release", seconds, how, whole_group=number == 2)
+        assert site.rows() == 887
+    site.succeed()
+    assert site.rows() == 887
+    assert site.changed(site.succeed()) == 0
+    outcomes = [entry["outcome"] for entry in site.ledger()]
+    assert outcomes[-1] == "succeeded"
+    assert "started" not in outcomes
+
+
+def test_ten_runs_at_once_end_in_one_deployment(empty_site) -> None:
+    with concurrent.futures.ThreadPoolExecutor(4) as runs:
+        results = list(runs.map(lambda _: empty_site.run(), range(4)))
+    won = [output for status, output in results if status == 0]
+    lost = [output for status, output in results if status != 0]
+    assert won
+    for output in lost:
+        assert re.search(r"another run holds the deploy lock: \S+@\S+ \(process \d+, since", output), output
+    assert empty_site.changed(empty_site.succeed()) == 0
+    assert empty_site.rows() == 887
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit('broken on purpose')", "ended at once|could not be built"),
+        (
+            "import os\nif os.environ.get('TITANIC_BIND'):\n    import time; time.sleep(3600)",
+            "did not answer 200 within",
+        ),
+    ],
+    ids=["exits at once", "never ready"],
+)
+def test_a_bad_release_never_gets_traffic(site, code: str, words: str) -> None:
+    before = site.release()
+    good = (site.context / "src" / "titanic_api" / "__init__.py").read_text()
+    site.change_service(code)
+    output = site.refuse("-e", "titanic_api_ready_seconds=4")
+    assert re.search(words, output), output
+    assert site.release() == before
+    assert site.rows() == 887
+    (site.context / "src" / "titanic_api" / "__init__.py").write_text(good)
+    assert site.changed(site.succeed()) == 0
+    assert site.release() == before
+
+
+def test_a_failing_migration_leaves_the_old_release_serving(site) -> None:
+    before = site.release()
+    versions = site.context / "src" / "titanic_api" / "migrations" / "versions"
+    newest = max(versions.glob("[0-9]*.py"))
+    number = int(newest.name[:4]) + 1
+    text = newest.read_text()
+    text = re.sub(r"^revision.*$", f'revision = "{number:04}"', text, flags=re.MULTILINE)
+    text = re.sub(r"^down_revision.*$", f'down_revision = "{number - 1:04}"', text, flags=re.MULTILINE)
+    text = text[: text.index("def upgrade")] + (
+        'def upgrade() -> None:\n    from alembic import op\n\n    op.execute("SELECT 1 / 0")\n'
+    )
+    (versions / f"{number:04}_broken.py").write_text(text)
+    output = site.refuse()
+    assert "division by zero" in output
+    assert site.release() == before
+    assert site.rows() == 887
+
+
+def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site) -> None:
+    person = {
+        "survived": True,
+        "passengerClass": 1,
+        "name": "Mrs. Written Before",
+        "sex": "female",
+        "siblingsOrSpousesAboard": 0,
+        "parentsOrChildrenAboard": 0,
+        "fare": 1.0,
+    }
+    written = []
+    for _ in range(20):
+        status, body = site.ask("/people", "POST", person)
+        assert status == 201
+        written.append(body["uuid"])
+    site.kill("postgresql")
+    began = time.monotonic()
+    status, body = site.ask("/people")
+    assert status == 503, body
+    assert time.monotonic() - began < 10
+    output = site.succeed()
+    assert "changed=1 " in output, output
+    for uuid in written:
+        assert site.ask(f"/people/{uuid}")[0] == 200
+    assert site.rows() == 887 + len(written)
+
+
+def test_every_killed_process_is_started_again_by_the_next_run(site) -> None:
+    for name in ("caddy", site.colour()):
+        site.kill(name)
+        site.succeed()
+        assert site.rows() == 887
+    assert site.changed(site.succeed()) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
+def test_a_full_disk_is_named_and_survived(empty_site) -> None:
+    empty_site.state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m,mode=755", "tmpfs", empty_site.state], check=True)
+    try:
+        empty_site.succeed()
+        ballast = empty_site.state / ".ballast"
+        free = os.statvfs(empty_site.state)
+        with ballast.open("wb") as stream:
+            stream.truncate(0)
+            os.posix_fallocate(stream.fileno(), 0, (free.f_bavail - 200) * free.f_frsize)
+        before = empty_site.release()
+        empty_site.change_service("# does not fit")
+        refused = empty_site.refuse()
+        assert "titanic_guard_free_mebibytes" in refused
+        full = empty_site.refuse("-e", "titanic_guard_free_mebibytes=0")
+        assert "No space left on device" in full or "os error 28" in full, full
+        assert empty_site.release() == before
+        ballast.unlink()
+        empty_site.succeed("-e", "titanic_guard_free_mebibytes=10")
+        assert empty_site.release() != before
+    finally:
+        empty_site.run("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        subprocess.run(["umount", "-l", empty_site.state], check=False)
+        Path(empty_site.state).rmdir()
