@@ -95,20 +95,19 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.process import un
 
 def problems(state: State, address: str, port: int, account: str, free_mebibytes: int) -> list[str]:
     """One sentence for each reason why a deployment would fail here, with the variable and the remedy."""
-    existing = next(path for path in (state.root, *state.root.parents) if path.exists())
-    found = []
+    # Path.exists raises where a parent may not be entered.
+    existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = f"{existing} is not a directory writable by uid {os.geteuid()}"
+        remedy = "choose another directory or change its owner"
+        return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({reason}): {remedy}"]
+    found = []
+    free = shutil.disk_usage(existing).free // 2**20
+    if free < free_mebibytes:
         found.append(
-            f"titanic_target_state_directory: {state.root} cannot be made or written to ({existing} is not writable "
-            f"by uid {os.geteuid()}): choose another directory or change its owner"
+            f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
+            f"{free_mebibytes} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
         )
-    else:
-        free = shutil.disk_usage(existing).free // 2**20
-        if free < free_mebibytes:
-            found.append(
-                f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
-                f"{free_mebibytes} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
-            )
     socket_path = str(state.longest_socket())
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     tree_hash,
     write_atomically,
 )
+from ansible_collections.whitestar.deploy.tests.unit.means import module_environment
 
 
 @pytest.fixture
@@ -55,19 +57,25 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(full_disk: Path) -> No
     assert [path.name for path in full_disk.iterdir()] == ["file"]
 
 
+READER = """
+import sys
+from pathlib import Path
+print("reading", flush=True)
+for _ in range(1000):
+    content = Path(sys.argv[1]).read_bytes()
+    assert len(content) == 100_000 and len(set(content)) == 1
+"""
+
+
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"a" * 100_000, 0o600)
-    child = os.fork()
-    if child == 0:  # the reader; no pytest in it
-        for _ in range(300):
-            content = path.read_bytes()
-            if len(content) != 100_000 or len(set(content)) != 1:
-                os._exit(1)
-        os._exit(0)
-    for letter in b"bcdef":
-        write_atomically(path, bytes([letter]) * 100_000, 0o600)
-    assert os.waitpid(child, 0)[1] == 0
+    with subprocess.Popen([sys.executable, "-S", "-c", READER, str(path)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        for letter in b"bcdefghijklmnop":
+            write_atomically(path, bytes([letter]) * 100_000, 0o600)
+    assert reader.returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -221,10 +229,10 @@ def test_only_one_is_at_work_in_a_directory(tmp_path: Path) -> None:
 
 
 def test_who_died_is_not_at_work_any_more(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        with exclusively(tmp_path / "run"):
-            os._exit(0)
-    os.waitpid(child, 0)
+    path = "ansible_collections.whitestar.deploy.plugins.module_utils.files"
+    code = f"import os, sys; from pathlib import Path; from {path} import exclusively\n"
+    code += "with exclusively(Path(sys.argv[1])): os._exit(7)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=module_environment())
+    assert done.returncode == 7
     with exclusively(tmp_path / "run", seconds=0.2):
         pass
