@@ -98,9 +98,9 @@ def problems(state: State, address: str, port: int, account: str, free_mebibytes
     # Path.exists raises where a parent may not be entered.
     existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = f"{existing} is not a directory writable by uid {os.geteuid()}"
+        what = f"{existing} is not a directory writable by uid {os.geteuid()}"
         remedy = "choose another directory or change its owner"
-        return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({reason}): {remedy}"]
+        return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
     found = []
     free = shutil.disk_usage(existing).free // 2**20
     if free < free_mebibytes:
