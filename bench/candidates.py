@@ -106,7 +106,9 @@ def _make_service_database(postgres: Postgres, candidate: Candidate) -> None:
     )
     for command in ("migrate", "seed"):
         environment = {**os.environ, **candidate.environment, "TITANIC_BIND": "127.0.0.1:8000"}  # Not used by these.
-        subprocess.run([*candidate.command[:-1], command], env=environment, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([*candidate.command[:-1], command], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"titanic-api {command} failed: {done.stderr[-2000:]}")
 
 
 def _make_peer_database(postgres: Postgres, people: list[dict[str, Any]]) -> None:
