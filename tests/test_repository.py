@@ -112,6 +112,8 @@ def test_every_file_says_what_it_is_for(files: list[Path]) -> None:
     for path in files:
         if path.suffix in NO_HEADER and path.name not in ("Makefile", "run"):
             continue
+        if path.name == "changelog.yaml":  # antsibull-changelog writes it, without comments
+            continue
         text = (ROOT / path).read_text(errors="replace")
         if text.strip() and not COMMENT.match(text):
             silent.append(str(path))
