@@ -81,6 +81,12 @@ def database(postgres: Postgres, template: str) -> Database:
     return new_database(Database(postgres, f"titanic_{os.getpid()}_{next(numbers)}"), template)
 
 
+@pytest.fixture(scope="session")
+def template_copy(postgres: Postgres, template: str) -> Database:
+    """A database for tests that must leave it as it is."""
+    return new_database(Database(postgres, f"titanic_copy_{os.getpid()}"), template)
+
+
 @pytest.fixture
 def serve(database: Database) -> Iterator[Serve]:
     """Starts services on the test's own database, with settings without their prefix."""

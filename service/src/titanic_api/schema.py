@@ -157,6 +157,7 @@ def _upgrade(settings: Settings) -> None:
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
     def connect() -> extensions.connection:
@@ -167,9 +168,12 @@ def _upgrade(settings: Settings) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     engine = create_engine("postgresql+psycopg2://", creator=connect, poolclass=NullPool)
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise Refused(f"a migration failed and was undone: {error.orig}") from error
 
 
 def _require_role(connection: extensions.connection, settings: Settings) -> None:

@@ -9,13 +9,15 @@ what the CSV said before: those are left alone unless ``reset`` is asked for.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import lru_cache
+from hashlib import sha1, sha256
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
@@ -25,7 +27,7 @@ from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENG
 from titanic_api.schema import Refused
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection, cursor
+    from psycopg2.extensions import cursor
 
     from titanic_api.config import Settings
 
@@ -33,6 +35,7 @@ SEED_LOCK = 0x7117A21D  # the advisory lock of everybody who seeds
 NAMESPACE = UUID("5b0c9d0e-6b0a-5c57-9d6c-1912041514ab").bytes
 LINE_BYTES = 65536
 PIECE_BYTES = 1 << 18
+PIECE_ROWS = 1000
 
 NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
 DIGITS = re.compile(r"[0-9]{1,6}")
@@ -52,6 +55,7 @@ def _integer(least: int, most: int) -> Callable[[str], str]:
 
 
 def _real(most: int) -> Callable[[str], str]:
+    @lru_cache(maxsize=4096)
     def parse(text: str) -> str:
         if NUMBER.fullmatch(text) and float(text) <= most:
             return repr(float(text))
@@ -96,12 +100,10 @@ NAME = list(COLUMNS).index("Name")
 
 
 def passenger_uuid(name: str) -> str:
-    """The uuid (version 5) of the passenger with this name."""
-    digest = bytearray(hashlib.sha1(NAMESPACE + name.encode("utf-8"), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """The uuid (version 5, RFC 9562) of the passenger with this name; ``uuid.uuid5`` at half the price."""
+    digest = sha1(NAMESPACE + name.encode("utf-8"), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 class Passengers:
@@ -111,7 +113,7 @@ class Passengers:
         self._lines = self._decoded(stream)
         self._label = label
         self._line = 0
-        self._hash = hashlib.sha256()
+        self._hash = sha256()
         self.rows = 0
 
     @property
@@ -125,31 +127,25 @@ class Passengers:
         try:
             header = next(reader, None)
             order = self._order(header)
-            piece: list[str] = []
-            for values in self._checked(reader, order):
-                piece.append(values)
-                if len(piece) == 1000:
-                    yield self._finished(piece)
-                    piece = []
+            rows = self._checked(reader, order)
+            while piece := list(islice(rows, PIECE_ROWS)):
+                self._hash.update("".join(f"{row}\n" for _, _, row in piece).encode("utf-8"))
+                yield "".join(f"{position}\t{uuid}\t{row}\n" for position, uuid, row in piece).encode("utf-8")
         except csv.Error as error:
             raise self._refused(str(error), max(1, self._line)) from None
         if self.rows == 0:
             raise self._refused("holds no passenger")
-        yield self._finished(piece)
 
-    def _finished(self, piece: list[str]) -> bytes:
-        return "".join(piece).encode("utf-8")
-
-    def _checked(self, reader: Any, order: list[int]) -> Iterator[str]:
+    def _checked(self, reader: Any, order: list[int]) -> Iterator[tuple[int, str, str]]:
         lines_by_name: dict[str, int] = {}
-        parsers = list(COLUMNS.values())
-        width = len(parsers)
+        plan = list(zip(COLUMNS.values(), order, strict=True))
+        width = len(plan)
         for fields in reader:
             line = reader.line_num
             if len(fields) != width:
                 raise self._refused(f"has {len(fields)} columns and not {width}", line)
             try:
-                values = [parse(fields[index]) for parse, index in zip(parsers, order, strict=True)]
+                values = [parse(fields[index]) for parse, index in plan]
             except ValueError:
                 raise self._bad_value(fields, order, line) from None
             name = values[NAME]
@@ -158,10 +154,9 @@ class Passengers:
                 column = order[NAME] + 1
                 raise self._refused(f"column {column} (Name): {name!r} is on line {first} already", line)
             self.rows += 1
-            values[NAME] = name.replace("\\", "\\\\")
-            row = "\t".join(values) + "\n"
-            self._hash.update(row.encode("utf-8"))
-            yield f"{self.rows}\t{passenger_uuid(name)}\t{row}"
+            if "\\" in name:
+                values[NAME] = name.replace("\\", "\\\\")
+            yield self.rows, passenger_uuid(name), "\t".join(values)
 
     def _bad_value(self, fields: list[str], order: list[int], line: int) -> Refused:
         for (column, parse), index in zip(COLUMNS.items(), order, strict=True):
@@ -247,9 +242,15 @@ UPDATE people p SET ({VALUES}) = ({", ".join("s." + column for column in VALUES.
 FROM staged s LEFT JOIN seeded_people l ON l.uuid = s.uuid
 WHERE p.uuid = s.uuid AND {_hash_of("p")} <> {_hash_of("s")} AND (%(reset)s OR {_hash_of("p")} = l.values_hash)
 """
+UNTOUCHED = "SELECT NOT EXISTS (SELECT FROM people) AND NOT EXISTS (SELECT FROM seeded_people)"
+# People of users have positions of their own, above.
+REMEMBER_ALL = f"""
+INSERT INTO seeded_people (uuid, values_hash)
+SELECT p.uuid, {_hash_of("p")} FROM people p WHERE p.position <= 1000000000 ORDER BY p.uuid
+"""
 REMEMBER = f"""
 INSERT INTO seeded_people (uuid, values_hash)
-SELECT s.uuid, {_hash_of("s")} FROM staged s
+SELECT s.uuid, {_hash_of("s")} FROM staged s ORDER BY s.uuid
 ON CONFLICT (uuid) DO UPDATE SET values_hash = excluded.values_hash
 WHERE seeded_people.values_hash <> excluded.values_hash
 """
@@ -268,8 +269,8 @@ def seed(settings: Settings, source: str | None, *, reset: bool = False, check: 
             raise Refused(problem)
         passengers = Passengers(stream, source or "the packaged data set")
         with connection.cursor() as cursor:
-            inserted, updated = _merge(cursor, passengers, reset)
-        if check or not inserted + updated + _remembered(connection):
+            inserted, updated, remembered = _merge(cursor, passengers, reset)
+        if check or not inserted + updated + remembered:
             connection.rollback()
         else:
             connection.commit()
@@ -283,21 +284,26 @@ def seed(settings: Settings, source: str | None, *, reset: bool = False, check: 
     }
 
 
-def _merge(cursor: cursor, passengers: Passengers, reset: bool) -> tuple[int, int]:
+def _merge(cursor: cursor, passengers: Passengers, reset: bool) -> tuple[int, int, int]:
+    """How many people were inserted and updated, and how many entries of the ledger changed."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SEED_LOCK,))
+    cursor.execute(UNTOUCHED)
+    if cursor.fetchall() == [(True,)]:
+        # Nothing to merge with, so the staging table would only cost time.
+        cursor.copy_expert(
+            f"COPY people (position, uuid, {VALUES}) FROM STDIN", _Pieces(passengers.pieces()), PIECE_BYTES
+        )
+        cursor.execute(REMEMBER_ALL)
+        return passengers.rows, 0, passengers.rows
     cursor.execute(STAGE)
     cursor.copy_expert("COPY staged FROM STDIN", _Pieces(passengers.pieces()), PIECE_BYTES)
-    cursor.execute("CREATE INDEX ON staged (uuid); ANALYZE staged")
+    cursor.execute("ANALYZE staged")
     cursor.execute(UPDATE, {"reset": reset})
     updated = cursor.rowcount
     cursor.execute(INSERT, {"reset": reset})
-    return cursor.rowcount, updated
-
-
-def _remembered(connection: connection) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(REMEMBER)
-        return cursor.rowcount
+    inserted = cursor.rowcount
+    cursor.execute(REMEMBER)
+    return inserted, updated, cursor.rowcount
 
 
 def _open(source: str | None) -> IO[bytes]:
