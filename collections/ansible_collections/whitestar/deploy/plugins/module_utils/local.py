@@ -86,13 +86,6 @@ class State:
         """While it exists the colour answers its readiness with 503."""
         return self.run / f"{colour}.drain"
 
-    def serving_colour(self) -> str | None:
-        """The colour that should get requests now: running and not being drained; the most recently started first."""
-        running = [
-            colour for colour in COLOURS if self.daemon(colour).process() and not self.drain_file(colour).exists()
-        ]
-        return max(running, key=lambda colour: self.daemon(colour).facts().get("at", 0.0), default=None)
-
     def longest_socket(self) -> Path:
         """The longest path of a socket below the state directory."""
         return self.database / "run" / ".s.PGSQL.5432.lock"
@@ -120,9 +113,24 @@ class LocalColours:
         answer = try_request(self.state.address(colour), self.workload["probes"]["ready"])
         return answer is not None and answer.status == 200
 
+    def in_charge(self) -> str | None:
+        """The colour that should get requests now: running, not being drained, and ready rather than newly started.
+
+        A run that was killed can leave a newer colour that never got ready; the older one has the requests then.
+        """
+        running = [
+            colour
+            for colour in COLOURS
+            if self.state.daemon(colour).process() and not self.state.drain_file(colour).exists()
+        ]
+        started = {colour: self.state.daemon(colour).facts().get("at", 0.0) for colour in running}
+        return max(running, key=lambda colour: (self.serving(colour), started[colour]), default=None)
+
     def start(self, colour: str) -> None:
-        """Start the workload as this colour."""
+        """Start the workload as this colour; what an interrupted run left there may have requests and is drained."""
         daemon = self.state.daemon(colour)
+        if daemon.process():
+            self.drain(colour)
         daemon.stop(self.drain_seconds)
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)

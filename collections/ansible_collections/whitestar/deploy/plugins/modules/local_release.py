@@ -181,7 +181,7 @@ class Deployment:
         self.state.write_ledger(self.ledger)
         try:
             self._switch()
-        except ReleaseError as error:
+        except (ReleaseError, OSError) as error:
             self.ledger = self.ledger.finish(entry.number, "failed", str(error).splitlines()[0])
             self.state.write_ledger(self.ledger)
             raise
@@ -193,13 +193,13 @@ class Deployment:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)
         if right is None:
             self._undrain_if_nothing_else_serves()
-            switch(self.colours, self.state.serving_colour())
+            switch(self.colours, self.colours.in_charge())
         elif self.state.daemon(other(right)).process():
             self.colours.drain(other(right))
             self.colours.stop(other(right))
 
     def _undrain_if_nothing_else_serves(self) -> None:
-        if self.state.serving_colour() is None:
+        if self.colours.in_charge() is None:
             for colour in COLOURS:
                 self.state.drain_file(colour).unlink(missing_ok=True)
 

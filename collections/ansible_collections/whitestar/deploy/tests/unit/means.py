@@ -58,7 +58,7 @@ class Result:
 
 def module_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "TITANIC_"))}
-    return kept | {"PYTHONPATH": str(COLLECTIONS), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"PYTHONPATH": str(COLLECTIONS)}
 
 
 def start_module(name: str, arguments: dict[str, Any], *, check: bool = False, **more: Any) -> subprocess.Popen[str]:

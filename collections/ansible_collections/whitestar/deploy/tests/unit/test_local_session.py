@@ -100,6 +100,15 @@ def test_what_serves_is_told(state: State) -> None:
     assert began["live_image"] == str(state.images / "img")
 
 
+def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanting = {"port": taken.getsockname()[1], "free_mebibytes": 10**9}
+        assert not begin(place / "state", deploys=False, **wanting).failed
+        both = begin(place / "other", **wanting).message
+    assert "titanic_api_port" in both
+    assert "titanic_guard_free_mebibytes" in both
+
+
 def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -162,7 +171,8 @@ from ansible_collections.whitestar.deploy.plugins.modules.local_session import p
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-print(json.dumps(problems(State(Path(sys.argv[1])), "127.0.0.1", 0, "nobody", 1)))
+options = {"address": "127.0.0.1", "port": 0, "account": "nobody", "free_mebibytes": 1, "deploys": True}
+print(json.dumps(problems(State(Path(sys.argv[1])), options)))
 """
 
 
