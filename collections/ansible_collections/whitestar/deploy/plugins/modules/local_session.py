@@ -43,6 +43,10 @@ options:
   account:
     description: Account that PostgreSQL runs as when the play runs as root. Needed to begin.
     type: str
+  deploys:
+    description: Whether the run may start a front door and a release, and so needs the port and disk space.
+    type: bool
+    default: true
   free_mebibytes:
     description: Refuse when less disk space than this is free, in MiB.
     type: int
@@ -93,28 +97,22 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock,
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 
 
-def problems(state: State, address: str, port: int, account: str, free_mebibytes: int) -> list[str]:
-    """One sentence for each reason why a deployment would fail here, with the variable and the remedy."""
+def problems(state: State, options: dict[str, Any]) -> list[str]:
+    """One sentence for each reason why the run would fail here, with the variable and the remedy."""
     # Path.exists raises where a parent may not be entered.
     existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
         remedy = "choose another directory or change its owner"
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
-    found = []
-    free = shutil.disk_usage(existing).free // 2**20
-    if free < free_mebibytes:
-        found.append(
-            f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
-            f"{free_mebibytes} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
-        )
+    found = missing_resources(state, existing, options) if options["deploys"] else []
     socket_path = str(state.longest_socket())
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(
             f"titanic_target_state_directory: {state.root} is too long: sockets below it would have "
             f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
         )
-    owner = None
+    owner, account = None, options["account"]
     try:
         owner = unprivileged(account)
     except ValueError as error:
@@ -124,6 +122,19 @@ def problems(state: State, address: str, port: int, account: str, free_mebibytes
             f"titanic_target_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
             f"choose a directory whose parents are open to others, such as /var/lib/titanic"
         )
+    return found
+
+
+def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> list[str]:
+    """One sentence for each of disk space and port that a deployment needs and does not find."""
+    found = []
+    free, needed = shutil.disk_usage(existing).free // 2**20, options["free_mebibytes"]
+    if free < needed:
+        found.append(
+            f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
+            f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
+        )
+    address, port = options["address"], options["port"]
     if not state.daemon("caddy").process() and (reason := cannot_listen(address, port)):
         found.append(f"titanic_api_port: {address}:{port} {reason}")
     return found
@@ -151,7 +162,7 @@ def cannot_listen(address: str, port: int) -> str | None:
 def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
     options = module.params
-    found = problems(state, options["address"], options["port"], options["account"], options["free_mebibytes"])
+    found = problems(state, options)
     if found:
         module.fail_json(msg="\n".join(found), problems=found)
     if not module.check_mode:
@@ -177,6 +188,7 @@ def main() -> None:
             "address": {"type": "str"},
             "port": {"type": "int"},
             "account": {"type": "str"},
+            "deploys": {"type": "bool", "default": True},
             "free_mebibytes": {"type": "int", "default": 500},
         },
         required_if=[("state", "begun", ("address", "port", "account"))],
