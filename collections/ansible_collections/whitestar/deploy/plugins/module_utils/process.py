@@ -119,6 +119,10 @@ class Daemon:
         write_atomically(self.record, json_bytes({**labels, "pid": process.pid, "started": process.started}), 0o644)
         return process
 
+    def label(self, labels: Mapping[str, Any]) -> None:
+        """Change labels of what is recorded."""
+        write_atomically(self.record, json_bytes(self.facts() | dict(labels)), 0o644)
+
     def stop(self, grace_seconds: float) -> bool:
         """Stop it if it runs and forget it. True if something was stopped."""
         process = self.process()

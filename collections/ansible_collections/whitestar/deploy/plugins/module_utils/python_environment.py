@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -69,7 +70,7 @@ class Environment:
             self._install(directory)
             facts = {"identity": self.identity(), "python": interpreter_version(self.python)}
             if describe:
-                facts["description"] = _run([str(directory / "bin" / describe[0]), *describe[1:]], {})
+                facts["description"] = _described([str(directory / "bin" / describe[0]), *describe[1:]])
             write_atomically(directory / MARKER, json_bytes(facts), 0o644)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -126,6 +127,17 @@ def uv_environment() -> dict[str, str]:
     if index and "UV_DEFAULT_INDEX" not in os.environ:
         settings["UV_DEFAULT_INDEX"] = index
     return settings
+
+
+def _described(command: Sequence[str]) -> str:
+    text = _run(command, {})
+    try:
+        known = isinstance(json.loads(text), dict)
+    except ValueError:
+        known = False
+    if not known:
+        raise BuildError(f"'{' '.join(command)}' must print a JSON object, it printed: {text[:200].strip()}")
+    return text
 
 
 def _run(command: Sequence[str], extra: dict[str, str]) -> str:

@@ -106,21 +106,25 @@ def environment(options: dict[str, object]) -> Environment:
     )
 
 
-def keep_links(directory: Path, links: dict[str, str]) -> bool:
-    """Point each link at its target in ``directory``; whether one moved. Raises BuildError if a target is missing."""
-    moved = False
+def stale_links(directory: Path, links: dict[str, str]) -> dict[Path, Path]:
+    """Where each link that is wrong must point to in ``directory``. Raises BuildError if a target is missing."""
+    stale = {}
     for name, pattern in links.items():
         targets = sorted(directory.glob(pattern))
         if not targets:
             raise BuildError(f"{directory} holds no {pattern}: the requirements lack the package that has it")
         link = directory.parent / name
         if not link.is_symlink() or link.readlink() != targets[0]:
-            fresh = link.with_name(f".{name}.new")
-            fresh.unlink(missing_ok=True)
-            fresh.symlink_to(targets[0])
-            fresh.replace(link)
-            moved = True
-    return moved
+            stale[link] = targets[0]
+    return stale
+
+
+def point(link: Path, target: Path) -> None:
+    """Make ``link`` point to ``target`` without a moment in between."""
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
 
 
 def main() -> None:
@@ -145,7 +149,11 @@ def main() -> None:
         if not module.check_mode:
             with exclusively(directory.parent):
                 built = marker(directory) or wanted.build(module.params["describe"])
-                changed = keep_links(directory, module.params["links"]) or changed
+                for link, target in stale_links(directory, module.params["links"]).items():
+                    point(link, target)
+                    changed = True
+        elif built:
+            changed = bool(stale_links(directory, module.params["links"]))
     except (BuildError, OSError, ValueError) as error:
         module.fail_json(msg=f"the release could not be built, nothing else was touched: {error}")
     description = json.loads(built["description"]) if built and "description" in built else {}

@@ -142,15 +142,18 @@ def wait_until_it_listens(daemon: Daemon, address: str, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def steps_needed(daemon: Daemon, options: dict[str, Any], command_hash: str) -> list[str]:
-    """Which of write, start, restart, reload are needed, in order."""
+def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> list[str]:
+    """Which of write, start, restart, reload are needed, in order.
+
+    ``labels`` are the hashes of command and configuration; the process has those that it was last brought to.
+    """
     fresh = has_content(Path(options["configuration_file"]), options["configuration"].encode(), 0o644)
     steps = [] if fresh else ["write"]
     if not daemon.process():
         steps.append("start")
-    elif daemon.facts().get("command") != command_hash:
+    elif daemon.facts().get("command") != labels["command"]:
         steps.append("restart")
-    elif not fresh:
+    elif not fresh or daemon.facts().get("configuration") != labels["configuration"]:
         steps.append("reload")
     return steps
 
@@ -164,6 +167,7 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
         daemon.stop(options["start_seconds"])
     if "reload" in steps:
         run(options["reload_command"], environment)
+        daemon.label(labels)
     if "start" in steps or "restart" in steps:
         daemon.start(options["command"], environment, labels)
         wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
@@ -193,16 +197,19 @@ def main() -> None:
     environment = service_environment(options["environment"])
     # The program behind a link that has moved is another program.
     program = os.path.realpath(options["command"][0])
-    command_hash = stable_hash([program, options["command"], options["environment"]])
+    labels = {
+        "command": stable_hash([program, options["command"], options["environment"]]),
+        "configuration": stable_hash(options["configuration"]),
+    }
     path = Path(options["configuration_file"])
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
-            steps = steps_needed(daemon, options, command_hash)
+            steps = steps_needed(daemon, options, labels)
             if "write" in steps:
                 check_configuration(options, environment)
             if not module.check_mode:
-                carry_out(steps, daemon, options, {"command": command_hash})
+                carry_out(steps, daemon, options, labels)
     except (ProcessError, OSError, subprocess.TimeoutExpired) as error:
         if path.exists() and before and path.read_text(encoding="utf-8") != before:
             write_atomically(path, before.encode(), path.stat().st_mode & 0o7777)
