@@ -249,24 +249,25 @@ def serving(database: Database, **more: object) -> Iterator[Service]:
         )
     service = Service(process, "", home)
     try:
-        service.url = _address(service)
+        service.url = _address(service, str(more["BIND"]))
         yield service
     finally:
         service.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _address(service: Service) -> str:
+def _address(service: Service, bind: str) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert service.process.poll() is None, service.errors
         if "Listening at: unix:" in service.errors and "Booting worker" in service.errors:
             return ""
         found = re.search(r"Listening at: (http://127\.0\.0\.1:\d+)", service.errors)
-        if found:
+        url = found[1] if found else "http://" + bind
+        if not url.endswith(":0"):
             with contextlib.suppress(requests.RequestException):
-                if requests.get(found[1] + "/healthz", timeout=5).ok:
-                    return found[1]
+                if requests.get(url + "/healthz", timeout=5).ok:
+                    return url
         time.sleep(0.05)
     raise AssertionError("the service did not start: " + service.errors)
 

@@ -76,7 +76,7 @@ def test_references_lead_somewhere() -> None:
 def test_schemathesis_finds_nothing(serve: Serve, tmp_path: Path) -> None:
     """All checks and all phases, stateful included, against a real gunicorn."""
     service = serve()
-    examples = os.environ.get("TITANIC_TEST_EXAMPLES", "25")
+    examples = os.environ.get("TITANIC_TEST_EXAMPLES", "12")
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
         *("run", service.url + "/openapi.json", "--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"),

@@ -212,7 +212,8 @@ def test_a_million_rows_take_at_most_twice_a_bare_copy(empty_database: Database,
         for number in range(rows):
             sex, age = ("male", number % 80) if number % 3 else ("female", "")
             file.write(
-                f"{number % 2},{number % 3 + 1},Mr. Number {number * 7919 % rows} Someone,{sex},{age},1,0,{number % 512}\n"
+                f"{number % 2},{number % 3 + 1},Mr. Number {number * 7919 % rows} Someone,"
+                f"{sex},{age},1,0,{number % 512}\n"
             )
     started = time.monotonic()
     assert empty_database.ok("seed", "--file", str(path))["inserted"] == rows

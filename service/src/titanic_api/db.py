@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from select import POLLIN
@@ -217,6 +218,48 @@ def _faults(lost: type[DatabaseUnavailable]) -> tuple[Fault, ...]:
     return (Fault("database", "does not answer; try again"),)
 
 
+class Slots:
+    """A fixed number of places, given to those who wait in the order in which they came.
+
+    A semaphore would let a newcomer take the place of the waiter that it has just woken, who then waits once more.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._waiting: deque[threading.Event] = deque()
+        self._gate = threading.Lock()
+
+    def acquire(self, timeout: float) -> bool:
+        """Take a place; whether there was one within ``timeout`` seconds."""
+        with self._gate:
+            if self._free:
+                self._free -= 1
+                return True
+            place = threading.Event()
+            self._waiting.append(place)
+        try:
+            given = place.wait(timeout)
+        except BaseException:
+            if self._was_given(place):
+                self.release()
+            raise
+        return given or self._was_given(place)
+
+    def release(self) -> None:
+        """Give a place back, to whoever has waited longest."""
+        with self._gate:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
+
+    def _was_given(self, place: threading.Event) -> bool:
+        with self._gate:
+            if not place.is_set():
+                self._waiting.remove(place)
+            return place.is_set()
+
+
 class Database:
     """A bounded pool of application connections. Made once in each worker; safe for greenlets and threads."""
 
@@ -225,7 +268,7 @@ class Database:
         self._settings = settings
         self.patience = settings.pool_timeout_seconds - ANSWER_MARGIN_SECONDS
         self.size = settings.pool_size
-        self._free = threading.BoundedSemaphore(settings.pool_size)
+        self._slots = Slots(settings.pool_size)
         self._idle: list[Session] = []
         self.in_use = 0
 
@@ -260,7 +303,7 @@ class Database:
     def session(self, deadline: float | None = None) -> Iterator[Session]:
         """A connection of the pool for the length of the block. Raises DatabaseUnavailable when there is none."""
         deadline = deadline or self.deadline()
-        if not self._free.acquire(timeout=max(0.0, deadline - monotonic())):
+        if not self._slots.acquire(max(0.0, deadline - monotonic())):
             raise DatabaseUnavailable(Fault("database", "every connection is busy; try again"))
         session = None
         self.in_use += 1
@@ -274,7 +317,7 @@ class Database:
                     session.close()
                 else:
                     self._idle.append(session)
-            self._free.release()
+            self._slots.release()
 
     def _take(self, deadline: float) -> Session:
         while self._idle:

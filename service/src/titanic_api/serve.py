@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,8 @@ def prepare_metrics(directory: Path | None) -> None:
     """Give the workers a directory without the counts of an earlier life. Raises ConfigurationError."""
     if directory is None:
         directory = Path(tempfile.mkdtemp(prefix="titanic-metrics-"))
+        master = os.getpid()
+        atexit.register(lambda: shutil.rmtree(directory, ignore_errors=True) if os.getpid() == master else None)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for file in directory.glob("*.db"):

@@ -34,6 +34,13 @@ INSERT = Statement(
     ("uuid", *COLUMN_TYPES),
     f"INSERT INTO people (uuid, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 )
+INSERT_ALL = Statement(
+    "insert_people",
+    ("json",),
+    f"INSERT INTO people (uuid, {COLUMNS}) SELECT * FROM json_to_recordset($1) AS _ (uuid uuid, survived boolean, "
+    '"passengerClass" smallint, name text, sex text, age float8, "siblingsOrSpousesAboard" smallint, '
+    '"parentsOrChildrenAboard" smallint, fare float8)',
+)
 UPDATE = Statement(
     "update_person",
     ("uuid", *COLUMN_TYPES),
@@ -55,7 +62,7 @@ FORGET_KEYS = Statement(
     f"WHERE created_at < now() - interval '{IDEMPOTENCY_HOURS} hours' LIMIT 10 FOR UPDATE SKIP LOCKED)",
 )
 STATEMENTS = (
-    SNAPSHOT, PEOPLE_BY_UUID, ALL_PEOPLE, INSERT, UPDATE, DELETE, LOCK, CLAIM_KEY, READ_KEY, FORGET_KEYS,
+    SNAPSHOT, PEOPLE_BY_UUID, ALL_PEOPLE, INSERT, INSERT_ALL, UPDATE, DELETE, LOCK, CLAIM_KEY, READ_KEY, FORGET_KEYS,
 )  # fmt: skip
 
 # What can be asked for, and the column that answers. A null age comes last in both directions.
@@ -160,6 +167,11 @@ def order_by(sort: str | None) -> str:
 def insert(session: Session, uuid: str, person: Person) -> None:
     """Add one person: one statement that commits by itself."""
     session.write(INSERT, uuid, *person)
+
+
+def insert_all(session: Session, bodies: Iterable[bytes]) -> None:
+    """Add people, given as the JSON that is answered for each: all of them or none, in their order."""
+    session.write(INSERT_ALL, "[" + b",".join(bodies).decode() + "]")
 
 
 def insert_once(session: Session, key: str, request: bytes, uuid: str, person: Person, first: Replay) -> Replay:

@@ -43,12 +43,16 @@ from titanic_api.people.model import (
     rendered,
 )
 from titanic_api.reads import Reads
+from titanic_api.writes import Writes
 
 MAX_LIMIT = 1000
 MAX_OFFSET = 2**31 - 1
 MAX_QUERY_BYTES = 2048
 KEY_LENGTH = 255
 IDEMPOTENCY_KEY = re.compile(f"[!-~]{{1,{KEY_LENGTH}}}")
+
+TAG = '(W/)?"[!#-~]*"'
+TAGS = re.compile(rf"\*|{TAG}( *, *{TAG})*")
 
 JSON = ("Content-Type", "application/json")
 # A cache in between may keep an answer and must ask each time whether it still holds.
@@ -85,6 +89,7 @@ class People:
         self._settings = settings
         self._database = database
         self._reads = Reads(database, settings.cache_max_stale_seconds)
+        self._writes = Writes(database)
         self._tokens = [hashlib.sha256(token.encode()).digest() for token in settings.write_tokens()]
 
     def read(self, environ: Environ, uuid: str) -> Answer:
@@ -114,15 +119,14 @@ class People:
         uuid = str(uuid4())
         answer = render_person(uuid, person)
         key = header(environ, "Idempotency-Key")
+        if key is None:
+            self._writes.create(uuid, person, answer.body)
+            return _created(answer, f"/people/{uuid}")
+        first = store.Replay(answer.body, f"/people/{uuid}")
+        request = hashlib.sha256(body).digest()
         with self._database.session() as session:
-            if key is None:
-                store.insert(session, uuid, person)
-            else:
-                first = store.Replay(answer.body, f"/people/{uuid}")
-                request = hashlib.sha256(body).digest()
-                first = store.insert_once(session, _idempotency_key(key), request, uuid, person, first)
-                return _created(rendered(first.body.decode()), first.location)
-        return _created(answer, f"/people/{uuid}")
+            first = store.insert_once(session, _idempotency_key(key), request, uuid, person, first)
+        return _created(rendered(first.body.decode()), first.location)
 
     def replace(self, environ: Environ, uuid: str) -> Answer:
         """``PUT /people/{uuid}``."""
@@ -214,13 +218,16 @@ def no_parameters(environ: Environ) -> None:
         raise InvalidQuery(*(Fault(name, "is not a parameter of this operation") for name in names))
 
 
-def _tags(value: str) -> list[str]:
+def _tags(name: str, value: str) -> list[str]:
+    """The entity tags of If-Match or If-None-Match, ``*`` among them. Raises InvalidHeader."""
+    if not TAGS.fullmatch(value):
+        raise InvalidHeader(Fault(name, "must be * or entity tags in double quotes"))
     return [tag.strip() for tag in value.split(",")]
 
 
 def _conditional(environ: Environ, found: Rendered) -> Answer:
     wanted = environ.get("HTTP_IF_NONE_MATCH")
-    if wanted is not None and {"*", found.etag} & {tag.removeprefix("W/") for tag in _tags(wanted)}:
+    if wanted is not None and {"*", found.etag} & {tag.removeprefix("W/") for tag in _tags("If-None-Match", wanted)}:
         return Answer(304, b"", (("ETag", found.etag), REVALIDATE))
     return _found(found)
 
@@ -235,7 +242,7 @@ def _created(created: Rendered, location: str) -> Answer:
 
 def _check_match(wanted: str, current: Rendered) -> None:
     # A weak tag never matches here (RFC 9110, 13.1.1).
-    if wanted.strip() != "*" and current.etag not in _tags(wanted):
+    if not {"*", current.etag} & set(_tags("If-Match", wanted)):
         raise PreconditionFailed(Fault("If-Match", f"the person's entity tag is now {current.etag}"))
 
 

@@ -1,0 +1,157 @@
+"""Logs, request ids, metrics over several workers, the version: what operators see."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import pytest
+import requests
+
+from service.tests.lab import PERSON, Serve, Service
+from titanic_api import __version__
+
+FIELDS = {
+    "time",
+    "level",
+    "message",
+    "request_id",
+    "method",
+    "path",
+    "route",
+    "status",
+    "duration_ms",
+    "bytes",
+    "client",
+}
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+
+
+def lines(service: Service, count: int) -> list[dict[str, object]]:
+    """The access log, once it has this many lines."""
+    deadline = time.monotonic() + 5
+    while len(service.output.splitlines()) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return service.log
+
+
+def test_one_json_line_a_request(serve: Serve) -> None:
+    service = serve()
+    before = len(service.log)
+    uuid = service.get("/people").json()[0]["uuid"]
+    service.get(f"/people/{uuid}")
+    service.get("/people?q=secret-in-a-query")
+    service.get("/people/nobody")
+    service("DELETE", "/nope")
+    service.post({**PERSON, "name": "secret-in-a-body"}, Authorization="Bearer secret-in-a-header")
+    log = lines(service, before + 6)[before:]
+    assert [set(line) for line in log] == [FIELDS] * 6
+    assert [(line["method"], line["route"], line["status"]) for line in log] == [
+        ("GET", "/people", 200),
+        ("GET", "/people/{uuid}", 200),
+        ("GET", "/people", 200),
+        ("GET", "/people/{uuid}", 404),
+        ("DELETE", "unmatched", 404),
+        ("POST", "/people", 201),
+    ]
+    assert log[1]["path"] == f"/people/{uuid}"
+    assert all(isinstance(line["duration_ms"], float) and 0 < line["duration_ms"] < 5000 for line in log)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line["time"])) for line in log)
+    assert "secret" not in service.output + service.errors
+
+
+def test_request_ids(serve: Serve) -> None:
+    service = serve(WORKERS=1)
+    given = service.get("/people?limit=1", headers={"X-Request-ID": "abc-1.2:3"})
+    assert given.headers["X-Request-ID"] == "abc-1.2:3"
+    assert service.log[-1]["request_id"] == "abc-1.2:3"
+    new = [service.get("/healthz").headers["X-Request-ID"] for _ in range(3)]
+    assert len(set(new)) == 3
+    for bad in ("", "a b", "x" * 129, '"', "{}", "\xe9", "a\tb"):
+        answer = service.get("/healthz", headers={"X-Request-ID": bad.encode("latin-1")})
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+    for path in ("/people/nobody", "/nope", "/people?x=1"):
+        assert service.get(path, headers={"X-Request-ID": "e-1"}).headers["X-Request-ID"] == "e-1"
+
+
+def test_no_line_can_be_forged(serve: Serve) -> None:
+    service = serve(WORKERS=1)
+    before = len(service.log)
+    service.get("/people/%0a%7b%22level%22:%22error%22%7d%0d%0a%1b%5b31m")
+    service.get("/%22%7d%0a")
+    service("GET", "/" + "x" * 3000)
+    log = lines(service, before + 3)
+    assert len(log) == before + 3
+    assert all(len(json.dumps(line)) < 1500 for line in log)
+
+
+def samples(service: Service) -> dict[tuple[str, str], float]:
+    text = service.get("/metrics").text
+    found = [SAMPLE.match(line) for line in text.splitlines() if not line.startswith("#")]
+    return {(match[1], match[2] or ""): float(match[3]) for match in found if match}
+
+
+def test_metrics_are_right_with_several_workers(serve: Serve) -> None:
+    service = serve(WORKERS=3, RELEASE="r-42")
+    threads = [threading.Thread(target=lambda: [requests.get(service.url + "/people/x", timeout=10) for _ in range(10)])
+               for _ in range(6)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served_by = {line["request_id"] for line in service.log}
+    assert len(served_by) >= 60
+    for _ in range(5):  # whichever worker answers
+        found = samples(service)
+        route = 'method="GET",route="/people/{uuid}"'
+        assert found["titanic_http_requests_total", route + ',status="404"'] == 60
+        assert found["titanic_http_request_duration_seconds_count", route] == 60
+        assert found["titanic_http_request_duration_seconds_bucket", 'le="+Inf",' + route] == 60
+        assert found["titanic_build_info", f'release="r-42",version="{__version__}"'] == 1
+        assert found["titanic_database_pool_size", ""] == 12
+    assert service.get("/metrics").headers["Content-Type"].startswith("text/plain")
+
+
+def test_errors_are_counted(serve: Serve, database: object) -> None:
+    service = serve(DRAIN_FILE="/proc/self/status", WORKERS=1)
+    for _ in range(3):
+        assert service.get("/readyz").status_code == 503
+    assert samples(service)["titanic_http_errors_total", 'method="GET",route="/readyz"'] == 3
+    assert service.log[-2]["level"] == "error"
+
+
+def test_counts_survive_a_dead_worker(serve: Serve) -> None:
+    service = serve(WORKERS=2)
+    for _ in range(40):
+        requests.get(service.url + "/people/x", timeout=10)
+    victim = service.workers[0]
+    os.kill(victim, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while victim in service.workers or len(service.workers) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    found = samples(service)
+    while found["titanic_database_pool_size", ""] != 8 and time.monotonic() < deadline:
+        time.sleep(0.2)  # the new worker has still to load the application
+        found = samples(service)
+    assert found["titanic_database_pool_size", ""] == 8
+    assert found["titanic_http_requests_total", 'method="GET",route="/people/{uuid}",status="404"'] == 40
+
+
+@pytest.mark.parametrize(("level", "logged"), [("debug", True), ("info", True), ("warning", False), ("error", False)])
+def test_log_level(serve: Serve, level: str, logged: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = serve(LOG_LEVEL=level, WORKERS=1, BIND=f"127.0.0.1:{port}")
+    service.get("/people?limit=1")
+    assert bool([line for line in service.log if line["route"] == "/people"]) is logged
+
+
+def test_version(serve: Serve) -> None:
+    service = serve(RELEASE="2026-11-22.1", WORKERS=1)
+    assert service.get("/version").json() == {"version": __version__, "release": "2026-11-22.1", "schema": "0003"}
