@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_port_of_the_environment() -> None:
 
 def test_what_kubernetes_adds_is_no_setting() -> None:
     links = {"TITANIC_SERVICE_HOST": "1", "TITANIC_PORT": "tcp://1:5", "TITANIC_PORT_5000_TCP_ADDR": "1"}
-    assert Settings.from_environment({**HOST, **links, "TITANIC_SERVICE_PORT_HTTP": "5"})
+    assert Settings.from_environment({**HOST, **links, "TITANIC_SERVICE_PORT_HTTP": "5"}).workers == 2
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_what_kubernetes_adds_is_no_setting() -> None:
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(template_copy: Database, variable: str, value: str) -> None:
-    environment = {variable.removeprefix("TITANIC_"): value} if variable != "PORT" else {}
+    environment: dict[str, Any] = {variable.removeprefix("TITANIC_"): value}
     if variable == "PORT":
         with pytest.raises(ConfigurationError, match="PORT"):
             Settings.from_environment({**HOST, "PORT": value})

@@ -104,6 +104,9 @@ def test_metrics_are_right_with_several_workers(serve: Serve) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    deadline = time.monotonic() + 10
+    while samples(service)["titanic_database_pool_size", ""] != 12 and time.monotonic() < deadline:
+        time.sleep(0.2)  # a worker has still to load the application
     served_by = {line["request_id"] for line in service.log}
     assert len(served_by) >= 60
     for _ in range(5):  # whichever worker answers

@@ -7,7 +7,7 @@ from typing import Any
 from titanic_api import __version__
 from titanic_api.errors import PROBLEM_JSON, REGISTRY
 from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES
-from titanic_api.people.views import KEY_LENGTH, MAX_LIMIT, MAX_OFFSET, SORT_KEYS, TAGS
+from titanic_api.people.views import KEY_LENGTH, MAX_LIMIT, MAX_OFFSET, SORT_KEYS
 
 Json = dict[str, Any]
 
@@ -107,7 +107,7 @@ def _parameter(name: str, place: str, schema: Json, text: str, *, required: bool
 
 
 def _parameters() -> Json:
-    tags = {"type": "string", "pattern": f"^({TAGS.pattern})$"}
+    tags = {"type": "string", "pattern": '^(\\*|(W/)?"[!#-~]{0,40}")$'}
     return {
         "uuid": _parameter("uuid", "path", {"type": "string", "format": "uuid"}, "Which person.", required=True),
         "survived": _parameter("survived", "query", {"enum": ["true", "false", "1", "0"]}, "Only these."),
