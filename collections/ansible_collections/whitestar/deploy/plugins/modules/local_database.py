@@ -119,9 +119,10 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
         kept = facts["passwords"].get(role)
         if kept is None:
             attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
+            # A literal, since any dollar quote could be part of a name.
+            make = f"BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END"
             steps[f"make role {role}"] = (
-                f"DO $$ BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
-                f"ALTER ROLE {identifier(role)} {attributes} PASSWORD {literal(verifier(password))}"
+                f"DO {literal(make)};ALTER ROLE {identifier(role)} {attributes} PASSWORD {literal(verifier(password))}"
             )
         elif not matches(password, kept):
             steps[f"set the password of role {role}"] = (

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
 from ansible_collections.whitestar.deploy.plugins.modules.local_session import closed_to_others
-
-ACCOUNT = "nobody"
-
-
-def open_directory() -> Path:
-    """A new directory with a path short enough for sockets, which PostgreSQL's account may enter."""
-    place = Path(tempfile.mkdtemp(prefix="unit-", dir="/tmp"))
-    place.chmod(0o755)
-    return place
+from ansible_collections.whitestar.deploy.tests.unit.means import ACCOUNT, open_directory
 
 
 @pytest.fixture

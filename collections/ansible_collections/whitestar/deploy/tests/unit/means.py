@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ COLLECTION = Path(__file__).resolve().parents[2]
 COLLECTIONS = COLLECTION.parents[2]
 MODULES = "ansible_collections.whitestar.deploy.plugins.modules"
 RUN_SECONDS = 60
+ACCOUNT = "nobody"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,13 @@ def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subproces
         text=True,
         timeout=RUN_SECONDS,
     )
+
+
+def open_directory() -> Path:
+    """A new directory with a path short enough for sockets, which PostgreSQL's account may enter."""
+    place = Path(tempfile.mkdtemp(prefix="unit-", dir="/tmp"))
+    place.chmod(0o755)
+    return place
 
 
 def free_port() -> int:
