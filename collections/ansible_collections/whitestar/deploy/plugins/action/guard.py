@@ -100,8 +100,8 @@ class ActionModule(ActionBase):
         problems = unknown_tags(asked, self._task.args.get("tags", []))
         problems += unknown_variables(map(str, variables), options)
         values = self._values(variables, options)
-        provider_problems = wrong_values({"titanic_provider": values.pop("titanic_provider", "")}, options)
-        problems += provider_problems or wrong_provider(str(variables.get("titanic_provider")))
+        provider = values.pop("titanic_provider", "")
+        problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
         problems += wrong_values(values, options)
         result.update(changed=False, problems=problems)
         if problems:
