@@ -48,15 +48,17 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """The value of each name. Raises AnsibleLookupError for a name that no role has."""
         self.set_options(var_options=variables, direct=kwargs)
-        return [self._templar.template(self._value(term, variables or {})) for term in terms]
+        return [self._value(term, variables or {}) for term in terms]
 
     def _value(self, name: str, variables: dict[str, Any]) -> Any:
         if name in variables:
-            return variables[name]
+            return self._templar.template(variables[name])
         role = "_".join(name.split("_")[:2])
         path = ROLES / role / "defaults" / "main.yml"
         if path.is_file():
             defaults = self._loader.load_from_file(str(path), trusted_as_template=True)
             if name in defaults:
-                return defaults[name]
+                # A default may rest on others of its role, which a play without that role does not know.
+                scope = self._templar.copy_with_new_env(available_variables={**defaults, **variables})
+                return scope.template(defaults[name])
         raise AnsibleLookupError(f"{name} is not set and role {role} has no default for it")

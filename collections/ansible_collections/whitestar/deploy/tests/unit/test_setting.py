@@ -48,3 +48,14 @@ def test_a_role_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 def test_a_value_that_must_be_given_says_what_it_is(tmp_path: Path) -> None:
     assert "the directory of the project" in look_up(tmp_path, "titanic_image_context")
+
+
+def test_a_default_rests_on_other_defaults_of_its_role(tmp_path: Path) -> None:
+    output = look_up(tmp_path, "titanic_database_local_bindir", titanic_database_tools="/tools")
+    assert "</tools/postgresql/bin>" in output
+    both = {"titanic_database_directory": "/data", "titanic_database_user": "people_app"}
+    files = {"titanic_database_password_file": "/app", "titanic_database_owner_password_file": "/owner"}
+    output = look_up(tmp_path, "titanic_database_connection", **both, **files)
+    assert "'name': 'titanic'" in output
+    assert "'user': 'people_app'" in output
+    assert "'host': '/data/run'" in output
