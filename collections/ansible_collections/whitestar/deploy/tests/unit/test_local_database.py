@@ -152,12 +152,12 @@ def test_settings_that_need_none_get_none(database: Database) -> None:
     assert database.cluster.run_sql("SELECT pg_sleep(0.2); SHOW work_mem").endswith("5MB")
 
 
-@pytest.mark.parametrize("odd", ['we"ird', "o'clock", "a$$b", "semi;colon", "{brace}", ":colon"])
-def test_odd_names_are_names(database: Database, odd: str) -> None:
-    options: dict[str, Any] = {"database": f"{odd} db", "owner": f"{odd} owner", "user": f"{odd} user"}
+def test_odd_names_are_names(database: Database) -> None:
+    odd = """we"ird o'clock a$$b $x$ ; -- {brace} :colon"""
+    options: dict[str, Any] = {"database": odd, "owner": f"{odd} owner", "user": f"{odd} user"}
     assert database.keep(**options).changed
     assert not database.keep(**options).changed
-    assert database.sign_in(f"{odd} user", "hunter2-user", database=f"{odd} db") == "1"
+    assert database.sign_in(f"{odd} user", "hunter2-user", database=odd) == "1"
 
 
 def test_no_password_is_shown_or_logged(database: Database) -> None:

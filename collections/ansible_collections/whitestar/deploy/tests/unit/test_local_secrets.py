@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.modules.local_secrets import contents
 from ansible_collections.whitestar.deploy.tests.unit.means import Result, run_module, spool
 
 SECRET = "hunter2-é-'\"$x"
@@ -79,18 +81,22 @@ def test_no_value_is_shown(tmp_path: Path, check: bool) -> None:
         assert (tmp_path / "a" / "password").read_text() not in done.output
 
 
-@pytest.mark.parametrize("name", ["../escape", "a/b", "UPPER", "", ".hidden", "with space"])
+@pytest.mark.parametrize("name", ["../escape", "a/b", "UPPER", "", ".hidden", "with space", "a\n"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    directory = tmp_path / "a"
-    message = keep(directory, given={name: "value-of-it"}).message
-    assert f"titanic_secrets_values: '{name}' is not a name" in message
-    assert not directory.exists()
+    with pytest.raises(ValueError, match=re.escape(f"titanic_secrets_values: '{name}' is not a name")):
+        contents(tmp_path, {name: "value-of-it"}, [])
 
 
 @pytest.mark.parametrize("value", ["", 12345678, ["hunter2"], None, True])
 def test_a_value_that_is_no_text_is_refused_without_showing_it(tmp_path: Path, value: Any) -> None:
-    done = keep(tmp_path / "a", given={"token": value})
+    with pytest.raises(ValueError, match="'token' must be a text that is not empty") as caught:
+        contents(tmp_path, {"token": value}, [])
+    assert "hunter2" not in str(caught.value)
+    assert "12345678" not in str(caught.value)
+
+
+def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
+    done = keep(tmp_path / "a", given={"good": "one", "token": 12345678})
     assert "titanic_secrets_values: 'token' must be a text that is not empty (quote numbers)" in done.message
-    assert "hunter2" not in done.output
     assert "12345678" not in done.output
     assert not (tmp_path / "a").exists()
