@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -157,8 +158,8 @@ def copy_service(target: Path) -> Path:
     return target
 
 
-@pytest.fixture
-def empty_site() -> Iterator[Site]:
+@contextlib.contextmanager
+def new_site() -> Iterator[Site]:
     """A site on which nothing has been deployed yet; taken away afterwards."""
     # PostgreSQL, which refuses root, must be able to enter it, and paths of sockets are short.
     base = Path("/var/lib" if os.geteuid() == 0 else tempfile.gettempdir())
@@ -174,7 +175,31 @@ def empty_site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def site(empty_site: Site) -> Site:
-    """A site that serves."""
-    empty_site.succeed()
-    return empty_site
+def empty_site() -> Iterator[Site]:
+    """A site of the test's own, on which nothing has been deployed yet."""
+    with new_site() as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def served_site() -> Iterator[Site]:
+    """The site that tests share."""
+    with new_site() as site:
+        site.succeed()
+        yield site
+
+
+@pytest.fixture
+def fresh_site() -> Iterator[Site]:
+    """A site of the test's own that serves its first release."""
+    with new_site() as site:
+        site.succeed()
+        yield site
+
+
+@pytest.fixture
+def site(served_site: Site) -> Iterator[Site]:
+    """The shared site, with the service's source as it is in the checkout before and after."""
+    yield served_site
+    shutil.rmtree(served_site.context)
+    copy_service(served_site.context)

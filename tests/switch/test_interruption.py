@@ -9,8 +9,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.switch.conftest import Site
 
 # Where a run is killed, and how long after the task began, in seconds: within the work of each stage.
 POINTS = [
@@ -23,6 +27,7 @@ POINTS = [
     ("api : api | Serve the release", 1.0),
     ("verify : verify | Ask for each promise", 0.2),
 ]
+RUNS_AT_ONCE = 10
 
 
 def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int, *, whole_group: bool) -> None:
@@ -40,7 +45,7 @@ def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int,
         process.wait(timeout=60)
 
 
-def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site) -> None:
+def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site: Site) -> None:
     for number, (task, seconds) in enumerate(POINTS):
         kill_at(empty_site.start(), task, seconds, signal.SIGKILL, whole_group=number % 2 == 0)
     output = empty_site.succeed()
@@ -50,23 +55,24 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site)
     assert not any(entry["outcome"] == "started" for entry in empty_site.ledger())
 
 
-def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site) -> None:
+def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -> None:
+    rows = site.rows()
     for number, seconds in enumerate((0.3, 1.2, 2.0)):
         site.change_service(f"# interrupted {number}")
         how = signal.SIGINT if number == 1 else signal.SIGKILL
         kill_at(site.start("--tags", "api"), "api : api | Serve the release", seconds, how, whole_group=number == 2)
-        assert site.rows() == 887
+        assert site.rows() == rows
     site.succeed()
-    assert site.rows() == 887
+    assert site.rows() == rows
     assert site.changed(site.succeed()) == 0
     outcomes = [entry["outcome"] for entry in site.ledger()]
     assert outcomes[-1] == "succeeded"
     assert "started" not in outcomes
 
 
-def test_ten_runs_at_once_end_in_one_deployment(empty_site) -> None:
-    with concurrent.futures.ThreadPoolExecutor(4) as runs:
-        results = list(runs.map(lambda _: empty_site.run(), range(4)))
+def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
+    with concurrent.futures.ThreadPoolExecutor(RUNS_AT_ONCE) as runs:
+        results = list(runs.map(lambda _: empty_site.run(), range(RUNS_AT_ONCE)))
     won = [output for status, output in results if status == 0]
     lost = [output for status, output in results if status != 0]
     assert won
@@ -87,20 +93,23 @@ def test_ten_runs_at_once_end_in_one_deployment(empty_site) -> None:
     ],
     ids=["exits at once", "never ready"],
 )
-def test_a_bad_release_never_gets_traffic(site, code: str, words: str) -> None:
+def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
+    rows = site.rows()
     before = site.release()
-    good = (site.context / "src" / "titanic_api" / "__init__.py").read_text()
+    package = site.context / "src" / "titanic_api" / "__init__.py"
+    good = package.read_text()
     site.change_service(code)
     output = site.refuse("-e", "titanic_api_ready_seconds=4")
     assert re.search(words, output), output
     assert site.release() == before
-    assert site.rows() == 887
-    (site.context / "src" / "titanic_api" / "__init__.py").write_text(good)
+    assert site.rows() == rows
+    package.write_text(good)
     assert site.changed(site.succeed()) == 0
     assert site.release() == before
 
 
-def test_a_failing_migration_leaves_the_old_release_serving(site) -> None:
+def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
+    rows = site.rows()
     before = site.release()
     versions = site.context / "src" / "titanic_api" / "migrations" / "versions"
     newest = max(versions.glob("[0-9]*.py"))
@@ -115,10 +124,11 @@ def test_a_failing_migration_leaves_the_old_release_serving(site) -> None:
     output = site.refuse()
     assert "division by zero" in output
     assert site.release() == before
-    assert site.rows() == 887
+    assert site.rows() == rows
 
 
-def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site) -> None:
+def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site: Site) -> None:
+    rows = site.rows()
     person = {
         "survived": True,
         "passengerClass": 1,
@@ -142,19 +152,20 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(sit
     assert "changed=1 " in output, output
     for uuid in written:
         assert site.ask(f"/people/{uuid}")[0] == 200
-    assert site.rows() == 887 + len(written)
+    assert site.rows() == rows + len(written)
 
 
-def test_every_killed_process_is_started_again_by_the_next_run(site) -> None:
+def test_every_killed_process_is_started_again_by_the_next_run(site: Site) -> None:
+    rows = site.rows()
     for name in ("caddy", site.colour()):
         site.kill(name)
         site.succeed()
-        assert site.rows() == 887
+        assert site.rows() == rows
     assert site.changed(site.succeed()) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
-def test_a_full_disk_is_named_and_survived(empty_site) -> None:
+def test_a_full_disk_is_named_and_survived(empty_site: Site) -> None:
     empty_site.state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m,mode=755", "tmpfs", empty_site.state], check=True)
     try:

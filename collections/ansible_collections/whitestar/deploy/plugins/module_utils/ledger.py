@@ -84,12 +84,17 @@ class Ledger:
         return next((entry for entry in reversed(self.entries) if entry.release == release), None)
 
     def eligible(self) -> list[Entry]:
-        """One entry for each release that could serve again, newest deployment first, without the current release."""
+        """The deployment of each release that could serve again, the one that served last first, without the current.
+
+        By when it served and not by when it was deployed: what a rollback went back to is what the next one wants.
+        """
         current = self.current()
+        deployments = {entry.number: entry for entry in self.entries if entry.restores is None}
         found: dict[str, Entry] = {}
         for entry in reversed(self.entries):
-            if entry.outcome == "succeeded" and entry.restores is None and self._is_kept(entry):
-                found.setdefault(entry.release, entry)
+            deployment = deployments.get(entry.position)
+            if entry.outcome == "succeeded" and deployment and self._is_kept(deployment):
+                found.setdefault(deployment.release, deployment)
         return [entry for entry in found.values() if not current or entry.release != current.release]
 
     def _is_kept(self, entry: Entry) -> bool:

@@ -92,13 +92,22 @@ def test_twice_goes_further_back_and_then_refuses() -> None:
     ledger = go_back(history("a", "b", "c"))
     assert ledger.rollback_target("", "").release == "a"
     ledger = go_back(ledger)
-    with pytest.raises(RollbackRefusedError, match=r"oldest .* nothing further back.*recorded: c, b"):
+    with pytest.raises(RollbackRefusedError, match=r"oldest .* nothing further back.*recorded: b, c"):
         ledger.rollback_target("", "")
 
 
 def test_a_deployment_after_a_rollback_can_be_undone() -> None:
     ledger = add(go_back(history("a", "b")), "c")
     assert ledger.rollback_target("", "").release == "a", "what served before c, not what was left before that"
+
+
+def test_what_every_rollback_goes_back_to_is_never_pruned() -> None:
+    ledger = history("good")
+    for number in range(8):
+        ledger = go_back(add(ledger, f"bad-{number}"))
+    ledger = add(ledger, "next")
+    assert ledger.rollback_target("", "").release == "good"
+    assert ledger.releases_to_keep(2) == {"next", "good", "bad-7"}
 
 
 def test_a_release_that_is_gone_is_passed_over() -> None:
