@@ -69,7 +69,8 @@ def live_schema_tolerates(state: State, ledger: Ledger) -> str:
     workload = recorded_workload(state, ledger.current())
     command = [command_line(workload)[0], "check"]
     _, said, complaint = run_json(command, service_environment(workload["environment"]), CHECK_SECONDS)
-    found = said["schema"].get("oldest_tolerated") if isinstance(said, dict) and "schema" in said else None
+    schema = said.get("schema") if isinstance(said, dict) else None
+    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
     if not found:
         raise RollbackRefusedError(
             f"the live schema is not known, since the database does not answer ({complaint or said}): "

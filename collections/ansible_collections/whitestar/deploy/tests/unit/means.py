@@ -206,6 +206,8 @@ elif command == "check":
     live = os.environ.get("TINY_LIVE_SCHEMA")
     if not live:
         sys.exit("tiny release: the database does not answer")
+    if live == "null":
+        answer({{"ok": False, "schema": None}}, 1)
     answer({{"ok": True, "schema": {{"current": "0009", "oldest_tolerated": live}}}})
 elif command == "migrate":
     done = pathlib.Path(os.environ["TINY_DONE"])

@@ -85,6 +85,11 @@ def test_a_database_that_does_not_answer_is_no_permission(state: State) -> None:
     assert "tiny release: the database does not answer" in message
 
 
+def test_an_answer_without_a_schema_is_no_permission(state: State) -> None:
+    record(state, make_workload(state, "a" * 12), make_workload(state, "b" * 12, TINY_LIVE_SCHEMA="null"))
+    assert "the live schema is not known" in choose(state).message
+
+
 def test_nothing_deployed_is_refused(state: State) -> None:
     assert "nothing has been deployed here yet" in choose(state).message
 
