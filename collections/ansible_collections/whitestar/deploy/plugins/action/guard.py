@@ -45,10 +45,11 @@ def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
 def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """One sentence for each ``titanic_*`` variable that no role has; a role gives back ``titanic_ROLE_result``."""
     options = sorted(known)
+    results = {f"{role.name}_result" for role in ROLES.iterdir()}
     return [
         f"{name}: there is no such variable{_suggestion(name, options)}"
         for name in sorted(names)
-        if name.startswith(PREFIX) and name not in options and not name.endswith("_result")
+        if name.startswith(PREFIX) and name not in options and name not in results
     ]
 
 

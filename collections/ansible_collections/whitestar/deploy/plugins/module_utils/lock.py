@@ -58,7 +58,10 @@ class Lock:
     def holder(self) -> Owner | None:
         """Who holds it, alive or not."""
         found = read_json(self.path, None)
-        return Owner(**found) if found else None
+        try:
+            return Owner(**found) if found else None
+        except TypeError as error:
+            raise ValueError(f"{self.path} is not a lock that this collection reads ({error}): move it away") from error
 
     def acquire(self, owner: Owner, lease_seconds: float) -> Owner | None:
         """Take or renew the lock for ``owner``. Raises LockedError.

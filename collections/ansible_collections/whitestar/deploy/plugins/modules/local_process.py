@@ -106,6 +106,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
 
+SETTLE_SECONDS = 0.2
+
 
 class ProcessError(RuntimeError):
     """The process or its configuration does not work; the message holds its own words."""
@@ -135,7 +137,11 @@ def wait_until_it_listens(daemon: Daemon, address: str, seconds: float) -> None:
     while True:
         with socket.socket() as probe:
             probe.settimeout(1)
-            if probe.connect_ex((host, int(port))) == 0:
+            listening = probe.connect_ex((host, int(port))) == 0
+        if listening:
+            # Another program may have taken the port meanwhile; then ours ends at once.
+            time.sleep(SETTLE_SECONDS)
+            if daemon.process():
                 return
         if not daemon.process() or time.monotonic() > deadline:
             raise ProcessError(f"it does not listen on {address}; its last output:\n{daemon.log_tail()}")

@@ -42,6 +42,11 @@ def test_known_and_special_tags_pass() -> None:
     assert unknown_tags([*TAGS, "all", "always", "never", "tagged", "untagged"], TAGS) == []
 
 
+def test_only_roles_give_results_back() -> None:
+    (problem,) = unknown_variables(["titanic_api_prot_result"], OPTIONS)
+    assert problem.startswith("titanic_api_prot_result: there is no such variable")
+
+
 def test_a_misspelt_variable_is_refused() -> None:
     (problem,) = unknown_variables(["titanic_api_prot", "titanic_api_port"], OPTIONS)
     assert problem == "titanic_api_prot: there is no such variable; did you mean titanic_api_port?"

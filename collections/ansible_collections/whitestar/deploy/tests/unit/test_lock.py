@@ -145,3 +145,10 @@ def test_of_ten_at_once_one_wins(tmp_path: Path) -> None:
     for run in runs:
         run.communicate(timeout=10)
     assert sorted(said) == ["refused"] * 9 + ["won"]
+
+
+@pytest.mark.parametrize("content", ['{"host": "h", "shape": "unknown"}', "{"])
+def test_a_file_that_is_no_lock_of_ours_is_named(lock: Lock, content: str) -> None:
+    lock.path.write_text(content)
+    with pytest.raises(ValueError, match=r"lock\.json is not .*: move it away"):
+        lock.acquire(this_process(), 60)
