@@ -79,6 +79,7 @@ GRACE_SECONDS = 25
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
 OURS |= {"Caddyfile"}
+LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
 def report(state: State, cluster: Cluster, address: str) -> dict[str, Any]:
@@ -110,14 +111,20 @@ def report(state: State, cluster: Cluster, address: str) -> dict[str, Any]:
     }
 
 
-def remove(state: State, cluster: Cluster) -> None:
-    """Stop everything, front door first, and remove the state directory. Refuses a directory that is not ours."""
-    foreign = sorted(path.name for path in state.root.iterdir() if path.name not in OURS and path.name[0] != ".")
+def deployed(state: State) -> bool:
+    """Whether there is more than the lock of this run. Raises ValueError if the directory is not ours."""
+    names = {path.name for path in state.root.iterdir()} if state.root.exists() else set()
+    foreign = sorted(name for name in names - OURS if name[0] != ".")
     if foreign:
         raise ValueError(
             f"titanic_target_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
             f"move that away first, or check the path"
         )
+    return bool(names - LOCK_FILES)
+
+
+def remove(state: State, cluster: Cluster) -> None:
+    """Stop everything, front door first, and remove the state directory."""
     for name in DAEMONS:
         state.daemon(name).stop(GRACE_SECONDS)
     if cluster.exists() and cluster.running():
@@ -142,15 +149,16 @@ def main() -> None:
     absent = options["state"] == "absent"
     try:
         cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+        removes = absent and deployed(state)
         status = report(state, cluster, options["address"])
         if absent and status and not module.check_mode:
             remove(state, cluster)
     except (DatabaseError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        changed=absent and bool(status),
+        changed=removes,
         status=status,
-        diff={"before": json_bytes(status).decode() if absent else "", "after": ""},
+        diff={"before": json_bytes(status).decode() if removes else "", "after": ""},
     )
 
 

@@ -171,10 +171,20 @@ def test_a_removal_stops_and_removes_everything(target: Target) -> None:
             cluster.stop()
 
 
+def test_the_lock_of_the_run_alone_is_no_deployment(target: Target) -> None:
+    Lock(target.state.lock).acquire(Owner("another.example", "carol", 1, 1), 3600)
+    seen = target("absent")
+    assert not seen.changed
+    assert seen["diff"]["before"] == ""
+    assert not target.state.root.exists()
+
+
 def test_a_directory_that_is_not_ours_alone_is_refused(target: Target, history: list[dict[str, Any]]) -> None:
     (target.state.root / "thesis.tex").write_text("years of work")
     before = spool(target.state.root)
-    assert "holds what no deployment made (thesis.tex): move that away first" in target("absent").message
+    for check in (True, False):
+        complaint = target("absent", check=check).message
+        assert "holds what no deployment made (thesis.tex): move that away first" in complaint
     assert spool(target.state.root) == before
 
 
