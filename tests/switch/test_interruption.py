@@ -94,6 +94,7 @@ def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
     ids=["exits at once", "never ready"],
 )
 def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
+    site.succeed()
     rows = site.rows()
     before = site.release()
     package = site.context / "src" / "titanic_api" / "__init__.py"
@@ -115,11 +116,9 @@ def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
     newest = max(versions.glob("[0-9]*.py"))
     number = int(newest.name[:4]) + 1
     text = newest.read_text()
-    text = re.sub(r"^revision.*$", f'revision = "{number:04}"', text, flags=re.MULTILINE)
-    text = re.sub(r"^down_revision.*$", f'down_revision = "{number - 1:04}"', text, flags=re.MULTILINE)
-    text = text[: text.index("def upgrade")] + (
-        'def upgrade() -> None:\n    from alembic import op\n\n    op.execute("SELECT 1 / 0")\n'
-    )
+    text = re.sub(r"^revision: .*$", f'revision: str = "{number:04}"', text, flags=re.MULTILINE)
+    text = re.sub(r"^down_revision: .*$", f'down_revision: str | None = "{number - 1:04}"', text, flags=re.MULTILINE)
+    text = text[: text.index("def upgrade")] + ('def upgrade() -> None:\n    op.execute("SELECT 1 / 0")\n')
     (versions / f"{number:04}_broken.py").write_text(text)
     output = site.refuse()
     assert "division by zero" in output
