@@ -153,6 +153,7 @@ def test_a_bad_csv_is_refused_whole(template_copy: Database, case: str) -> None:
     before = template_copy.people()
     data, says = REFUSED[case]
     said = template_copy.refused("seed", "--file", "-", stdin=data)
+    assert "the database" not in said, "the file is at fault, and the message says so"
     assert says in said, said
     assert template_copy.people() == before
 

@@ -205,10 +205,15 @@ class _Pieces(io.RawIOBase):
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._left = b""
+        self.refusal: Refused | None = None
 
     def read(self, size: int = -1) -> bytes:
         while not self._left:
-            self._left = next(self._pieces, b"")
+            try:
+                self._left = next(self._pieces, b"")
+            except Refused as error:
+                self.refusal = error
+                raise
             if not self._left:
                 return b""
         if 0 < size < len(self._left):
@@ -284,19 +289,28 @@ def seed(settings: Settings, source: str | None, *, reset: bool = False, check: 
     }
 
 
+def _copy(cursor: cursor, statement: str, passengers: Passengers) -> None:
+    """Stream the passengers. Raises Refused itself, where psycopg2 makes a database error of what its source raised."""
+    pieces = _Pieces(passengers.pieces())
+    try:
+        cursor.copy_expert(statement, pieces, PIECE_BYTES)
+    except db.Error:
+        if pieces.refusal is not None:
+            raise pieces.refusal from None
+        raise
+
+
 def _merge(cursor: cursor, passengers: Passengers, reset: bool) -> tuple[int, int, int]:
     """How many people were inserted and updated, and how many entries of the ledger changed."""
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SEED_LOCK,))
     cursor.execute(UNTOUCHED)
     if cursor.fetchall() == [(True,)]:
         # Nothing to merge with, so the staging table would only cost time.
-        cursor.copy_expert(
-            f"COPY people (position, uuid, {VALUES}) FROM STDIN", _Pieces(passengers.pieces()), PIECE_BYTES
-        )
+        _copy(cursor, f"COPY people (position, uuid, {VALUES}) FROM STDIN", passengers)
         cursor.execute(REMEMBER_ALL)
         return passengers.rows, 0, passengers.rows
     cursor.execute(STAGE)
-    cursor.copy_expert("COPY staged FROM STDIN", _Pieces(passengers.pieces()), PIECE_BYTES)
+    _copy(cursor, "COPY staged FROM STDIN", passengers)
     cursor.execute("ANALYZE staged")
     cursor.execute(UPDATE, {"reset": reset})
     updated = cursor.rowcount
