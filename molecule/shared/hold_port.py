@@ -1,4 +1,4 @@
-"""Listens on a port of the loopback address, as another program would; arguments: the port, and for how many seconds."""
+"""Listens on a port of the loopback address, as another program would; arguments: the port, for how many seconds."""
 
 from __future__ import annotations
 
