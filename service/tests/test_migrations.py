@@ -150,7 +150,8 @@ def test_an_index_for_every_sort(database: Database, sort: str | None) -> None:
 
 @pytest.mark.parametrize("where", ["survived = true", "passenger_class = 3", "sex = 'male'"])
 def test_an_index_for_every_filter(database: Database, where: str) -> None:
-    plan = explain(database, f"SELECT uuid FROM people WHERE {where} ORDER BY position, uuid LIMIT 10")
+    # Without a limit: for the first ten of 887 the order's own index is as good.
+    plan = explain(database, f"SELECT uuid FROM people WHERE {where}")
     assert "Seq Scan" not in plan, plan
     assert re.search(r"people_by_(survived|class|sex|part_of_name)", plan), plan
 
@@ -168,6 +169,8 @@ def explain(database: Database, query: str) -> str:
     """The plan, where a table of 887 would be read as a whole if that were allowed."""
     connection = database.server.connect(database.name, OWNER)
     with connection.cursor() as cursor:
+        # With known statistics, or the plan would depend on whether autovacuum has come by.
+        cursor.execute("ANALYZE people")
         cursor.execute("SET enable_seqscan = off")
         cursor.execute("EXPLAIN " + query)
         plan = "\n".join(row[0] for row in cursor.fetchall())
