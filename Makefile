@@ -23,8 +23,9 @@ down: ## stop and remove what `make up` made, data included
 test: ## run everything that can be tested on this machine (ONLY=step runs one; ONLY=list names them)
 	@bin/run bench python tests/suite.py $(ONLY) $(ARGS)
 
-bench: ## measure the service beside two others, in one run, and draw the plot
+bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)
+	@bin/run bench python -m bench.seed
 
 docs: ## write the generated parts of the documentation: variable tables, figures
 	@bin/run test python bin/docs.py $(ARGS)
