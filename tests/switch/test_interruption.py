@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import re
 import signal
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +31,8 @@ POINTS = [
     ("verify : verify | Ask for each promise", 0.2),
 ]
 RUNS_AT_ONCE = 10
+# Twice what is promised, since other tests may run beside this one.
+ANSWER_SECONDS = 4
 
 
 def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int, *, whole_group: bool) -> None:
@@ -143,10 +148,16 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(sit
         assert status == 201
         written.append(body["uuid"])
     site.kill("postgresql")
-    began = time.monotonic()
-    status, body = site.ask("/people")
-    assert status == 503, body
-    assert time.monotonic() - began < 10
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.urlopen(site.url + "/people", timeout=15)
+        took = time.monotonic() - began
+        with answer.value as error:
+            assert (error.code, error.headers["Content-Type"]) == (503, "application/problem+json")
+            assert int(error.headers["Retry-After"]) >= 1
+            assert json.load(error)["status"] == 503
+        assert took < ANSWER_SECONDS
     output = site.succeed()
     assert "changed=1 " in output, output
     for uuid in written:
