@@ -155,6 +155,9 @@ def as_json(report: Report) -> str:
     return json.dumps(asdict(report), indent=1) + "\n"
 
 
+TITLE = "# The last committed run of the bench"
+
+
 def as_markdown(report: Report) -> str:
     """Return the tables of figures and of ratios."""
     about = report.about
@@ -167,6 +170,8 @@ def as_markdown(report: Report) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     return "\n".join(
         [
+            TITLE,
+            "",
             introduction,
             "",
             "| route | candidate | requests / CPU s | requests / s | p50 ms | p99 ms | CPU in PostgreSQL |",

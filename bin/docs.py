@@ -121,7 +121,7 @@ def main_readme() -> str:
     if not results.is_file():
         figures = "There is no committed result yet."
     else:
-        introduction, _, rest = results.read_text().partition("\n\n")
+        introduction, _, rest = results.read_text().partition("\n\n")[2].partition("\n\n")
         ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
         figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
     part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
