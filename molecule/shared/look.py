@@ -28,7 +28,7 @@ def rows(root: Path) -> Iterator[str]:
     """A dump of the database as its owner, nothing while it does not run."""
     if not (root / "database/run/.s.PGSQL.5432").exists():
         return
-    command = [root / "tools/postgresql/bin/pg_dump", "--restrict-key=0", "-h", root / "database/run"]
+    command = [f"{root}/tools/postgresql/bin/pg_dump", "--restrict-key=0", "-h", f"{root}/database/run"]
     password = (root / "secrets/database_owner_password").read_text()
     done = subprocess.run(
         [*command, "-U", "titanic_owner", "titanic"],
