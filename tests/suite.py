@@ -30,7 +30,8 @@ LANES = 2
 # A step that takes longer hangs; the slowest takes a few minutes.
 STEP_SECONDS = 1500
 PROGRESS_SECONDS = 60
-TAIL_LINES = 60
+TAIL_LINES = 12
+MESSAGE_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Suite:
             self.outcomes.append(outcome)
         self.say(f"{outcome.word:>7}  {line(outcome)}")
         if outcome.failed:
-            self.say(tail(step))
+            self.say(evidence(step))
 
     def run(self, step: Step) -> int:
         """Runs a step's command in a process group of its own, all output to its log; returns the exit status."""
@@ -283,10 +284,20 @@ def shown(command: Sequence[str]) -> str:
     return text if len(text) <= 140 else text[:139] + "…"
 
 
-def tail(step: Step) -> str:
-    """The end of a step's log, indented."""
-    lines = (REPORTS / f"{step.name}.log").read_text(errors="replace").splitlines()[-TAIL_LINES:]
-    return "\n".join([f"    ── the end of .reports/{step.name}.log", *(f"    {text}" for text in lines)])
+def evidence(step: Step) -> str:
+    """What failed in a step: pytest's tests with their messages, or a log's lines that tell of errors and its end."""
+    report, log = REPORTS / f"{step.name}.xml", REPORTS / f"{step.name}.log"
+    found = []
+    if step.pytest and report.is_file():
+        for case in ET.parse(report).iter("testcase"):
+            for problem in (*case.iter("failure"), *case.iter("error")):
+                message = " ".join(problem.get("message", "").split())
+                found.append(f"{case.get('classname')}::{case.get('name')}: {message}")
+    if not found:
+        lines = log.read_text(errors="replace").splitlines()
+        errors = [text for text in lines[:-TAIL_LINES] if "fatal: [" in text or "[ERROR]" in text or "Error:" in text]
+        found = [*errors[-TAIL_LINES:], *lines[-TAIL_LINES:]]
+    return "\n".join([f"    ── from .reports/{log.name}", *(f"    {text[:MESSAGE_LENGTH]}" for text in found)])
 
 
 def line(outcome: Outcome) -> str:

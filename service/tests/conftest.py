@@ -94,14 +94,14 @@ def serve(database: Database) -> Iterator[Serve]:
         yield lambda **more: stack.enter_context(serving(database, **more))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_database(postgres: Postgres, template: str) -> Database:
-    return new_database(Database(postgres, f"titanic_shared_{os.getpid()}"), template)
+    return new_database(Database(postgres, f"titanic_shared_{os.getpid()}_{next(numbers)}"), template)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(shared_database: Database) -> Iterator[Service]:
-    """One service with two workers for all tests that leave the people as they found them."""
+    """One service with two workers for a module's tests: what they (the fuzzer above all) add reaches no other module."""
     with serving(shared_database) as running:
         yield running
 

@@ -131,6 +131,15 @@ class Site:
         """The colour that runs."""
         return next(name for name in ("blue", "green") if (self.state / "run" / f"{name}.json").exists())
 
+    def executes(self, words: str) -> bool:
+        """Whether a program of the site's runs with ``words`` in its command line."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(self.state) in line and words in line:
+                    return True
+        return False
+
     def kill(self, name: str) -> None:
         """SIGKILL one of the site's processes and wait until it is gone."""
         pid = self.pid(name)

@@ -11,6 +11,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,29 +21,32 @@ import pytest
 if TYPE_CHECKING:
     from tests.switch.conftest import Site
 
-# Where a run is killed, and how long after the task began, in seconds: within the work of each stage.
-POINTS = [
-    ("image : image | Make the release directory", 0.8),
-    ("target : target | Install the programs", 1.0),
-    ("database : database | Keep the cluster", 1.2),
-    ("schema : schema | Migrate", 0.7),
-    ("seed : seed | Load the rows", 0.7),
-    ("api : api | Keep the front door", 0.5),
-    ("api : api | Serve the release", 1.0),
-    ("verify : verify | Ask for each promise", 0.2),
+# Where the first run is killed: a task, and what shows that its work has begun.
+POINTS: list[tuple[str, Callable[[Site], bool]]] = [
+    ("image : image | Make the release directory", lambda site: any(site.state.glob("images/*"))),
+    ("target : target | Install the programs", lambda site: any(site.state.glob("tools/*"))),
+    ("database : database | Keep the cluster", lambda site: any(site.state.glob("database/*"))),
+    ("schema : schema | Migrate", lambda site: site.executes("titanic-api migrate")),
+    ("seed : seed | Load the rows", lambda site: site.executes("titanic-api seed")),
+    ("api : api | Keep the front door", lambda site: (site.state / "Caddyfile").exists()),
+    ("api : api | Serve the release", lambda site: any(site.state.glob("run/*.json"))),
+    ("verify : verify | Ask for each promise", lambda _site: True),
 ]
 RUNS_AT_ONCE = 10
 # Twice what is promised, since other tests may run beside this one.
 ANSWER_SECONDS = 4
 
 
-def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int, *, whole_group: bool) -> None:
-    """End a run ``seconds`` after ``task`` began; ``whole_group`` takes its children along, as a lost machine does."""
+def kill_when(
+    process: subprocess.Popen[str], task: str, begun: Callable[[], bool], how: int, *, whole_group: bool
+) -> None:
+    """End a run once ``task`` has ``begun``; ``whole_group`` takes its children along, as a lost machine does."""
     with process:
         assert process.stdout
         assert any(task in line for line in process.stdout), f"the run ended before {task}"
-        time.sleep(seconds)
-        assert process.poll() is None, f"the run ended within {seconds} s of {task}"
+        while not begun():
+            assert process.poll() is None, f"the run ended before {task} did its work"
+            time.sleep(0.002)
         if whole_group:
             os.killpg(process.pid, how)
         else:
@@ -51,8 +56,8 @@ def kill_at(process: subprocess.Popen[str], task: str, seconds: float, how: int,
 
 
 def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site: Site) -> None:
-    for number, (task, seconds) in enumerate(POINTS):
-        kill_at(empty_site.start(), task, seconds, signal.SIGKILL, whole_group=number % 2 == 0)
+    for number, (task, begun) in enumerate(POINTS):
+        kill_when(empty_site.start(), task, partial(begun, empty_site), signal.SIGKILL, whole_group=number % 2 == 0)
     output = empty_site.succeed()
     assert "took the deploy lock over from" in output, output
     assert empty_site.rows() == 887
@@ -62,13 +67,22 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site:
 
 def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -> None:
     rows = site.rows()
-    for number, seconds in enumerate((0.3, 1.2, 2.0)):
+    run = site.state / "run"
+    points: list[Callable[[str, str], bool]] = [
+        lambda _old, new: (run / f"{new}.json").exists(),
+        lambda _old, new: (run / f"{new}.sock").exists(),
+        lambda old, _new: (run / f"{old}.drain").exists(),
+        lambda old, _new: not (run / f"{old}.json").exists(),
+    ]
+    for number, point in enumerate(points):
         site.change_service(f"# interrupted {number}")
+        colours = (site.colour(), "green" if site.colour() == "blue" else "blue")
         how = signal.SIGINT if number == 1 else signal.SIGKILL
-        kill_at(site.start("--tags", "api"), "api : api | Serve the release", seconds, how, whole_group=number == 2)
+        begun = partial(point, *colours)
+        kill_when(site.start("--tags", "api"), "api : api | Serve the release", begun, how, whole_group=number % 2 == 0)
         assert site.rows() == rows
-    site.succeed()
-    assert site.rows() == rows
+        site.succeed("--tags", "api")
+        assert site.rows() == rows
     assert site.changed(site.succeed()) == 0
     outcomes = [entry["outcome"] for entry in site.ledger()]
     assert outcomes[-1] == "succeeded"
