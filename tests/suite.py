@@ -36,13 +36,12 @@ MESSAGE_LENGTH = 300
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the suite: its name, the paths it needs, whether pytest counts for it, whether it runs alone."""
+    """One command of the suite: its name, the paths it needs, whether pytest counts for it."""
 
     name: str
     command: Sequence[str]
     needs: Sequence[str] = ()
     pytest: bool = False
-    alone: bool = False
     directory: str = "."
 
     def missing(self) -> str | None:
@@ -69,10 +68,10 @@ class Outcome:
         return "passed" if self.passed else "skipped"
 
 
-def pytest_step(name: str, *paths: str, needs: Sequence[str] = (), alone: bool = False) -> Step:
+def pytest_step(name: str, *paths: str, needs: Sequence[str] = ()) -> Step:
     """A step that runs pytest over paths and leaves a JUnit report."""
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
-    return Step(name, [*command, *paths], needs or paths, pytest=True, alone=alone)
+    return Step(name, [*command, *paths], needs or paths, pytest=True)
 
 
 def shell_scripts() -> list[str]:
@@ -116,11 +115,11 @@ def linters() -> list[Step]:
 
 
 def scenarios() -> list[Step]:
-    """One step for each Molecule scenario; those that measure under load run alone."""
+    """One step for each Molecule scenario."""
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     names.sort(key=lambda name: name != "default")  # the longest first
     molecule = [sys.executable, "-m", "molecule", "test", "--scenario-name"]
-    return [Step(f"molecule-{name}", [*molecule, name], alone=name in ("switch", "load")) for name in names]
+    return [Step(f"molecule-{name}", [*molecule, name]) for name in names]
 
 
 def steps() -> list[Step]:
@@ -131,6 +130,8 @@ def steps() -> list[Step]:
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
     repository = [path for path in tests if path not in (*deploying, bootstrap)]
     return [
+        # the longest first
+        pytest_step("switch", "tests/switch"),
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
@@ -142,7 +143,6 @@ def steps() -> list[Step]:
         pytest_step("load", "tests/load"),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
         *molecule[1:],
-        pytest_step("switch", "tests/switch", alone=True),
     ]
 
 
@@ -232,17 +232,16 @@ class Suite:
             end(process)
 
     def all(self, chosen: list[Step]) -> None:
-        """Runs the steps two at a time, then those that must run alone."""
+        """Runs the steps two at a time."""
         done = threading.Event()
         threading.Thread(target=self.report_progress, args=(done,), daemon=True).start()
         try:
-            for lanes, group in ((LANES, [s for s in chosen if not s.alone]), (1, [s for s in chosen if s.alone])):
-                with ThreadPoolExecutor(lanes) as pool:
-                    try:
-                        list(pool.map(self.execute, group))
-                    except KeyboardInterrupt:
-                        self.stop()
-                        raise
+            with ThreadPoolExecutor(LANES) as pool:
+                try:
+                    list(pool.map(self.execute, chosen))
+                except KeyboardInterrupt:
+                    self.stop()
+                    raise
         finally:
             done.set()
 

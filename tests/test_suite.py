@@ -58,7 +58,19 @@ def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixt
     text = summary([outcome], 3.0)
     assert "skipped in sample: 1 × no such thing here" in text
     assert text.splitlines()[-1] == "1 passed, 2 failed, 1 skipped"
-    assert "assert False" in capsys.readouterr().out, "the end of a failed step's log is shown"
+    shown = capsys.readouterr().out
+    assert "test_bad: assert False" in shown
+    assert "test_error: " in shown
+    assert "test_good" not in shown
+
+
+def test_errors_in_a_long_log_are_shown_with_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    program = "print('fatal: [host]: no room'); [print('line', n) for n in range(99)]; raise SystemExit('the end')"
+    ran(Step("long", [sys.executable, "-c", program]))
+    shown = capsys.readouterr().out
+    assert "fatal: [host]: no room" in shown
+    assert "the end" in shown
+    assert "line 50" not in shown
 
 
 def test_pytest_that_runs_no_test_has_failed(tmp_path: Path) -> None:
@@ -73,7 +85,7 @@ def test_pytest_that_runs_no_test_has_failed(tmp_path: Path) -> None:
 def test_failure_stops_no_other_step_and_what_is_missing_is_skipped() -> None:
     bad = Step("bad", [sys.executable, "-c", "raise SystemExit(3)"])
     absent = Step("absent", [sys.executable, "-c", ""], needs=["no/such/path"])
-    good = Step("good", [sys.executable, "-c", ""], alone=True)
+    good = Step("good", [sys.executable, "-c", ""])
     outcomes = ran(bad, absent, good)
     assert [outcome.word for outcome in outcomes] == ["FAILED", "skipped", "passed"]
     assert list(outcomes[1].reasons) == ["there is no no/such/path"]
