@@ -101,7 +101,7 @@ def shared_database(postgres: Postgres, template: str) -> Database:
 
 @pytest.fixture(scope="module")
 def service(shared_database: Database) -> Iterator[Service]:
-    """One service with two workers for a module's tests: what they (the fuzzer above all) add reaches no other module."""
+    """One service with two workers for a module's tests: what they add (the fuzzer above all) reaches no other."""
     with serving(shared_database) as running:
         yield running
 
