@@ -6,10 +6,10 @@ ARGS ?=
 ONLY ?=
 INVENTORY ?= inventories/local
 
-.PHONY: help up status down test bench docs lock clean
+.PHONY: help up status down lab lab-down test bench docs lock clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
@@ -19,6 +19,12 @@ status: ## which release runs, its ledger, ports and rows
 
 down: ## stop and remove what `make up` made, data included
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=true $(ARGS)
+
+lab: ## a Docker engine, base images and a registry on this machine; as root on Debian
+	@bin/run deploy ansible-playbook playbooks/lab-up.yml $(ARGS)
+
+lab-down: ## remove what `make lab` made, containers and images included
+	@bin/run deploy ansible-playbook playbooks/lab-down.yml $(ARGS)
 
 test: ## run everything that can be tested on this machine (ONLY=step runs one; ONLY=list names them)
 	@bin/run bench python tests/suite.py $(ONLY) $(ARGS)
