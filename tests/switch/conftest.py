@@ -117,8 +117,9 @@ class Site:
         return len(body)
 
     def ledger(self) -> list[dict[str, Any]]:
-        """The ledger's entries."""
-        entries: list[dict[str, Any]] = json.loads((self.state / "ledger.json").read_text())["entries"]
+        """The ledger's entries; none before the first release."""
+        path = self.state / "ledger.json"
+        entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"] if path.exists() else []
         return entries
 
     def pid(self, name: str) -> int:
