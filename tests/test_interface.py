@@ -45,7 +45,7 @@ def test_defaults_are_the_options(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_options_have_types_and_meaning(role: str) -> None:
     for name, option in options()[role].items():
-        assert name.startswith("titanic_"), name
+        assert name.startswith(("titanic_", "lab_")), name
         assert option.get("type"), f"{name} has no type"
         assert len(str(option.get("description", ""))) > 10, f"{name} has no description"
 
@@ -109,6 +109,9 @@ def test_every_input_is_set_by_a_test() -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_has_a_scenario(role: str) -> None:
+    if role.startswith("lab_"):  # what makes throwaway targets is tried where they are used
+        assert role in (ROOT / "tests/image/test_lab.py").read_text()
+        return
     scenario = ROOT / "molecule" / role
     assert (scenario / "molecule.yml").is_file() or (ROOT / "molecule" / role.removeprefix("titanic_")).is_dir()
 
@@ -178,6 +181,7 @@ def service_sources() -> str:
 def documentation() -> str:
     """The text of all Markdown that is for readers."""
     paths = [ROOT / "README.md", ROOT / "service/README.md", *(ROOT / "docs").rglob("*.md"), *COLLECTION.rglob("*.md")]
+    paths += (ROOT / "roles").rglob("*.md")
     return "\n".join(path.read_text() for path in paths if path.is_file())
 
 

@@ -67,6 +67,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -144,6 +145,11 @@ class Registry:
     def start(self) -> None:
         """Install, configure and start it anew. Raises RegistryError with the end of its log."""
         self.daemon.stop(STOP_SECONDS)
+        host, _, port = self.address.rpartition(":")
+        with suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
+            raise RegistryError(
+                f"{self.address}: address already in use, and not by this registry: choose another port"
+            )
         if not self.program.is_file():
             self._unpack()
         write_atomically(self.settings, self._settings(), 0o644)
