@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PREFIX = "titanic_"
-BUILT_PROVIDERS = ("local",)
+BUILT_PROVIDERS = ("local", "compose")
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import upstreams
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
 
@@ -42,6 +43,12 @@ def database_environment(connection: dict[str, Any]) -> dict[str, str]:
     return {f"TITANIC_DATABASE_{names[key]}": str(value) for key, value in connection.items()}
 
 
+def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
+    """The files with passwords that a database ``connection`` names, by their own names."""
+    paths = (connection.get(key) for key in ("password_file", "owner_password_file"))
+    return {Path(path).name: str(path) for path in paths if path}
+
+
 def workload(settings: dict[str, Any]) -> dict[str, Any]:
     """The workload: everything that any target needs to run a release, and nothing that belongs to one target.
 
@@ -63,6 +70,7 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "secret_files": dict(settings["secret_files"]),
             "resources": dict(settings["resources"]),
             "user": int(settings["user"]),
+            "overrides": dict(settings.get("overrides", {})),
             "probes": {"alive": "/healthz", "ready": "/readyz"},
         }
         description = image["description"] or {"version": "", "schema": {"required": "", "oldest_tolerated": ""}}
@@ -141,7 +149,9 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         return {
+            "compose_upstreams": upstreams,
             "database_environment": database_environment,
+            "database_secret_files": database_secret_files,
             "identity_text": identity_text,
             "run_identity": run_identity,
             "state_directory": state_directory,

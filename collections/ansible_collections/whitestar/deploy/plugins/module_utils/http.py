@@ -73,6 +73,16 @@ def try_request(address: str, path: str, seconds: float = 2) -> Answer | None:
         return None
 
 
+def answers(address: str, path: str, seconds: float) -> bool:
+    """Whether there is an answer, whatever it says, within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while try_request(address, path) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def wait_for_status(address: str, path: str, status: int, seconds: float) -> Answer | None:
     """Ask every 50 ms until the status is ``status``; the last answer (None if never any) after ``seconds``."""
     deadline = time.monotonic() + seconds

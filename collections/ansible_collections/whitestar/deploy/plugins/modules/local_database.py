@@ -90,55 +90,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import (
-    Cluster,
-    DatabaseError,
-    identifier,
-    literal,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.scram import matches, verifier
-
-# What is there of ours, in one question.
-FACTS = """
-SELECT json_build_object(
-    'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{}}') FROM pg_authid
-                  WHERE rolname IN ({owner}, {user}) AND rolcanlogin AND NOT rolsuper),
-    'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
-    'public', (SELECT has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = {database}),
-    'connect', (SELECT has_database_privilege(r.oid, d.oid, 'CONNECT') FROM pg_database d, pg_roles r
-                WHERE datname = {database} AND rolname = {user}))
-"""
-
-
-def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str, str]) -> dict[str, str]:
-    """The SQL still needed, by a description of each step, in order. ``names`` has owner, user, database."""
-    steps: dict[str, str] = {}
-    for role, password in passwords.items():
-        kept = facts["passwords"].get(role)
-        if kept is None:
-            attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
-            # A literal, since any dollar quote could be part of a name.
-            make = f"BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END"
-            steps[f"make role {role}"] = (
-                f"DO {literal(make)};ALTER ROLE {identifier(role)} {attributes} PASSWORD {literal(verifier(password))}"
-            )
-        elif not matches(password, kept):
-            steps[f"set the password of role {role}"] = (
-                f"ALTER ROLE {identifier(role)} PASSWORD {literal(verifier(password))}"
-            )
-    database, owner = identifier(names["database"]), identifier(names["owner"])
-    if facts["owner"] is None:
-        steps[f"make database {names['database']}"] = f"CREATE DATABASE {database} OWNER {owner}"
-    elif facts["owner"] != names["owner"]:
-        steps[f"give database {names['database']} to {names['owner']}"] = f"ALTER DATABASE {database} OWNER TO {owner}"
-    if facts["public"] is not False or not facts["connect"]:
-        user = identifier(names["user"])
-        steps["let only the two roles connect"] = (
-            f"REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {user}"
-        )
-    return steps
 
 
 def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> list[str]:
@@ -162,21 +117,6 @@ def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> l
         cluster.stop()
         cluster.start()
     return [*steps, f"restart PostgreSQL for {', '.join(why)}"] if why else steps
-
-
-def keep_roles(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
-    """Have the database, its roles and grants, or say what is missing. Returns the steps in words."""
-    names = {name: options[name] for name in ("database", "owner", "user")}
-    passwords = {
-        options[role]: Path(options[f"{role}_password_file"]).read_text(encoding="utf-8").rstrip("\n")
-        for role in ("owner", "user")
-    }
-    facts = cluster.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
-    needed = role_steps(facts if isinstance(facts, dict) else {}, names, passwords)
-    if needed and not check:
-        # psql commits each statement by itself, as CREATE DATABASE demands; a run cut off here goes on from there.
-        cluster.run_sql(";\n".join(needed.values()))
-    return list(needed)
 
 
 def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:

@@ -103,8 +103,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     stable_hash,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 SETTLE_SECONDS = 0.2
 

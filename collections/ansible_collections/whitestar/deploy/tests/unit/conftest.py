@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
-from ansible_collections.whitestar.deploy.plugins.modules.local_session import closed_to_others
+from ansible_collections.whitestar.deploy.plugins.modules.host_session import closed_to_others
 from ansible_collections.whitestar.deploy.tests.unit.means import ACCOUNT, open_directory
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import write_atomically
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 COLLECTION = Path(__file__).resolve().parents[2]
 COLLECTIONS = COLLECTION.parents[2]

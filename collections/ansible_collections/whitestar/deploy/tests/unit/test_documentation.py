@@ -57,11 +57,20 @@ def compared(options: dict[str, Any], *, documented: bool) -> dict[str, Any]:
     }
 
 
+def options_of(name: str) -> dict[str, Any]:
+    """A module's documented options, those of the fragment that it names included."""
+    documentation = yaml.safe_load(importlib.import_module(f"{MODULES}.{name}").DOCUMENTATION)
+    options: dict[str, Any] = dict(documentation["options"])
+    if fragment := documentation.get("extends_documentation_fragment"):
+        place = f"{MODULES.removesuffix('.modules')}.doc_fragments.{fragment.rpartition('.')[2]}"
+        options |= yaml.safe_load(importlib.import_module(place).ModuleDocFragment.DOCUMENTATION)["options"]
+    return options
+
+
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WITHOUT_MAIN))
 def test_documented_options_are_the_real_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    documentation = yaml.safe_load(importlib.import_module(f"{MODULES}.{name}").DOCUMENTATION)
     real = specification(name, monkeypatch)
-    assert compared(documentation["options"], documented=True) == compared(real, documented=False)
+    assert compared(options_of(name), documented=True) == compared(real, documented=False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +84,7 @@ def test_modules_say_what_they_do_in_check_and_diff_mode(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_name_options_that_exist(name: str) -> None:
     module = importlib.import_module(f"{MODULES}.{name}")
-    options = yaml.safe_load(module.DOCUMENTATION)["options"]
+    options = options_of(name)
     for task in yaml.safe_load(module.EXAMPLES):
         given = task[f"whitestar.deploy.{name}"]
         assert set(given) <= set(options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import Result, free_port, kill, run_module, spool, wait_for
 
 # Serves the text that its configuration file holds; reads it again at SIGHUP. A text with "bad" in it is refused.

@@ -140,7 +140,8 @@ def test_a_release_that_does_not_say_what_it_is_is_refused(description: dict[str
 
 
 def test_a_command_is_taken_from_the_image() -> None:
-    assert command_line(workload(SETTINGS)) == ["/state/images/3f2a9c0d1b7e/bin/titanic-api", "serve"]
+    built = workload(SETTINGS)
+    assert command_line(built["image"], built["command"]) == ["/state/images/3f2a9c0d1b7e/bin/titanic-api", "serve"]
 
 
 def test_a_connection_becomes_the_service_s_variables() -> None:

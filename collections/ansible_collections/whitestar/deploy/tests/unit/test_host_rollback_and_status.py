@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment, unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.tests.unit.means import ACCOUNT, Result, make_workload, run_module, spool
 
 
 def record(state: State, *workloads: dict[str, Any]) -> None:
-    """Releases that have served one after the other, as :mod:`local_release` records them."""
+    """Releases that have served one after the other, as :mod:`host_release` records them."""
     make_directory(state.configurations, 0o755)
     for workload in workloads:
         (state.configurations / f"{workload['release']}.json").write_bytes(json_bytes(workload))
@@ -50,7 +50,7 @@ def history(state: State) -> list[dict[str, Any]]:
 
 
 def choose(state: State, release: str = "", *, check: bool = False) -> Result:
-    return run_module("local_rollback_target", {"state_directory": str(state.root), "release": release}, check=check)
+    return run_module("host_rollback_target", {"state_directory": str(state.root), "release": release}, check=check)
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -75,7 +75,7 @@ def test_a_name_that_is_not_recorded_is_refused(state: State, history: list[dict
 
 def test_a_release_that_is_gone_from_the_disk_is_refused(state: State, history: list[dict[str, Any]]) -> None:
     shutil.rmtree(history[1]["image"])
-    assert "its directory or workload is gone" in choose(state).message
+    assert "its image or workload is gone" in choose(state).message
 
 
 def test_a_database_that_does_not_answer_is_no_permission(state: State) -> None:
@@ -109,7 +109,7 @@ class Target:
             "bindir": str(self.bindir),
             "address": f"unix:{self.state.root}/door.sock",
         }
-        return run_module("local_status", given, check=check)
+        return run_module("host_status", given, check=check)
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.modules.local_secrets import contents
+from ansible_collections.whitestar.deploy.plugins.modules.host_secrets import contents
 from ansible_collections.whitestar.deploy.tests.unit.means import Result, run_module, spool
 
 SECRET = "hunter2-é-'\"$x"
 
 
 def keep(directory: Path, *, check: bool = False, **options: Any) -> Result:
-    return run_module("local_secrets", {"directory": str(directory)} | options, check=check)
+    return run_module("host_secrets", {"directory": str(directory)} | options, check=check)
 
 
 def test_twelve_steps_of_a_given_secret(tmp_path: Path) -> None:

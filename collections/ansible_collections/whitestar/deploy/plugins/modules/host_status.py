@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_status
-short_description: Say what runs on a local target, or remove it
+module: host_status
+short_description: Say what runs on a host, or remove it
 description:
   - With O(state=reported) lists processes, the serving release, the ledger, the lock and the rows. Changes nothing.
   - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
 options:
   state_directory:
     description: The state directory of the target.
@@ -24,13 +25,11 @@ options:
     choices: [reported, absent]
     default: reported
   account:
-    description: Account that PostgreSQL runs as instead of root.
+    description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
     type: str
-    required: true
   bindir:
-    description: Directory of PostgreSQL's programs.
+    description: Directory of PostgreSQL's programs. Needed without O(engine).
     type: path
-    required: true
   address:
     description: Where the front door listens (C(host:port)).
     type: str
@@ -46,7 +45,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look
-  whitestar.deploy.local_status:
+  whitestar.deploy.host_status:
     state_directory: /var/lib/titanic
     account: nobody
     bindir: /usr/lib/postgresql/17/bin
@@ -65,12 +64,19 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+    ENGINE_OPTION,
+    Engine,
+    EngineError,
+    Project,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
 
 DAEMONS = ("caddy", *COLOURS)
@@ -78,22 +84,69 @@ LEDGER_LINES = 10
 GRACE_SECONDS = 25
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile"}
+OURS |= {"Caddyfile", "project", "capsules"}
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
-def report(state: State, cluster: Cluster, address: str) -> dict[str, Any]:
-    """What is there, for people: processes, release, ledger, lock, rows."""
+class Processes:
+    """What runs on a local target."""
+
+    def __init__(self, state: State, options: dict[str, Any]) -> None:
+        self.state = state
+        self.cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+        self.database = f"socket in {self.cluster.socket_directory}"
+
+    def listed(self) -> dict[str, str]:
+        """Each process in a few words, by name."""
+        found = {}
+        for name in DAEMONS:
+            daemon = self.state.daemon(name)
+            process = daemon.process()
+            release = daemon.facts().get("release", "")
+            drains = " (drains)" if self.state.drain_file(name).exists() else ""
+            found[name] = f"pid {process.pid} {release}{drains}".strip() if process else "stopped"
+        found["postgresql"] = "running" if self.cluster.exists() and self.cluster.running() else "stopped"
+        return found
+
+    def remove(self) -> None:
+        """Stop everything, front door first."""
+        for name in DAEMONS:
+            self.state.daemon(name).stop(GRACE_SECONDS)
+        if self.cluster.exists() and self.cluster.running():
+            self.cluster.stop()
+
+
+class Containers:
+    """What runs on a Compose target."""
+
+    def __init__(self, state: State, options: dict[str, Any]) -> None:
+        self.state = state
+        self.engine = Engine.of(options["engine"])
+        self.project = Project.of(state, self.engine)
+        self.database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
+
+    def listed(self) -> dict[str, str]:
+        """Each container in a few words, by name."""
+        return {
+            str(container["Name"]).lstrip("/"): " ".join(
+                [container["State"]["Status"], container["State"].get("Health", {}).get("Status", "")]
+            ).strip()
+            for container in self.engine.containers()
+        }
+
+    def remove(self) -> None:
+        """Stop and remove containers, networks and volumes, and the images that were built."""
+        if self.project.file.exists():
+            self.project.compose("down", "--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS))
+        host = runtime(self.state, vars(self.engine))
+        for directory in self.state.images.glob("*"):
+            host.discard_image(directory.name)
+
+
+def report(state: State, runs: Processes | Containers, address: str) -> dict[str, Any]:
+    """What is there, for people: processes or containers, release, ledger, lock, rows."""
     if not state.root.exists():
         return {}
-    processes = {}
-    for name in DAEMONS:
-        daemon = state.daemon(name)
-        process = daemon.process()
-        release = daemon.facts().get("release", "")
-        drains = " (drains)" if state.drain_file(name).exists() else ""
-        processes[name] = f"pid {process.pid} {release}{drains}".strip() if process else "stopped"
-    processes["postgresql"] = "running" if cluster.exists() and cluster.running() else "stopped"
     ledger = state.ledger()
     current = ledger.current()
     counted = try_request(address, "/people?limit=1")
@@ -103,8 +156,8 @@ def report(state: State, cluster: Cluster, address: str) -> dict[str, Any]:
         "release": current.release if current else "none",
         "version": current.version if current else "none",
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
-        "processes": processes,
-        "database": f"socket in {cluster.socket_directory}",
+        "processes": runs.listed(),
+        "database": runs.database,
         "lock": str(Lock(state.lock).holder() or "free"),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
@@ -123,37 +176,32 @@ def deployed(state: State) -> bool:
     return bool(names - LOCK_FILES)
 
 
-def remove(state: State, cluster: Cluster) -> None:
-    """Stop everything, front door first, and remove the state directory."""
-    for name in DAEMONS:
-        state.daemon(name).stop(GRACE_SECONDS)
-    if cluster.exists() and cluster.running():
-        cluster.stop()
-    shutil.rmtree(state.root)
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["reported", "absent"], "default": "reported"},
-            "account": {"type": "str", "required": True},
-            "bindir": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
+            "account": {"type": "str"},
+            "bindir": {"type": "path"},
             "address": {"type": "str", "required": True},
         },
+        required_one_of=[("engine", "account")],
+        required_together=[("account", "bindir")],
         supports_check_mode=True,
     )
     options = module.params
     state = State(Path(options["state_directory"]))
     absent = options["state"] == "absent"
     try:
-        cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+        runs = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
-        status = report(state, cluster, options["address"])
+        status = report(state, runs, options["address"])
         if absent and status and not module.check_mode:
-            remove(state, cluster)
-    except (DatabaseError, OSError, ValueError) as error:
+            runs.remove()
+            shutil.rmtree(state.root)
+    except (DatabaseError, EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=removes,

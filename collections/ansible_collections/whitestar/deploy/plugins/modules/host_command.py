@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_command
+module: host_command
 short_description: Run a command of a release and read its answer
 description:
   - Runs a command that prints a JSON object with a key C(changed), such as a migration.
   - In check mode O(check_argument) is added, so that the release itself says what it would do.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
 options:
   image:
-    description: The release directory.
-    type: path
+    description: The release directory, or the image's reference by digest.
+    type: str
     required: true
   command:
-    description: Program in the release's C(bin) directory, and arguments.
+    description: Program of the release, and arguments.
     type: list
     elements: str
     required: true
@@ -31,6 +32,11 @@ options:
     description: Environment of the command. Secrets belong in files that it names.
     type: dict
     required: true
+  secret_files:
+    description: >-
+      Files on the target that a container gets below C(/run/secrets), by name. A process reads them where they are.
+    type: dict
+    default: {}
   needs:
     description: >-
       Paths without which the command cannot work. In check mode on a fresh target they are not there yet, and the
@@ -53,7 +59,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Migrate
-  whitestar.deploy.local_command:
+  whitestar.deploy.host_command:
     image: /var/lib/titanic/images/3f2a9c0d1b7e
     command: [titanic-api, migrate]
     check_argument: --check
@@ -71,38 +77,44 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import ENGINE_OPTION, programs
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "image": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
+            "image": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
             "check_argument": {"type": "str", "required": True},
             "environment": {"type": "dict", "required": True},
+            "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "needs": {"type": "list", "elements": "path", "default": []},
             "seconds": {"type": "float", "default": 600},
         },
         supports_check_mode=True,
     )
     options = module.params
-    program = Path(options["image"]) / "bin" / options["command"][0]
-    words = [str(program), *options["command"][1:]]
-    missing = [path for path in [str(program), *options["needs"]] if not Path(path).exists()]
-    if missing and module.check_mode:
-        module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
-    if missing:
-        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
-    if module.check_mode:
-        words.append(options["check_argument"])
+    words = list(options["command"])
+    host = programs(options["engine"])
     try:
-        code, answer, complaint = run_json(words, service_environment(options["environment"]), options["seconds"])
+        program = host.missing(options["image"], words)
+        missing = [*([program] if program else []), *(path for path in options["needs"] if not Path(path).exists())]
+        if missing and module.check_mode:
+            module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
+        if missing:
+            module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+        if module.check_mode:
+            words.append(options["check_argument"])
+        code, answer, complaint = host.execute(
+            options["image"], words, options["environment"], options["secret_files"], options["seconds"]
+        )
     except subprocess.TimeoutExpired:
         module.fail_json(msg=f"{' '.join(words)} took longer than {options['seconds']:g} s and was ended")
-    except OSError as error:
+    except (EngineError, OSError) as error:
         module.fail_json(msg=f"{' '.join(words)} could not be started: {error}")
     if code or not isinstance(answer, dict):
         module.fail_json(msg=f"{' '.join(words)} failed ({code}): {complaint or answer}")

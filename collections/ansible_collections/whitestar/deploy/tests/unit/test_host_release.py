@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     Result,
@@ -40,7 +40,7 @@ def arguments(state: State, **options: Any) -> dict[str, Any]:
 def deploy(state: State, workload: dict[str, Any], *, check: bool = False, **options: Any) -> Result:
     """Deploy as a run does, whose image stage comes first."""
     make_image(state, workload["image_facts"]["identity"])
-    return run_module("local_release", arguments(state, workload=workload, **options), check=check)
+    return run_module("host_release", arguments(state, workload=workload, **options), check=check)
 
 
 def serving(state: State) -> dict[str, int]:
@@ -198,7 +198,7 @@ def test_an_old_release_that_will_not_stop_is_ended(state: State) -> None:
 def interrupt(state: State, workload: dict[str, Any], colour: str) -> None:
     """Kill a run while it waits for this colour to become ready."""
     make_image(state, workload["image_facts"]["identity"])
-    run = start_module("local_release", arguments(state, workload=workload, ready_seconds=60))
+    run = start_module("host_release", arguments(state, workload=workload, ready_seconds=60))
     wait_for(lambda: try_request(state.address(colour), "/healthz"))
     run.kill()
     run.communicate()
@@ -217,7 +217,7 @@ def test_a_run_killed_before_readiness_leaves_the_old_one_serving(state: State) 
     assert serving(state) == {good["release"]: old}
 
     make_image(state, C)
-    run = start_module("local_release", arguments(state, workload=better))
+    run = start_module("host_release", arguments(state, workload=better))
     wait_for(lambda: better["release"] in serving(state))
     assert Process.of(old) is not None, "the release that served was stopped before the next one was ready"
     done = finish_module(run)
@@ -288,15 +288,15 @@ def test_a_rollback_serves_the_recorded_workload(state: State) -> None:
     deploy(state, first)
     deploy(state, second)
     back = {"restore": 1, "why": "rollback"}
-    seen = run_module("local_release", arguments(state, **back), check=True)
+    seen = run_module("host_release", arguments(state, **back), check=True)
     assert seen.changed
     assert list(serving(state)) == [second["release"]]
-    done = run_module("local_release", arguments(state, **back))
+    done = run_module("host_release", arguments(state, **back))
     assert (done["did"], done["release"]) == ("switched", first["release"])
     assert list(serving(state)) == [first["release"]]
     assert done["entry"]["restores"] == 1
     assert done["entry"]["why"] == "rollback"
-    assert not run_module("local_release", arguments(state, **back)).changed
+    assert not run_module("host_release", arguments(state, **back)).changed
     # Deploying the newer source again goes forward.
     assert deploy(state, second)["did"] == "switched"
 
@@ -309,8 +309,8 @@ def test_a_release_whose_directory_is_gone_cannot_be_restored(state: State) -> N
     (Path(first["image"]) / "bin").rmdir()
     Path(first["image"]).rmdir()
     before = serving(state)
-    assert "its directory or workload is gone" in run_module("local_release", arguments(state, restore=1)).message
-    assert "is recorded, but" in run_module("local_release", arguments(state, restore=77)).message
+    assert "its image or workload is gone" in run_module("host_release", arguments(state, restore=1)).message
+    assert "is recorded, but" in run_module("host_release", arguments(state, restore=77)).message
     assert serving(state) == before
 
 
@@ -327,7 +327,7 @@ def test_pruning_spares_what_a_rollback_needs(state: State) -> None:
     assert pruned == [[], [], [workloads[0]["release"]], [workloads[1]["release"]]]
     assert sorted(path.name for path in state.images.iterdir()) == ["c" * 12, "d" * 12]
     assert sorted(path.stem for path in state.configurations.iterdir()) == sorted(w["release"] for w in workloads[2:])
-    assert run_module("local_release", arguments(state, restore=3, keep=1))["release"] == workloads[2]["release"]
+    assert run_module("host_release", arguments(state, restore=3, keep=1))["release"] == workloads[2]["release"]
 
 
 def test_a_failed_release_prunes_nothing(state: State) -> None:
@@ -344,7 +344,7 @@ def test_no_request_fails_while_the_old_release_is_drained(state: State) -> None
         ["curl", "-sS", "--unix-socket", str(state.run / "blue.sock"), "http://x/slow"], stdout=subprocess.PIPE
     )
     new = make_workload(state, B)
-    run = start_module("local_release", arguments(state, workload=new))
+    run = start_module("host_release", arguments(state, workload=new))
     gaps = 0
     while run.poll() is None:
         gaps += not serving(state)
@@ -362,8 +362,8 @@ def test_a_ledger_of_another_format_is_refused_before_anything_is_touched(state:
 
 def test_either_a_workload_or_an_entry(state: State) -> None:
     workload = make_workload(state, A)
-    assert "one of the following" in run_module("local_release", arguments(state)).message
-    both = run_module("local_release", arguments(state, workload=workload, restore=1))
+    assert "one of the following" in run_module("host_release", arguments(state)).message
+    both = run_module("host_release", arguments(state, workload=workload, restore=1))
     assert "mutually exclusive" in both.message
 
 
@@ -371,7 +371,7 @@ def test_ctrl_c_stops_the_new_release_and_leaves_the_old_one(state: State) -> No
     deploy(state, make_workload(state, A))
     before = serving(state)
     stuck = make_workload(state, B, TINY_BEHAVIOUR="never")
-    run = start_module("local_release", arguments(state, workload=stuck, ready_seconds=60))
+    run = start_module("host_release", arguments(state, workload=stuck, ready_seconds=60))
     wait_for(lambda: try_request(state.address("green"), "/healthz"))
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=20)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_secrets
+module: host_secrets
 short_description: Keep secrets as files
 description:
   - Writes each given secret to a file of mode 0600 in a directory of mode 0700, and makes up those that are asked
@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  owners:
+    description: User id (and group id) that a file belongs to, by file name. Those not named belong to who runs this.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Says which files would change.
@@ -39,7 +43,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Keep the passwords
-  whitestar.deploy.local_secrets:
+  whitestar.deploy.host_secrets:
     directory: /var/lib/titanic/secrets
     generated: [database_owner_password, database_app_password]
   no_log: true
@@ -86,6 +90,11 @@ def contents(directory: Path, given: dict[str, object], generated: list[str]) ->
     return wanted
 
 
+def kept(path: Path, content: bytes, uid: int | None) -> bool:
+    """Whether the file is as it should be, its owner included if one is asked for."""
+    return has_content(path, content, FILE_MODE) and (uid is None or path.stat().st_uid == uid)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -93,17 +102,20 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
+            "owners": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
     try:
         wanted = contents(directory, module.params["given"], module.params["generated"])
-        stale = [name for name, content in wanted.items() if not has_content(directory / name, content, FILE_MODE)]
+        owners = {name: int(uid) for name, uid in module.params["owners"].items()}
+        stale = [name for name, content in wanted.items() if not kept(directory / name, content, owners.get(name))]
         if stale and not module.check_mode:
             make_directory(directory, 0o700)
             for name in stale:
-                write_atomically(directory / name, wanted[name], FILE_MODE)
+                uid = owners.get(name)
+                write_atomically(directory / name, wanted[name], FILE_MODE, None if uid is None else (uid, uid))
     except (OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -1,13 +1,13 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Begin and end a run on a local target: check it, keep other runs out, say what serves there."""
+"""Begin and end a run on a host: check it, keep other runs out, say what serves there."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_session
-short_description: Begin or end a run on a local target
+module: host_session
+short_description: Begin or end a run on a host
 description:
   - At the beginning refuses a target that a deployment would fail on later, takes the deploy lock, and reports what
     serves there now. At the end gives the lock back.
@@ -16,6 +16,7 @@ description:
   - Never reports a change, so that a run which changes nothing else says so.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
 options:
   state_directory:
     description: The one directory that holds everything the deployment makes. Made if it is missing.
@@ -41,7 +42,7 @@ options:
     description: Port that the front door will listen on. Needed to begin.
     type: int
   account:
-    description: Account that PostgreSQL runs as when the play runs as root. Needed to begin.
+    description: Account that PostgreSQL runs as when the play runs as root. Needed to begin without O(engine).
     type: str
   deploys:
     description: Whether the run may start a front door and a release, and so needs the port and disk space.
@@ -62,7 +63,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Begin
-  whitestar.deploy.local_session:
+  whitestar.deploy.host_session:
     state_directory: /var/lib/titanic
     state: begun
     owner: "{{ 'run' | whitestar.deploy.run_identity }}"
@@ -78,7 +79,7 @@ live:
   type: dict
   sample: {release: 3f2a9c0d1b7e-51aa02, image: 3f2a9c0d1b7e, outcome: succeeded}
 live_image:
-  description: The release directory of that release; empty when there is none.
+  description: The image of that release; empty when there is none.
   returned: when O(state=begun)
   type: str
 """
@@ -91,10 +92,16 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+    ENGINE_OPTION,
+    Engine,
+    EngineError,
+    engine_problems,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import SOCKET_PATH_LIMIT, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCKET_PATH_LIMIT, State
 
 
 def problems(state: State, options: dict[str, Any]) -> list[str]:
@@ -106,13 +113,21 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
         remedy = "choose another directory or change its owner"
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
     found = missing_resources(state, existing, options) if options["deploys"] else []
+    if options["engine"]:
+        return found + engine_problems(Engine.of(options["engine"]))
+    return found + process_problems(state, existing, options["account"])
+
+
+def process_problems(state: State, existing: Path, account: str) -> list[str]:
+    """One sentence for each reason why processes of ours could not run here."""
+    found = []
     socket_path = str(state.longest_socket())
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(
             f"titanic_target_state_directory: {state.root} is too long: sockets below it would have "
             f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
         )
-    owner, account = None, options["account"]
+    owner = None
     try:
         owner = unprivileged(account)
     except ValueError as error:
@@ -135,9 +150,19 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
             f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
         )
     address, port = options["address"], options["port"]
-    if not state.daemon("caddy").process() and (reason := cannot_listen(address, port)):
+    if not front_door_runs(state, options["engine"]) and (reason := cannot_listen(address, port)):
         found.append(f"titanic_api_port: {address}:{port} {reason}")
     return found
+
+
+def front_door_runs(state: State, engine: dict[str, Any] | None) -> bool:
+    """Whether the port may be taken by our own front door."""
+    if engine is None:
+        return state.daemon("caddy").process() is not None
+    try:
+        return any(container["State"]["Running"] for container in Engine.of(engine).containers("proxy"))
+    except EngineError:
+        return False
 
 
 def closed_to_others(path: Path) -> Path | None:
@@ -173,7 +198,7 @@ def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     current = state.ledger().current()
     return {
         "live": vars(current) if current else {},
-        "live_image": str(state.images / current.image) if current else "",
+        "live_image": state.workload(current.release).get("image", "") if current else "",
     }
 
 
@@ -182,6 +207,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
             "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},
@@ -191,9 +217,11 @@ def main() -> None:
             "deploys": {"type": "bool", "default": True},
             "free_mebibytes": {"type": "int", "default": 500},
         },
-        required_if=[("state", "begun", ("address", "port", "account"))],
+        required_if=[("state", "begun", ("address", "port"))],
         supports_check_mode=True,
     )
+    if module.params["state"] == "begun" and not (module.params["engine"] or module.params["account"]):
+        module.fail_json(msg="account is needed where there is no engine")
     state = State(Path(module.params["state_directory"]))
     owner = Owner(**module.params["owner"])
     facts: dict[str, Any] = {}
@@ -202,7 +230,7 @@ def main() -> None:
             facts = begin(module, state, owner)
         elif not module.check_mode:
             Lock(state.lock).release(owner)
-    except (LockedError, OSError, ValueError) as error:
+    except (LockedError, EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **facts)
 

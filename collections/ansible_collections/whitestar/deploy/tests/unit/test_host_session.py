@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import run_identity
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     Result,
     free_port,
@@ -39,11 +39,11 @@ def begin(root: Path, *, check: bool = False, **options: Any) -> Result:
         "port": free_port(),
         "account": "nobody",
     }
-    return run_module("local_session", given | options, check=check)
+    return run_module("host_session", given | options, check=check)
 
 
 def end(root: Path, *, check: bool = False, owner: dict[str, Any] = ME) -> Result:
-    return run_module("local_session", {"state_directory": str(root), "state": "ended", "owner": owner}, check=check)
+    return run_module("host_session", {"state_directory": str(root), "state": "ended", "owner": owner}, check=check)
 
 
 def test_a_run_from_beginning_to_end(place: Path) -> None:
@@ -95,9 +95,11 @@ def test_what_serves_is_told(state: State) -> None:
     facts = {"config": "c", "schema_required": "1", "schema_tolerates": "1", "version": "1", "by": "a", "why": "deploy"}
     ledger, entry = Ledger().add(release="img-1", image="img", outcome="succeeded", **facts)
     state.write_ledger(ledger)
+    state.configurations.mkdir()
+    (state.configurations / "img-1.json").write_text('{"image": "/where/it/is"}')
     began = begin(state.root)
     assert began["live"]["release"] == entry.release
-    assert began["live_image"] == str(state.images / "img")
+    assert began["live_image"] == "/where/it/is"
 
 
 def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> None:
@@ -166,8 +168,8 @@ def test_a_parent_closed_to_the_account_is_refused(place: Path) -> None:
 AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
-from ansible_collections.whitestar.deploy.plugins.modules.local_session import problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.modules.host_session import problems
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -189,7 +191,9 @@ def test_a_place_that_is_not_ours_is_refused_by_its_variable(place: Path, below:
 
 def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
     given = {"state_directory": str(place), "state": "begun", "owner": ME}
-    assert "address, port, account" in run_module("local_session", given).message
+    assert "address, port" in run_module("host_session", given).message
+    there = {"address": "127.0.0.1", "port": 5000}
+    assert "account is needed where there is no engine" in run_module("host_session", given | there).message
 
 
 def test_owners_come_back_from_json() -> None:

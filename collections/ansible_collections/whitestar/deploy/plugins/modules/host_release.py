@@ -1,12 +1,12 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make a release serve on a local target without a dropped request, and record it in the ledger."""
+"""Make a release serve on a host without a dropped request, and record it in the ledger."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_release
+module: host_release
 short_description: Switch to a release and record it
 description:
   - Starts the release as the idle colour, waits until it is ready, drains the old one by its readiness and stops it.
@@ -14,6 +14,7 @@ description:
   - A switch that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
 options:
   state_directory:
     description: The state directory of the target.
@@ -25,7 +26,7 @@ options:
   restore:
     description: >-
       Instead of O(workload), the number of a ledger entry whose release is to serve again, as
-      M(whitestar.deploy.local_rollback_target) chose it.
+      M(whitestar.deploy.host_rollback_target) chose it.
     type: int
   by:
     description: Who runs this, for the ledger.
@@ -58,7 +59,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Serve the release
-  whitestar.deploy.local_release:
+  whitestar.deploy.host_release:
     state_directory: /var/lib/titanic
     workload: "{{ settings | whitestar.deploy.workload }}"
     by: alice@laptop
@@ -85,47 +86,46 @@ pruned:
   elements: str
 """
 
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
     json_bytes,
     make_directory,
-    read_json,
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, images_in_use
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import (
-    LocalColours,
-    State,
-    fingerprint,
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+    ENGINE_OPTION,
+    Runtime,
     recorded_workload,
+    runtime,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
 
 
 class Deployment:
     """One request to make a release serve."""
 
-    def __init__(self, state: State, options: dict[str, Any], *, check: bool) -> None:
+    def __init__(self, state: State, host: Runtime, options: dict[str, Any], *, check: bool) -> None:
         self.state = state
+        self.host = host
         self.options = options
         self.ledger = state.ledger()
         self.restores: int | None = options["restore"]
         self.workload = options["workload"] if self.restores is None else self._recorded(self.restores)
         self.release: str = self.workload["release"]
         self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
-        self.colours = LocalColours(
-            state, self.workload, self.secrets, options["ready_seconds"], options["drain_seconds"]
-        )
+        self.colours = host.colours(self.workload, self.secrets, options["ready_seconds"], options["drain_seconds"])
 
     def _recorded(self, number: int) -> dict[str, Any]:
         entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
-        return recorded_workload(self.state, entry)
+        return recorded_workload(self.state, self.host, entry)
 
     def plan(self) -> str:
         """What has to be done: nothing, restarted (it died), finished (a switch was cut off), switched."""
@@ -133,13 +133,13 @@ class Deployment:
         recorded = current is not None and current.release == self.release
         right = [colour for colour in COLOURS if self._is_right(colour)]
         if not right:
-            running = any(self.state.daemon(colour).process() for colour in COLOURS)
+            running = any(self.colours.running(colour) for colour in COLOURS)
             return "restarted" if recorded and not running else "switched"
-        alone = not self.state.daemon(other(right[0])).process()
+        alone = not self.colours.running(other(right[0]))
         return "nothing" if alone and recorded else "finished"
 
     def _is_right(self, colour: str) -> bool:
-        facts = self.state.daemon(colour).facts()
+        facts = self.colours.facts(colour)
         same = (facts.get("release"), facts.get("fingerprint")) == (self.release, self.secrets)
         return same and self.colours.serving(colour)
 
@@ -153,8 +153,7 @@ class Deployment:
 
     def served_by(self, entry: Entry | None) -> dict[str, Any]:
         """The workload of a ledger entry, for comparison; empty if there is none."""
-        found = read_json(self.state.configurations / f"{entry.release}.json", {}) if entry else {}
-        return found if isinstance(found, dict) else {}
+        return self.state.workload(entry.release) if entry else {}
 
     def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and the releases pruned. Raises ReleaseError."""
@@ -181,7 +180,7 @@ class Deployment:
         self.state.write_ledger(self.ledger)
         try:
             self._switch()
-        except (ReleaseError, OSError) as error:
+        except (ReleaseError, EngineError, OSError) as error:
             self.ledger = self.ledger.finish(entry.number, "failed", str(error).splitlines()[0])
             self.state.write_ledger(self.ledger)
             raise
@@ -194,7 +193,7 @@ class Deployment:
         if right is None:
             self._undrain_if_nothing_else_serves()
             switch(self.colours, self.colours.in_charge())
-        elif self.state.daemon(other(right)).process():
+        elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))
 
@@ -208,7 +207,7 @@ class Deployment:
         images = images_in_use(self.ledger.entries, keep)
         for directory in self.state.images.iterdir():
             if directory.name not in images:
-                shutil.rmtree(directory, ignore_errors=True)
+                self.host.discard_image(directory.name)
         pruned = [path for path in self.state.configurations.glob("*.json") if path.stem not in keep]
         for path in pruned:
             path.unlink()
@@ -220,6 +219,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
             "workload": {"type": "dict"},
             "restore": {"type": "int"},
             "by": {"type": "str", "required": True},
@@ -238,7 +238,8 @@ def main() -> None:
         module.exit_json(changed=True, did="switched", release=workload["release"], entry={}, pruned=[])
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
-            deployment = Deployment(state, module.params, check=module.check_mode)
+            host = runtime(state, module.params["engine"])
+            deployment = Deployment(state, host, module.params, check=module.check_mode)
             plan = deployment.plan()
             if plan != "nothing" and (again := deployment.earlier_failure()):
                 module.warn(again)
@@ -248,7 +249,7 @@ def main() -> None:
             pruned: list[str] = []
             if plan != "nothing" and not module.check_mode:
                 entry, pruned = deployment.carry_out(plan)
-    except (ReleaseError, OSError, ValueError) as error:
+    except (ReleaseError, EngineError, OSError, ValueError) as error:
         name = workload["release"] if workload else f"of entry {module.params['restore']}"
         module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
     module.exit_json(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import Result, make_image, run_module
 
 
@@ -20,7 +20,7 @@ def image(state: State) -> Path:
 def run(image: Path, *words: str, check: bool = False, **options: Any) -> Result:
     environment = {"TINY_DONE": str(image.parent / "done")}
     given = {"image": str(image), "command": ["tiny", *words], "check_argument": "--check", "environment": environment}
-    return run_module("local_command", given | options, check=check)
+    return run_module("host_command", given | options, check=check)
 
 
 def test_twelve_steps(image: Path) -> None:
@@ -39,7 +39,7 @@ def test_twelve_steps(image: Path) -> None:
 
 def test_a_failure_is_told_in_the_release_s_words(image: Path) -> None:
     message = run(image, "fail").message
-    assert message == f"{image}/bin/tiny fail failed (1): tiny release: this migration cannot be applied"
+    assert message == "tiny fail failed (1): tiny release: this migration cannot be applied"
 
 
 def test_an_answer_that_is_no_json_is_a_failure(image: Path) -> None:

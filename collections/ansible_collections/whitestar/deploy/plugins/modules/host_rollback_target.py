@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_rollback_target
+module: host_rollback_target
 short_description: Choose the release to go back to
 description:
   - Chooses the release before the one that serves, or the one that is named, from the ledger. Asks the live database
     whether its schema can serve it. Changes nothing.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
 options:
   state_directory:
     description: The state directory of the target.
@@ -33,7 +34,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Choose
-  whitestar.deploy.local_rollback_target:
+  whitestar.deploy.host_rollback_target:
     state_directory: /var/lib/titanic
   register: target
 """
@@ -53,22 +54,30 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger, RollbackRefusedError
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import State, command_line, recorded_workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+    ENGINE_OPTION,
+    Runtime,
+    recorded_workload,
+    runtime,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 CHECK_SECONDS = 20
 
 
-def live_schema_tolerates(state: State, ledger: Ledger) -> str:
+def live_schema_tolerates(state: State, host: Runtime, ledger: Ledger) -> str:
     """The oldest release schema revision that the live schema serves, as the serving release reads it.
 
     Raises RollbackRefusedError if the database does not say.
     """
-    workload = recorded_workload(state, ledger.current())
-    command = [command_line(workload)[0], "check"]
-    _, said, complaint = run_json(command, service_environment(workload["environment"]), CHECK_SECONDS)
+    workload = recorded_workload(state, host, ledger.current())
+    command = [workload["command"][0], "check"]
+    _, said, complaint = host.execute(
+        workload["image"], command, workload["environment"], workload["secret_files"], CHECK_SECONDS
+    )
     schema = said.get("schema") if isinstance(said, dict) else None
     found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
     if not found:
@@ -84,6 +93,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
             "release": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -91,11 +101,19 @@ def main() -> None:
     state = State(Path(module.params["state_directory"]))
     wanted = module.params["release"]
     try:
+        host = runtime(state, module.params["engine"])
         ledger = state.ledger()
         ledger.rollback_target(wanted, "")
-        entry = ledger.rollback_target(wanted, live_schema_tolerates(state, ledger))
-        recorded_workload(state, entry)
-    except (RollbackRefusedError, ReleaseError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+        entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))
+        recorded_workload(state, host, entry)
+    except (
+        RollbackRefusedError,
+        ReleaseError,
+        EngineError,
+        OSError,
+        ValueError,
+        subprocess.TimeoutExpired,
+    ) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")
     current = ledger.current()
     module.exit_json(changed=False, entry=vars(entry), serving=current.release if current else "")

@@ -1,0 +1,61 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of compose_image: names the release by its inputs, sends them only where they are missing."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
+
+LAYOUT = 1
+
+
+def identity(context: Path, exclude: list[str], dockerfiles: dict[str, Path], arguments: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that name everything that goes into the image. Raises OSError."""
+    texts = {name: path.read_text(encoding="utf-8") for name, path in dockerfiles.items()}
+    return stable_hash([LAYOUT, tree_hash(context, exclude), texts, arguments])[:12]
+
+
+def pack(archive: Path, context: Path, exclude: list[str], dockerfiles: dict[str, Path]) -> None:
+    """Write the archive that the target builds from: ``context/`` and the Dockerfile with its ignore file."""
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for relative in tree_files(context, exclude):
+            tar.add(context / relative, f"context/{relative}", recursive=False)
+        for name, path in dockerfiles.items():
+            tar.add(path, name)
+
+
+class ActionModule(ActionBase):
+    """See the module's documentation."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the target for the image, and send the context if it has none."""
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        context, dockerfile = Path(str(arguments["context"])), Path(str(arguments["dockerfile"]))
+        exclude = [str(pattern) for pattern in arguments.get("exclude", [])]
+        if not context.is_dir():
+            raise AnsibleActionFail(f"titanic_image_context: there is no directory {context} on this machine")
+        if not dockerfile.is_file():
+            raise AnsibleActionFail(f"titanic_image_dockerfile: there is no file {dockerfile} on this machine")
+        files = {"Dockerfile": dockerfile, "Dockerfile.dockerignore": Path(f"{dockerfile}.dockerignore")}
+        files = {name: path for name, path in files.items() if path.is_file()}
+        arguments["identity"] = identity(context, exclude, files, dict(arguments.get("build_arguments", {})))
+        result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
+        if not result.get("needs_context"):
+            return result
+        with tempfile.NamedTemporaryFile(suffix=".tar.gz") as archive:
+            pack(Path(archive.name), context, exclude, files)
+            place = str(self._make_tmp_path())
+            arguments["archive"] = self._transfer_file(archive.name, f"{place}/context.tar.gz")
+            try:
+                result = self._execute_module(module_args=arguments, task_vars=task_vars)
+            finally:
+                self._remove_tmp_path(place, force=True)
+        return result

@@ -1,0 +1,134 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What local processes and containers have in common as colours: readiness asked over HTTP, drained by a file."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError
+
+# The front door asks each colour for its readiness this often (roles/titanic_api/templates/Caddyfile.j2 has the same
+# figure): after three of them it has certainly seen a change.
+HEALTH_INTERVAL_SECONDS = 0.2
+POLL_SECONDS = 0.05
+
+
+class HostColours(ABC):
+    """Two colours on one host, for one ``workload`` that is to serve; ``fingerprint`` tells its secrets' contents."""
+
+    def __init__(
+        self,
+        state: State,
+        workload: Mapping[str, Any],
+        fingerprint: str,
+        ready_seconds: float,
+        drain_seconds: float,
+    ) -> None:
+        self.state = state
+        self.workload = workload
+        self.fingerprint = fingerprint
+        self.ready_seconds = ready_seconds
+        self.drain_seconds = drain_seconds
+
+    @abstractmethod
+    def running(self, colour: str) -> bool:
+        """Whether anything of this colour runs, ready or not."""
+
+    @abstractmethod
+    def facts(self, colour: str) -> dict[str, Any]:
+        """What it was started with: release, fingerprint, at (seconds since 1970). Empty if never started."""
+
+    @abstractmethod
+    def addresses(self, colour: str) -> list[str]:
+        """Where each of its replicas listens; fewer than the workload's replicas while some are not up."""
+
+    @abstractmethod
+    def ended(self, colour: str) -> str:
+        """Why it will never get ready, in words; empty while it may."""
+
+    @abstractmethod
+    def last_output(self, colour: str) -> str:
+        """The last lines that it printed."""
+
+    @abstractmethod
+    def launch(self, colour: str) -> None:
+        """Start the workload as this colour, which does not run."""
+
+    @abstractmethod
+    def halt(self, colour: str) -> None:
+        """End it, giving it the drain time; nothing to do if it does not run."""
+
+    def serving(self, colour: str) -> bool:
+        """Whether the colour runs and every replica is ready."""
+        return self.running(colour) and self._not_ready(colour) is None
+
+    def in_charge(self) -> str | None:
+        """The colour that should get requests now: running, not being drained, and ready rather than newly started.
+
+        A run that was killed can leave a newer colour that never got ready; the older one has the requests then.
+        """
+        running = [colour for colour in COLOURS if self.running(colour) and not self.state.drain_file(colour).exists()]
+        started = {colour: self.facts(colour).get("at", 0.0) for colour in running}
+        return max(running, key=lambda colour: (self.serving(colour), started[colour]), default=None)
+
+    def start(self, colour: str) -> None:
+        """Start the workload as this colour; what an interrupted run left there may have requests and is drained."""
+        if self.running(colour):
+            self.drain(colour)
+        self.halt(colour)
+        self.state.drain_file(colour).parent.mkdir(exist_ok=True)
+        self.state.drain_file(colour).unlink(missing_ok=True)
+        self.launch(colour)
+
+    def wait_until_ready(self, colour: str) -> None:
+        """Wait for readiness. Raises ReleaseError with the last words of the release."""
+        deadline = time.monotonic() + self.ready_seconds
+        while True:
+            problem = self._not_ready(colour)
+            if problem is None:
+                return
+            if end := self.ended(colour):
+                raise ReleaseError(f"{end}; its last output:\n{self.last_output(colour)}")
+            if time.monotonic() > deadline:
+                path = self.workload["probes"]["ready"]
+                raise ReleaseError(
+                    f"{path} did not answer 200 within {self.ready_seconds:g} s (last: {problem}); "
+                    f"its last output:\n{self.last_output(colour)}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def drain(self, colour: str) -> None:
+        """Make the colour unready, wait until the front door must have seen it."""
+        self.state.drain_file(colour).touch()
+        time.sleep(3 * HEALTH_INTERVAL_SECONDS)
+
+    def stop(self, colour: str) -> None:
+        """Stop the colour; gunicorn finishes what it has accepted within its graceful timeout."""
+        self.halt(colour)
+        self.state.drain_file(colour).unlink(missing_ok=True)
+
+    def _not_ready(self, colour: str) -> str | None:
+        """What the first replica that is not ready says; None when all are."""
+        addresses = self.addresses(colour)
+        if len(addresses) < self.replicas:
+            return "no answer"
+        for address in addresses:
+            answer = try_request(address, self.workload["probes"]["ready"])
+            if answer is None or answer.status != 200:
+                return _words(answer)
+        return None
+
+    @property
+    def replicas(self) -> int:
+        """How many of a colour there are when it serves."""
+        return int(self.workload["replicas"])
+
+
+def _words(answer: Answer | None) -> str:
+    return "no answer" if answer is None else f"{answer.status} {answer.body[:300].decode(errors='replace')}"

@@ -1,0 +1,541 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Compose target: one project on one engine, its file written from parts, the two colours as services of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import POLL_SECONDS, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    has_content,
+    json_bytes,
+    make_directory,
+    read_json,
+    stable_hash,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import request
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+
+ENGINE_OPTION = {
+    "type": "dict",
+    "options": {
+        "socket": {"type": "path", "required": True},
+        "program": {"type": "path", "required": True},
+        "configuration": {"type": "path"},
+        "project": {"type": "str", "required": True},
+    },
+}
+# In which order sections of the project's file are written, for people.
+SECTIONS = ("services", "networks", "volumes", "secrets")
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+LABEL = "whitestar.deploy"
+API_PORT = 8000
+SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
+# start_interval of health checks came with engine 25 and Compose 2.20 (both release notes); rewrite-timestamp with
+# Buildx 0.13.
+OLDEST_ENGINE = (25, 0)
+OLDEST_COMPOSE = (2, 20)
+OLDEST_BUILDX = (0, 12)
+COMMAND_SECONDS = 300
+LOG_LINES = 15
+# Where the front door meets the releases, and where they meet the database, which has no way out.
+NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
+# What nobody in a container of ours needs.
+HARDENED = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+}
+
+
+class EngineError(RuntimeError):
+    """The engine does not answer, or refused; the message holds its own words."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine with one project of ours: asked over its ``socket``, told by its client ``program``.
+
+    ``configuration`` is the client's directory with its plugins, where that is not the usual one.
+    """
+
+    socket: str
+    program: str
+    project: str
+    configuration: str = ""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Engine:
+        """From a module's ``engine`` option."""
+        return cls(**{key: str(value) for key, value in options.items() if value})
+
+    def get(self, path: str, **query: str) -> Any:
+        """The JSON answer to a question of the engine's API; None for what it does not know. Raises EngineError."""
+        words = "&".join(f"{key}={quote(value)}" for key, value in query.items())
+        try:
+            answer = request(f"unix:{self.socket}", f"{path}?{words}" if words else path, seconds=30)
+        except OSError as error:
+            raise EngineError(f"no Docker engine answers at {self.socket} ({error.strerror or error})") from error
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise EngineError(f"the engine answered {answer.status} to {path}: {answer.body[:300].decode()}")
+        return answer.json()
+
+    def containers(self, service: str = "") -> list[dict[str, Any]]:
+        """Every container of the project, or of one of its services, running or not, as ``docker inspect`` shows it."""
+        labels = [f"{PROJECT_LABEL}={self.project}"] + ([f"{SERVICE_LABEL}={service}"] if service else [])
+        listed = self.get("/containers/json", all="true", filters=json.dumps({"label": labels}))
+        found = (self.get(f"/containers/{container['Id']}/json") for container in listed or [])
+        return sorted((container for container in found if container), key=lambda container: str(container["Name"]))
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """An image as ``docker image inspect`` shows it; None if it is not there."""
+        found = self.get(f"/images/{quote(reference, safe=':@/')}/json")
+        return found if isinstance(found, dict) else None
+
+    def run(
+        self, *arguments: str, standard_input: str = "", seconds: float = COMMAND_SECONDS, directory: str = "/"
+    ) -> str:
+        """Run the client; its standard output. Raises EngineError with its words."""
+        done = self.start(arguments, standard_input, seconds, directory)
+        if done.returncode:
+            words = (done.stderr or done.stdout).strip()[-2000:]
+            raise EngineError(f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words}")
+        return done.stdout
+
+    def start(
+        self, arguments: Sequence[str], standard_input: str, seconds: float, directory: str = "/"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the client to its end, whatever that is. Raises EngineError if it cannot be run or takes too long."""
+        own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
+        own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
+        try:
+            return subprocess.run(
+                [self.program, *arguments],
+                input=standard_input,
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=directory,
+                timeout=seconds,
+                env={key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "COMPOSE_"))}
+                | own,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
+        except OSError as error:
+            raise EngineError(f"the docker client {self.program} cannot be run ({error.strerror})") from error
+
+    def logs(self, container: str, lines: int = LOG_LINES) -> str:
+        """The last lines that a container printed."""
+        done = self.start(["logs", "--tail", str(lines), container], "", 20)
+        return (done.stdout + done.stderr).strip() or "(no output)"
+
+
+def engine_problems(engine: Engine) -> list[str]:
+    """One sentence for each reason why nothing can be deployed with this engine, with the variable and the remedy."""
+    try:
+        version = str((engine.get("/version") or {}).get("Version", "0"))
+    except EngineError as error:
+        return [f"titanic_target_engine: {error}: start it, or name its socket"]
+    found = []
+    if _number(version) < OLDEST_ENGINE:
+        found.append(f"titanic_target_engine: the engine is {version}: install Docker {_words(OLDEST_ENGINE)} or later")
+    for name, question, oldest in (
+        ("Compose", ("compose", "version", "--short"), OLDEST_COMPOSE),
+        ("Buildx", ("buildx", "version"), OLDEST_BUILDX),
+    ):
+        try:
+            said = engine.run(*question, seconds=20)
+        except EngineError as error:
+            plugin = f"the client {engine.program} has no working {name} plugin"
+            found.append(f"titanic_target_engine: {plugin} ({error}): install docker-{name.lower()}-plugin")
+            continue
+        if _number(said) < oldest:
+            found.append(f"titanic_target_engine: {name} is {said.strip()}: install {_words(oldest)} or later")
+    return found
+
+
+def _number(version: str) -> tuple[int, int]:
+    """The first two parts of the first version number in a text."""
+    match = re.search(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _words(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project's directory: ``compose.yaml``, which people can read and run, and the parts that it is made of."""
+
+    directory: Path
+    engine: Engine
+
+    @classmethod
+    def of(cls, state: State, engine: Engine) -> Project:
+        """The project below a state directory."""
+        return cls(state.root / "project", engine)
+
+    @property
+    def file(self) -> Path:
+        """The Compose file."""
+        return self.directory / "compose.yaml"
+
+    def part(self, name: str) -> dict[str, Any]:
+        """What a part has now, by section; empty if there is none."""
+        found = read_json(self.directory / "parts" / f"{name}.json", {})
+        return found if isinstance(found, dict) else {}
+
+    def write(self, name: str, part: Mapping[str, Any]) -> None:
+        """Replace a part (an empty one takes it away) and write the Compose file anew."""
+        parts = self.directory / "parts"
+        make_directory(parts, 0o755)
+        if part:
+            write_atomically(parts / f"{name}.json", json_bytes(part), 0o644)
+        else:
+            (parts / f"{name}.json").unlink(missing_ok=True)
+        whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": NETWORKS}
+        for section in SECTIONS:
+            for path in sorted(parts.glob("*.json")):
+                whole.setdefault(section, {}).update(read_json(path, {}).get(section, {}))
+        head = "# Written by whitestar.deploy from parts/; run it by hand with: docker compose up --detach\n"
+        write_atomically(self.file, (head + yaml_text({k: v for k, v in whole.items() if v})).encode(), 0o644)
+
+    def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
+        """Run ``docker compose`` on the project. Raises EngineError."""
+        return self.engine.run("compose", *arguments, seconds=seconds, directory=str(self.directory))
+
+    def up(self, service: str) -> None:
+        """Have a service run as the file says; its image has been pinned and is there. Raises EngineError."""
+        self.compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", service)
+
+
+class Service:
+    """One service of the project that is not a release: the database, the front door.
+
+    ``definition`` is its entry in the Compose file, without image; ``volumes`` and ``secrets`` (paths by name) are what
+    it uses; ``files`` (contents by name) is what it finds in its configuration directory.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        name: str,
+        image: str,
+        definition: Mapping[str, Any],
+        volumes: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        files: Mapping[str, str],
+    ) -> None:
+        self.project = project
+        self.name = name
+        self.image = image
+        self.files = files
+        service = merged(merged(HARDENED, definition), {"image": image})
+        service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
+        self.hash = stable_hash(service)
+        service["labels"] = {LABEL: self.hash}
+        self.part = {
+            "services": {name: {key: value for key, value in service.items() if value}},
+            "volumes": dict(volumes),
+            "secrets": {key: {"file": path} for key, path in secrets.items()},
+        }
+
+    @property
+    def directory(self) -> Path:
+        """Its configuration directory on the host."""
+        return self.project.directory / self.name
+
+    def steps(self) -> list[str]:
+        """What is needed, in order: write, start, reload."""
+        stale = [
+            name for name, text in self.files.items() if not has_content(self.directory / name, text.encode(), 0o644)
+        ]
+        steps = ["write"] if stale or self.project.part(self.name) != self.part else []
+        if not self._runs():
+            steps.append("start")
+        elif self._applied() != stable_hash(dict(self.files)):
+            steps.append("reload")
+        return steps
+
+    def carry_out(self, steps: Sequence[str], reload_command: Sequence[str], seconds: float) -> None:
+        """Do them. Raises EngineError with the last words of a container that does not come up."""
+        if "write" in steps:
+            make_directory(self.directory, 0o755)
+            for name, text in self.files.items():
+                write_atomically(self.directory / name, text.encode(), 0o644)
+            self.project.write(self.name, self.part)
+        if "start" in steps:
+            self.project.up(self.name)
+            self._wait(seconds)
+        if "reload" in steps:
+            self.project.engine.run("exec", str(self.project.engine.containers(self.name)[0]["Id"]), *reload_command)
+        if steps and self.files:
+            write_atomically(self.directory / ".applied", stable_hash(dict(self.files)).encode(), 0o644)
+
+    def last_output(self) -> str:
+        """The last lines that it printed."""
+        found = self.project.engine.containers(self.name)
+        return self.project.engine.logs(str(found[0]["Id"])) if found else "(no container)"
+
+    def _runs(self) -> bool:
+        """Whether a container of exactly this definition runs and is healthy, where it has a health check."""
+        for container in self.project.engine.containers(self.name):
+            right = container["Config"]["Labels"].get(LABEL) == self.hash and container["State"]["Running"]
+            return bool(right and container["State"].get("Health", {}).get("Status", "healthy") == "healthy")
+        return False
+
+    def _applied(self) -> str:
+        """The hash of the files that the container was last brought to."""
+        try:
+            return (self.directory / ".applied").read_text(encoding="utf-8")
+        except OSError:
+            return "" if self.files else stable_hash({})
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._runs():
+            found = self.project.engine.containers(self.name)
+            if not found or found[0]["RestartCount"] or not found[0]["State"]["Running"]:
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+        raise EngineError(f"the container does not get ready; its last output:\n{self.last_output()}")
+
+
+class ComposeColours(HostColours):
+    """The two colours as Compose services ``api-blue`` and ``api-green``, each with the workload's replicas."""
+
+    def __init__(self, engine: Engine, state: State, *arguments: Any) -> None:
+        super().__init__(state, *arguments)
+        self.engine = engine
+        self.project = Project.of(state, engine)
+
+    def running(self, colour: str) -> bool:
+        """Whether any container of it runs."""
+        return any(container["State"]["Running"] for container in self.engine.containers(service_of(colour)))
+
+    def facts(self, colour: str) -> dict[str, Any]:
+        """The labels that its first container was started with."""
+        for container in self.engine.containers(service_of(colour)):
+            with suppress(KeyError, ValueError):
+                found = json.loads(container["Config"]["Labels"][LABEL])
+                return found if isinstance(found, dict) else {}
+        return {}
+
+    def addresses(self, colour: str) -> list[str]:
+        """The address of each running container on the network that it shares with the front door."""
+        found = []
+        for container in self.engine.containers(service_of(colour)):
+            network = container["NetworkSettings"]["Networks"].get(f"{self.engine.project}_front") or {}
+            if container["State"]["Running"] and network.get("IPAddress"):
+                found.append(f"{network['IPAddress']}:{API_PORT}")
+        return found
+
+    def ended(self, colour: str) -> str:
+        """Whether a container has ended, started again or run out of memory."""
+        for container in self.engine.containers(service_of(colour)):
+            found = container["State"]
+            if found["OOMKilled"]:
+                return f"it ran out of memory (limit: {memory(self.workload)})"
+            if container["RestartCount"] or found["Status"] in {"exited", "dead", "restarting"}:
+                return f"it ended at once (exit code {found['ExitCode']})"
+        return ""
+
+    def last_output(self, colour: str) -> str:
+        """The end of the output of each container."""
+        containers = self.engine.containers(service_of(colour))
+        return "\n".join(self.engine.logs(str(container["Id"])) for container in containers) or "(no container)"
+
+    def launch(self, colour: str) -> None:
+        """Write its part of the project and start it."""
+        facts = {"release": self.workload["release"], "fingerprint": self.fingerprint, "at": time.time()}
+        part = api_part(self.workload, colour, self.state, self.drain_seconds)
+        part["services"][service_of(colour)]["labels"] = {LABEL: json.dumps(facts, sort_keys=True)}
+        self.project.write(service_of(colour), part)
+        self.project.up(service_of(colour))
+
+    def halt(self, colour: str) -> None:
+        """Stop and remove its containers, then take its part away."""
+        containers = [str(container["Id"]) for container in self.engine.containers(service_of(colour))]
+        if containers:
+            self.engine.run("stop", "--time", str(int(self.drain_seconds)), *containers)
+            self.engine.run("rm", "--force", *containers)
+        if self.project.part(service_of(colour)):
+            self.project.write(service_of(colour), {})
+
+
+@dataclass(frozen=True)
+class ContainerPrograms:
+    """Commands of images, each run in a container of its own."""
+
+    engine: Engine
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the engine has the image."""
+        return self.engine.image(reference) is not None
+
+    def missing(self, image: str, _command: Sequence[str]) -> str:
+        """The image, if the engine does not have it."""
+        return "" if image and self.has_image(image) else f"image {image or 'of the release'}"
+
+    def execute(
+        self,
+        image: str,
+        command: Sequence[str],
+        environment: Mapping[str, Any],
+        secret_files: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[int, Any, str]:
+        """Run a command in a container of its own beside the database: (exit code, JSON answer or None, errors).
+
+        Raises EngineError. The secret files have the same paths in the container as outside.
+        """
+        words = ["run", "--rm", "--init", "--network", f"{self.engine.project}_data", "--read-only", "--tmpfs", SCRATCH]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--pull", "never"]
+        for path in secret_files.values():
+            words += ["--mount", f"type=bind,source={path},target={path},readonly"]
+        for name, value in environment.items():
+            words += ["--env", f"{name}={value}"]
+        done = self.engine.start([*words, image, *command], "", seconds)
+        answer = None
+        with suppress(ValueError):
+            answer = json.loads(done.stdout)
+        return done.returncode, answer, done.stderr.strip()
+
+
+@dataclass(frozen=True)
+class ComposeRuntime(ContainerPrograms):
+    """How releases run on a Compose target."""
+
+    state: State
+
+    def colours(
+        self, workload: Mapping[str, Any], fingerprint: str, ready_seconds: float, drain_seconds: float
+    ) -> HostColours:
+        """The two colours, for this workload."""
+        return ComposeColours(self.engine, self.state, workload, fingerprint, ready_seconds, drain_seconds)
+
+    def discard_image(self, identity: str) -> None:
+        """Remove an image and what was recorded of it; one that something else uses stays."""
+        marker = self.state.images / identity / "image.json"
+        found = read_json(marker, {})
+        with suppress(EngineError):
+            self.engine.run("image", "rm", *found.get("tags", []))
+        marker.unlink(missing_ok=True)
+        marker.parent.rmdir()
+
+
+def service_of(colour: str) -> str:
+    """The Compose service of a colour."""
+    return f"api-{colour}"
+
+
+def memory(workload: Mapping[str, Any]) -> str:
+    """The memory limit of a workload as Compose writes it: ``256m`` for ``256Mi``."""
+    return str(workload["resources"]["memory"]).lower().removesuffix("i")
+
+
+def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_seconds: float) -> dict[str, Any]:
+    """The part of the project that runs a workload as this colour; secrets have the same paths inside as outside."""
+    own = {
+        "TITANIC_BIND": f"0.0.0.0:{API_PORT}",
+        "TITANIC_DRAIN_FILE": "/run/titanic/drain",
+        "TITANIC_METRICS_DIRECTORY": f"{SCRATCH}/metrics",
+    }
+    service = HARDENED | {
+        "image": workload["image"],
+        "command": list(workload["command"]),
+        "user": f"{workload['user']}:{workload['user']}",
+        "scale": int(workload["replicas"]),
+        "init": True,
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{int(drain_seconds)}s",
+        "mem_limit": memory(workload),
+        "cpus": float(workload["resources"]["cpu"]),
+        "pids_limit": 200,
+        "tmpfs": [f"{SCRATCH}:size=64m,mode=1777,noexec,nosuid"],
+        "environment": dict(workload["environment"]) | own,
+        "secrets": [{"source": name, "target": path} for name, path in sorted(workload["secret_files"].items())],
+        "volumes": [
+            {
+                "type": "bind",
+                "source": str(state.drain_file(colour).parent),
+                "target": "/run/titanic",
+                "read_only": True,
+            }
+        ],
+        "networks": ["front", "data"],
+    }
+    return {
+        "services": {service_of(colour): merged(service, workload.get("overrides", {}))},
+        "secrets": {name: {"file": path} for name, path in workload["secret_files"].items()},
+    }
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``over`` laid on it, mappings recursively."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def upstreams(project: str, replicas: int) -> list[str]:
+    """Every address that the front door may find a release at: both colours, all replicas."""
+    return [
+        f"{project}-{service_of(colour)}-{number}:{API_PORT}" for colour in COLOURS for number in range(1, replicas + 1)
+    ]
+
+
+def pinned(engine: Engine, name: str, *, pull: bool) -> str:
+    """The image that ``name`` stands for, as ``NAME@DIGEST`` or, if no registry has it, by its id.
+
+    It is fetched if it is missing and ``pull`` is true; empty if it is missing otherwise. Raises EngineError.
+    """
+    found = engine.image(name)
+    if found is None and pull:
+        engine.run("pull", "--quiet", name, seconds=1800)
+        found = engine.image(name)
+    if found is None:
+        return ""
+    digests = found.get("RepoDigests") or []
+    return str(digests[0] if digests else found["Id"])
+
+
+def yaml_text(value: Mapping[str, Any], indent: str = "") -> str:
+    """``value`` as YAML in block style, scalars as JSON, for people and for Compose (``$`` is doubled for it)."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            lines.append(f"{indent}{key}:\n{yaml_text(item, indent + '  ')}")
+        elif isinstance(item, list) and item and isinstance(item[0], Mapping):
+            for entry in item:
+                block = yaml_text(entry, indent + "    ")
+                lines.append(f"{indent}{key}:\n" if entry is item[0] else "")
+                lines.append(f"{indent}  - {block.lstrip()}")
+        else:
+            lines.append(f"{indent}{key}: {json.dumps(item, ensure_ascii=False).replace('$', '$$')}\n")
+    return "".join(lines)

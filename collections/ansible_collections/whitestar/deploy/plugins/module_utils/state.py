@@ -1,0 +1,103 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state directory of a host: one place for everything that a deployment on it makes."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, read_json, write_atomically
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon
+
+SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
+
+
+@dataclass(frozen=True)
+class State:
+    """The state directory of a local target: one place for everything that a deployment makes."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid records and drain files."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        """What the programs print."""
+        return self.root / "log"
+
+    @property
+    def images(self) -> Path:
+        """Release directories, named by the hash of what is in them."""
+        return self.root / "images"
+
+    @property
+    def configurations(self) -> Path:
+        """The workload of each recorded release."""
+        return self.root / "releases"
+
+    @property
+    def database(self) -> Path:
+        """The database cluster's data, socket and logs."""
+        return self.root / "database"
+
+    @property
+    def lock(self) -> Path:
+        """The deploy lock's file."""
+        return self.root / "lock.json"
+
+    def ledger(self) -> Ledger:
+        """The ledger, empty before the first release. Raises ValueError if it cannot be read."""
+        kept = [path.stem for path in self.configurations.glob("*.json")]
+        return Ledger.from_document(read_json(self.root / "ledger.json", {}), kept)
+
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Replace the ledger."""
+        write_atomically(self.root / "ledger.json", json_bytes(ledger.document()), 0o644)
+
+    def workload(self, release: str) -> dict[str, Any]:
+        """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""
+        found = read_json(self.configurations / f"{release}.json", {})
+        return found if isinstance(found, dict) else {}
+
+    def daemon(self, name: str) -> Daemon:
+        """The background process of this name."""
+        return Daemon(self.run, name, self.logs / f"{name}.log")
+
+    def address(self, colour: str) -> str:
+        """Where a colour listens."""
+        return f"unix:{self.run / colour}.sock"
+
+    def drain_file(self, colour: str) -> Path:
+        """While it exists the colour answers its readiness with 503."""
+        return self.run / colour / "drain"
+
+    def longest_socket(self) -> Path:
+        """The longest path of a socket below the state directory."""
+        return self.database / "run" / ".s.PGSQL.5432.lock"
+
+
+def fingerprint(state: State, paths: Sequence[str], *, check: bool) -> str:
+    """A keyed hash (hex) of these files' contents, which tells that a secret changed and nothing about it.
+
+    The key is random and stays in the state directory's ``secrets`` folder. With ``check`` none is made: empty then.
+    """
+    key_file = state.root / "secrets" / ".fingerprint-key"
+    if not key_file.exists():
+        if check:
+            return ""
+        key_file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(key_file, secrets.token_bytes(32), 0o600)
+    digest = hmac.new(key_file.read_bytes(), digestmod="sha256")
+    for path in sorted(paths):
+        content = Path(path).read_bytes()
+        digest.update(f"{len(content)} ".encode() + content)
+    return digest.hexdigest()

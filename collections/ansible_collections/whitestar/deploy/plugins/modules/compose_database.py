@@ -1,0 +1,130 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep the database and its two roles on the PostgreSQL of a Compose project."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: compose_database
+short_description: Keep database and roles in a Compose project's PostgreSQL
+description:
+  - Makes the role that migrates, the role that serves and their database, and lets only these two connect.
+  - Works as the administrator within the container. Passwords reach the server as SCRAM verifiers only.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
+options:
+  service:
+    description: Service of the project that PostgreSQL runs as.
+    type: str
+    default: database
+  database:
+    description: Name of the database.
+    type: str
+    required: true
+  owner:
+    description: Role that owns the schema and migrates it.
+    type: str
+    required: true
+  owner_password_file:
+    description: File on the target with its password.
+    type: path
+    required: true
+  user:
+    description: Role that serves; it can read and write rows.
+    type: str
+    required: true
+  user_password_file:
+    description: File on the target with its password.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    description: Says which steps are needed; all of them while there is no server.
+    support: full
+  diff_mode:
+    description: Lists the steps.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep database and roles
+  whitestar.deploy.compose_database:
+    engine: {socket: /var/run/docker.sock, program: docker, project: titanic}
+    database: titanic
+    owner: titanic_owner
+    owner_password_file: /var/lib/titanic/secrets/database_owner_password
+    user: titanic_app
+    user_password_file: /var/lib/titanic/secrets/database_app_password
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, in words.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import json
+from dataclasses import dataclass
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import ADMINISTRATOR
+
+
+@dataclass(frozen=True)
+class ContainerServer:
+    """PostgreSQL in a container, spoken to through its own ``psql`` and socket."""
+
+    engine: Engine
+    container: str
+
+    def ask(self, sql: str, database: str = "postgres") -> object:
+        """The JSON value that the one statement ``sql`` returns."""
+        return json.loads(self.run_sql(sql, database) or "null")
+
+    def run_sql(self, sql: str, database: str = "postgres") -> str:
+        """Run ``sql``, which reaches it by standard input."""
+        psql = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR, "-d", database, "-f", "-"]
+        return self.engine.run("exec", "--interactive", self.container, *psql, standard_input=sql).strip()
+
+
+def main() -> None:
+    """Run the module."""
+    text = {"type": "str", "required": True}
+    path = {"type": "path", "required": True, "no_log": False}
+    module = AnsibleModule(
+        argument_spec={
+            "engine": ENGINE_OPTION,
+            "service": {"type": "str", "default": "database"},
+            "database": text,
+            "owner": text,
+            "owner_password_file": path,
+            "user": text,
+            "user_password_file": path,
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    engine = Engine.of(options["engine"])
+    steps = ["make the roles and the database"]
+    try:
+        running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
+        if running:
+            server = ContainerServer(engine, str(running[0]["Id"]))
+            steps = keep_roles(server, options, check=module.check_mode)
+        elif not module.check_mode:
+            module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
+    except (EngineError, OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(steps), steps=steps, diff={"before": "", "after": "".join(f"{step}\n" for step in steps)}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep one service of a Compose project as it should be, asking the engine before telling it anything."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: compose_service
+short_description: Keep a service of a Compose project running
+description:
+  - Writes the service into the project's C(compose.yaml), has its container run so, and waits until it is ready.
+  - A changed file of its configuration is judged by the program itself before it replaces the old one, and loaded
+    without a restart.
+  - What is needed is found by asking the engine; C(docker compose) is called only when something is.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.engine
+options:
+  state_directory:
+    description: The state directory of the target. The project lies in C(project) below it.
+    type: path
+    required: true
+  name:
+    description: Name of the service.
+    type: str
+    required: true
+  image:
+    description: Image, by name or by digest. It is fetched if it is missing, and run by its digest.
+    type: str
+    required: true
+  definition:
+    description: The service as in a Compose file, without its image.
+    type: dict
+    required: true
+  volumes:
+    description: Volumes of the project that it uses.
+    type: dict
+    default: {}
+  secret_files:
+    description: Files with secrets on the target, by name. They have the same paths in the container.
+    type: dict
+    default: {}
+  files:
+    description: Configuration files by name, kept in C(project/NAME) below the state directory.
+    type: dict
+    default: {}
+  check_command:
+    description: Command in the image that judges the files, which it finds in C(/candidate).
+    type: list
+    elements: str
+    default: []
+  reload_command:
+    description: Command in the container that loads changed files.
+    type: list
+    elements: str
+    default: []
+  answers_at:
+    description: Where the service answers HTTP once it is ready (C(host:port)).
+    type: str
+  seconds:
+    description: How long it may take to become ready, in seconds.
+    type: float
+    default: 60
+attributes:
+  check_mode:
+    description: Says what is needed. Nothing is fetched, so an image that is missing is reported as a change.
+    support: full
+  diff_mode:
+    description: Compares the part of the Compose file.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the database
+  whitestar.deploy.compose_service:
+    state_directory: /var/lib/titanic
+    engine: {socket: /var/run/docker.sock, program: docker, project: titanic}
+    name: database
+    image: postgres:17
+    definition: {networks: [data], restart: unless-stopped}
+"""
+
+RETURN = r"""
+steps:
+  description: What was needed, in order.
+  returned: success
+  type: list
+  elements: str
+image:
+  description: The image by digest; empty in check mode while it is missing.
+  returned: success
+  type: str
+"""
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+    ENGINE_OPTION,
+    Engine,
+    EngineError,
+    Project,
+    Service,
+    pinned,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively, json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import answers
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+
+
+def judge(engine: Engine, image: str, files: dict[str, str], command: list[str]) -> None:
+    """Let the program in the image judge the new files. Raises EngineError with its words."""
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).chmod(0o755)
+        for name, text in files.items():
+            (Path(scratch) / name).write_text(text, encoding="utf-8")
+        mount = f"type=bind,source={scratch},target=/candidate,readonly"
+        engine.run("run", "--rm", "--network", "none", "--mount", mount, "--pull", "never", image, *command)
+
+
+def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
+    """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
+    image = pinned(engine, options["image"], pull=not check)
+    project = Project.of(State(Path(options["state_directory"])), engine)
+    service = Service(
+        project,
+        options["name"],
+        image or options["image"],
+        options["definition"],
+        options["volumes"],
+        options["secret_files"],
+        options["files"],
+    )
+    steps = service.steps()
+    if steps and not check:
+        if "write" in steps and options["check_command"]:
+            judge(engine, image, options["files"], options["check_command"])
+        service.carry_out(steps, options["reload_command"], options["seconds"])
+        if options["answers_at"] and not answers(options["answers_at"], "/", options["seconds"]):
+            raise EngineError(
+                f"it does not answer at {options['answers_at']}; its last output:\n{service.last_output()}"
+            )
+    return steps, image, service
+
+
+def main() -> None:
+    """Run the module."""
+    words = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "engine": ENGINE_OPTION,
+            "name": {"type": "str", "required": True},
+            "image": {"type": "str", "required": True},
+            "definition": {"type": "dict", "required": True},
+            "volumes": {"type": "dict", "default": {}},
+            "secret_files": {"type": "dict", "default": {}, "no_log": False},
+            "files": {"type": "dict", "default": {}},
+            "check_command": words,
+            "reload_command": words,
+            "answers_at": {"type": "str"},
+            "seconds": {"type": "float", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    state = State(Path(options["state_directory"]))
+    engine = Engine.of(options["engine"])
+    before = Project.of(state, engine).part(options["name"])
+    try:
+        with nullcontext() if module.check_mode else exclusively(state.root / "project"):
+            steps, image, service = keep(engine, options, check=module.check_mode)
+    except (EngineError, OSError, ValueError) as error:
+        module.fail_json(msg=f"{options['name']}: {error}")
+    module.exit_json(
+        changed=bool(steps),
+        steps=steps,
+        image=image,
+        diff={"before": json_bytes(before).decode(), "after": json_bytes(service.part).decode()},
+    )
+
+
+if __name__ == "__main__":
+    main()
