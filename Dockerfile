@@ -21,7 +21,7 @@ ENV CFLAGS="-O2 -g0" SOURCE_DATE_EPOCH=315532800
 FROM builder AS dependencies
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements.txt,target=/requirements.txt \
     pip wheel --no-deps --require-hashes --requirement /requirements.txt --wheel-dir /wheels \
-    && pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl
 RUN --mount=type=bind,source=image/finish.py,target=/finish.py \
     mkdir -p /dependencies/opt && cp -a /opt/venv /dependencies/opt/ \
     && find /dependencies -name '*.so' -exec strip --strip-unneeded {} + && python3 /finish.py /dependencies
@@ -30,7 +30,7 @@ RUN --mount=type=bind,source=image/finish.py,target=/finish.py \
 FROM builder AS service
 COPY . /context
 RUN pip wheel --no-deps --no-index --wheel-dir /wheels /context \
-    && pip --python /opt/venv/bin/python install --no-deps --no-index --root /service /wheels/*.whl \
+    && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-index --root /service /wheels/*.whl \
     && install -m 755 /context/image/healthcheck.py /service/opt/venv/bin/titanic-healthcheck \
     && python3 /context/image/finish.py /service
 
@@ -59,7 +59,7 @@ ENV PATH=/opt/venv/bin:/usr/local/bin LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYT
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=500ms --retries=3 \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-IS", "/opt/venv/bin/titanic-healthcheck"]
 CMD ["titanic-api", "serve"]
 ARG PYTHON_IMAGE

@@ -18,6 +18,8 @@ OPTIONS = [
 # Directory, output and inputs, in an order in which each lock can constrain the next.
 LOCKS = [
     ("service", "requirements.txt", ["pyproject.toml"]),
+    ("service/image", "requirements.txt", ["requirements.in"]),
+    ("roles/lab_images/files/caddy", "requirements.txt", ["requirements.in"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),
     ("requirements", "test.txt", ["test.in", "../service/pyproject.toml"]),
