@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError
@@ -82,7 +83,8 @@ class HostColours(ABC):
         if self.running(colour):
             self.drain(colour)
         self.halt(colour)
-        self.state.drain_file(colour).parent.mkdir(exist_ok=True)
+        # A container's account must be able to look into it, whatever our umask is.
+        make_directory(self.state.drain_file(colour).parent, 0o755)
         self.state.drain_file(colour).unlink(missing_ok=True)
         self.launch(colour)
 

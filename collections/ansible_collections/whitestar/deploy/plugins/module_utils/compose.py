@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +28,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     stable_hash,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import request
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import request, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
 
@@ -44,6 +47,10 @@ PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 LABEL = "whitestar.deploy"
 API_PORT = 8000
+# Keys that need no quotes in YAML, words that YAML 1.1 takes for something else, what JSON allows and YAML does not.
+PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
 # start_interval of health checks came with engine 25 and Compose 2.20 (both release notes); rewrite-timestamp with
 # Buildx 0.13.
@@ -65,6 +72,10 @@ HARDENED = {
 
 class EngineError(RuntimeError):
     """The engine does not answer, or refused; the message holds its own words."""
+
+
+class EngineTimeoutError(EngineError):
+    """The client took too long and was ended."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,9 @@ class Engine:
         words = "&".join(f"{key}={quote(value)}" for key, value in query.items())
         try:
             answer = request(f"unix:{self.socket}", f"{path}?{words}" if words else path, seconds=30)
-        except OSError as error:
-            raise EngineError(f"no Docker engine answers at {self.socket} ({error.strerror or error})") from error
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or error
+            raise EngineError(f"no Docker engine answers at {self.socket} ({why})") from error
         if answer.status == 404:
             return None
         if answer.status != 200:
@@ -119,6 +131,22 @@ class Engine:
             raise EngineError(f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words}")
         return done.stdout
 
+    def once(
+        self, image: str, command: Sequence[str], *options: str, seconds: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a container of its own, of which nothing is left; its end, whatever that is.
+
+        Raises EngineTimeoutError, and EngineError if the client cannot be run.
+        """
+        name = f"{self.project}-once-{token_hex(4)}"
+        words = ["run", "--rm", "--init", "--pull", "never", "--name", name, *options, image, *command]
+        try:
+            return self.start(words, "", seconds)
+        except EngineTimeoutError:
+            # Without its client the container runs on.
+            self.start(["rm", "--force", name], "", COMMAND_SECONDS)
+            raise
+
     def start(
         self, arguments: Sequence[str], standard_input: str, seconds: float, directory: str = "/"
     ) -> subprocess.CompletedProcess[str]:
@@ -138,7 +166,7 @@ class Engine:
                 | own,
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
+            raise EngineTimeoutError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
         except OSError as error:
             raise EngineError(f"the docker client {self.program} cannot be run ({error.strerror})") from error
 
@@ -276,8 +304,10 @@ class Service:
             steps.append("reload")
         return steps
 
-    def carry_out(self, steps: Sequence[str], reload_command: Sequence[str], seconds: float) -> None:
-        """Do them. Raises EngineError with the last words of a container that does not come up."""
+    def carry_out(self, steps: Sequence[str], reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
+        """Do them. Raises EngineError with the last words of a container that does not come up, or does not answer."""
+        engine = self.project.engine
+        before = {found["Id"]: found["RestartCount"] for found in engine.containers(self.name)}
         if "write" in steps:
             make_directory(self.directory, 0o755)
             for name, text in self.files.items():
@@ -285,9 +315,10 @@ class Service:
             self.project.write(self.name, self.part)
         if "start" in steps:
             self.project.up(self.name)
-            self._wait(seconds)
         if "reload" in steps:
-            self.project.engine.run("exec", str(self.project.engine.containers(self.name)[0]["Id"]), *reload_command)
+            engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
+        if steps:
+            self._wait(answers_at, seconds, before)
         if steps and self.files:
             write_atomically(self.directory / ".applied", stable_hash(dict(self.files)).encode(), 0o644)
 
@@ -310,18 +341,19 @@ class Service:
         except OSError:
             return "" if self.files else stable_hash({})
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, answers_at: str, seconds: float, before: Mapping[str, int]) -> None:
+        """Wait until it is ready or has ended; how often a container had been restarted ``before`` does not count."""
         deadline = time.monotonic() + seconds
-        while not self._runs():
+        while True:
             found = self.project.engine.containers(self.name)
-            if not found or found[0]["RestartCount"] or not found[0]["State"]["Running"]:
-                break
-            if time.monotonic() > deadline:
+            alive = [c for c in found if c["State"]["Running"] and c["RestartCount"] <= before.get(c["Id"], 0)]
+            if alive and self._runs() and (not answers_at or try_request(answers_at, "/")):
+                return
+            if not alive or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
-        else:
-            return
-        raise EngineError(f"the container does not get ready; its last output:\n{self.last_output()}")
+        where = f" or does not answer at {answers_at}" if answers_at else ""
+        raise EngineError(f"the container does not get ready{where}; its last output:\n{self.last_output()}")
 
 
 class ComposeColours(HostColours):
@@ -372,7 +404,8 @@ class ComposeColours(HostColours):
         """Write its part of the project and start it."""
         facts = {"release": self.workload["release"], "fingerprint": self.fingerprint, "at": time.time()}
         part = api_part(self.workload, colour, self.state, self.drain_seconds)
-        part["services"][service_of(colour)]["labels"] = {LABEL: json.dumps(facts, sort_keys=True)}
+        service = part["services"][service_of(colour)]
+        service["labels"] = dict(service.get("labels", {})) | {LABEL: json.dumps(facts, sort_keys=True)}
         self.project.write(service_of(colour), part)
         self.project.up(service_of(colour))
 
@@ -410,15 +443,18 @@ class ContainerPrograms:
     ) -> tuple[int, Any, str]:
         """Run a command in a container of its own beside the database: (exit code, JSON answer or None, errors).
 
-        Raises EngineError. The secret files have the same paths in the container as outside.
+        The secret files have the same paths in the container as outside. Raises subprocess.TimeoutExpired, EngineError.
         """
-        words = ["run", "--rm", "--init", "--network", f"{self.engine.project}_data", "--read-only", "--tmpfs", SCRATCH]
-        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--pull", "never"]
+        words = ["--network", f"{self.engine.project}_data", "--read-only", "--tmpfs", SCRATCH]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
         for path in secret_files.values():
             words += ["--mount", f"type=bind,source={path},target={path},readonly"]
         for name, value in environment.items():
             words += ["--env", f"{name}={value}"]
-        done = self.engine.start([*words, image, *command], "", seconds)
+        try:
+            done = self.engine.once(image, command, *words, seconds=seconds)
+        except EngineTimeoutError as error:
+            raise subprocess.TimeoutExpired(list(command), seconds) from error
         answer = None
         with suppress(ValueError):
             answer = json.loads(done.stdout)
@@ -439,12 +475,15 @@ class ComposeRuntime(ContainerPrograms):
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""
-        marker = self.state.images / identity / "image.json"
-        found = read_json(marker, {})
+        directory = self.state.images / identity
+        found = read_json(directory / "image.json", {})
         with suppress(EngineError):
-            self.engine.run("image", "rm", *found.get("tags", []))
-        marker.unlink(missing_ok=True)
-        marker.parent.rmdir()
+            own = (self.engine.image(found["reference"]) if found else None) or {"Id": ""}
+            # The tag of a version may have gone to a newer image.
+            tags = [tag for tag in found.get("tags", []) if (self.engine.image(tag) or {}).get("Id") == own["Id"]]
+            if tags:
+                self.engine.run("image", "rm", *tags)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def service_of(colour: str) -> str:
@@ -504,10 +543,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upstreams(project: str, replicas: int) -> list[str]:
-    """Every address that the front door may find a release at: both colours, all replicas."""
-    return [
-        f"{project}-{service_of(colour)}-{number}:{API_PORT}" for colour in COLOURS for number in range(1, replicas + 1)
-    ]
+    """Every address that the front door may find a release at: both colours, all replicas (a text will do)."""
+    numbers = range(1, int(replicas) + 1)
+    return [f"{project}-{service_of(colour)}-{number}:{API_PORT}" for colour in COLOURS for number in numbers]
 
 
 def pinned(engine: Engine, name: str, *, pull: bool) -> str:
@@ -529,13 +567,27 @@ def yaml_text(value: Mapping[str, Any], indent: str = "") -> str:
     """``value`` as YAML in block style, scalars as JSON, for people and for Compose (``$`` is doubled for it)."""
     lines = []
     for key, item in value.items():
+        plain = PLAIN_KEY.fullmatch(key) and key.lower() not in YAML_WORDS
+        head = f"{indent}{key if plain else _quoted(key)}:"
         if isinstance(item, Mapping) and item:
-            lines.append(f"{indent}{key}:\n{yaml_text(item, indent + '  ')}")
-        elif isinstance(item, list) and item and isinstance(item[0], Mapping):
-            for entry in item:
-                block = yaml_text(entry, indent + "    ")
-                lines.append(f"{indent}{key}:\n" if entry is item[0] else "")
-                lines.append(f"{indent}  - {block.lstrip()}")
+            lines.append(f"{head}\n{yaml_text(item, indent + '  ')}")
+        elif isinstance(item, list) and item and all(isinstance(entry, Mapping) and entry for entry in item):
+            lines.append(f"{head}\n")
+            lines += [f"{indent}  - {yaml_text(entry, indent + '    ').lstrip()}" for entry in item]
         else:
-            lines.append(f"{indent}{key}: {json.dumps(item, ensure_ascii=False).replace('$', '$$')}\n")
+            lines.append(f"{head} {_quoted(_doubled(item))}\n")
     return "".join(lines)
+
+
+def _quoted(value: Any) -> str:
+    """``value`` as JSON that is YAML too."""
+    return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _doubled(value: Any) -> Any:
+    """``value`` with every ``$`` doubled, but in keys, in which Compose replaces nothing."""
+    if isinstance(value, Mapping):
+        return {key: _doubled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_doubled(item) for item in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value

@@ -114,10 +114,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 MARKER = "image.json"
 
 
-def recorded(engine: Engine, directory: Path) -> dict[str, Any]:
-    """What was recorded of an image that the engine still has; empty otherwise."""
+def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
+    """What was recorded of an image that the engine still has under this name, pushed if asked for; empty otherwise."""
     found = read_json(directory / MARKER, {})
-    return found if isinstance(found, dict) and found and engine.image(found["reference"]) else {}
+    if not isinstance(found, dict) or (found.get("repository"), found.get("pushed")) != (repository, push):
+        return {}
+    return found if engine.image(found["reference"]) else {}
 
 
 def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +136,11 @@ def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
     tags = [tag]
     found = engine.image(tag) or {}
     reference = str(found.get("Id", ""))
-    description = described(engine, reference, options["describe"]) if options["describe"] else {}
+    try:
+        description = described(engine, reference, options["describe"]) if options["describe"] else {}
+    except EngineError:
+        engine.run("image", "rm", tag)
+        raise
     if version := description.get("version"):
         tags.append(f"{options['repository']}:{version}")
         engine.run("tag", tag, tags[-1])
@@ -143,19 +149,31 @@ def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
             engine.run("push", "--quiet", name, seconds=options["seconds"])
         found = engine.image(tag) or {}
         digests = [str(digest) for digest in found.get("RepoDigests") or []]
-        reference = next(digest for digest in digests if digest.startswith(f"{options['repository']}@"))
-    return {"identity": options["identity"], "reference": reference, "tags": tags, "description": description}
+        # The engine leaves out what is understood.
+        name = options["repository"].removeprefix("docker.io/").removeprefix("library/")
+        reference = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
+        if not reference:
+            raise EngineError(f"the registry of {options['repository']} has given no digest")
+    return {
+        "identity": options["identity"],
+        "reference": reference,
+        "repository": options["repository"],
+        "pushed": options["push"],
+        "tags": tags,
+        "description": description,
+    }
 
 
 def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:
     """What the image says that it is. Raises EngineError if that is no JSON object."""
-    said = engine.run("run", "--rm", "--network", "none", "--pull", "never", reference, *command, seconds=60)
+    done = engine.once(reference, command, "--network", "none", seconds=60)
     try:
-        found = json.loads(said)
+        found = json.loads(done.stdout)
     except ValueError:
         found = None
-    if not isinstance(found, dict):
-        raise EngineError(f"'{' '.join(command)}' in the image must print a JSON object, it printed: {said[:200]}")
+    if done.returncode or not isinstance(found, dict):
+        said = (done.stdout + done.stderr).strip()[:500]
+        raise EngineError(f"'{' '.join(command)}' in the image must print a JSON object, it printed: {said}")
     return found
 
 
@@ -185,13 +203,15 @@ def main() -> None:
     directory = Path(options["directory"]) / options["identity"]
     needs_context = False
     try:
-        image = recorded(engine, directory)
+        image = recorded(engine, directory, options["repository"], push=options["push"])
         changed = not image
         if changed and not module.check_mode:
             needs_context = not options["archive"]
             if not needs_context:
                 with exclusively(directory.parent):
-                    image = recorded(engine, directory) or build(engine, options)
+                    image = recorded(engine, directory, options["repository"], push=options["push"]) or build(
+                        engine, options
+                    )
                     directory.mkdir(exist_ok=True)
                     write_atomically(directory / MARKER, json_bytes(image), 0o644)
     except (EngineError, OSError, ValueError, tarfile.TarError) as error:

@@ -107,9 +107,14 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     Service,
     pinned,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively, json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import answers
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
+    json_bytes,
+    write_atomically,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+
+JUDGE_SECONDS = 60
 
 
 def judge(engine: Engine, image: str, files: dict[str, str], command: list[str]) -> None:
@@ -117,9 +122,13 @@ def judge(engine: Engine, image: str, files: dict[str, str], command: list[str])
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch).chmod(0o755)
         for name, text in files.items():
-            (Path(scratch) / name).write_text(text, encoding="utf-8")
+            write_atomically(Path(scratch) / name, text.encode(), 0o644)
         mount = f"type=bind,source={scratch},target=/candidate,readonly"
-        engine.run("run", "--rm", "--network", "none", "--mount", mount, "--pull", "never", image, *command)
+        done = engine.once(image, command, "--network", "none", "--mount", mount, seconds=JUDGE_SECONDS)
+    if done.returncode:
+        raise EngineError(
+            f"'{' '.join(command)}' refuses the new files: {(done.stderr or done.stdout).strip()[-2000:]}"
+        )
 
 
 def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
@@ -139,11 +148,7 @@ def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[
     if steps and not check:
         if "write" in steps and options["check_command"]:
             judge(engine, image, options["files"], options["check_command"])
-        service.carry_out(steps, options["reload_command"], options["seconds"])
-        if options["answers_at"] and not answers(options["answers_at"], "/", options["seconds"]):
-            raise EngineError(
-                f"it does not answer at {options['answers_at']}; its last output:\n{service.last_output()}"
-            )
+        service.carry_out(steps, options["reload_command"], options["answers_at"], options["seconds"])
     return steps, image, service
 
 

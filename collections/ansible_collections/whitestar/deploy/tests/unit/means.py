@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
@@ -154,7 +155,7 @@ def spool(path: Path) -> dict[str, bytes]:
     return {str(item.relative_to(path)): item.read_bytes() for item in sorted(path.rglob("*")) if item.is_file()}
 
 
-# A release as small as they come: it serves its readiness on the socket it is told, and misbehaves on request.
+# A release as small as they come: it serves its readiness where it is told, and misbehaves on request.
 TINY = """#!{python} -S
 import http.server, json, os, pathlib, signal, socketserver, sys, time
 
@@ -180,9 +181,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Server(socketserver.ThreadingUnixStreamServer):
+class SocketServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
+
+
+class PortServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
 
 
 def serve():
@@ -191,7 +197,12 @@ def serve():
         sys.exit("tiny release: no reason to live")
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Server(os.environ["TITANIC_BIND"].removeprefix("unix:"), Answers).serve_forever()
+    hoard = []
+    while behaviour == "hungry":
+        hoard.append(b"x" * 2**20)
+    kind, _, place = os.environ["TITANIC_BIND"].partition(":")
+    server = SocketServer(place, Answers) if kind == "unix" else PortServer((kind, int(place)), Answers)
+    server.serve_forever()
 
 
 def answer(value, status=0):
@@ -234,7 +245,11 @@ def make_image(state: State, identity: str) -> Path:
 
 def make_workload(state: State, identity: str, required: str = "0001", **environment: str) -> dict[str, Any]:
     """A workload as the filter builds it, for a tiny release; ``environment`` tells it how to behave."""
-    image = make_image(state, identity)
+    return tiny_workload(str(make_image(state, identity)), identity, required, **environment)
+
+
+def tiny_workload(image: str, identity: str, required: str = "0001", **environment: str) -> dict[str, Any]:
+    """The same for an image that is there: a release directory or a container image."""
     config = f"{abs(hash(tuple(sorted(environment.items())))) % 16**6:06x}"
     release = f"{identity}-{config}"
     return {
@@ -243,15 +258,36 @@ def make_workload(state: State, identity: str, required: str = "0001", **environ
         "replicas": 1,
         "environment": environment | {"TITANIC_RELEASE": release},
         "secret_files": {},
-        "resources": {},
+        "resources": {"memory": "64Mi", "cpu": "1.0"},
         "user": 10001,
         "probes": {"alive": "/healthz", "ready": "/readyz"},
         "config": config,
         "release": release,
-        "image": str(image),
+        "image": image,
         "image_facts": {
             "identity": identity,
             "version": "1.0.0",
             "schema": {"required": required, "oldest_tolerated": "0001"},
         },
     }
+
+
+# The base images that tests of the compose provider use; roles/lab_images provides them.
+IMAGES = ("debian:trixie-slim", "python:3.13-slim-trixie", "postgres:17", "caddy:2")
+TINY_DOCKERFILE = """FROM python:3.13-slim-trixie
+COPY --chmod=0755 tiny /usr/local/bin/tiny
+USER 10001:10001
+"""
+
+
+def remove_project(engine: Engine) -> None:
+    """Remove every container, network, volume and image whose name or label is that of a test's project."""
+    label = f"label={PROJECT_LABEL}={engine.project}"
+    for words in (label, f"name={engine.project}-"):
+        if found := engine.run("container", "ls", "--all", "--quiet", "--filter", words).split():
+            engine.run("container", "rm", "--force", "--volumes", *found)
+    for kind in ("network", "volume"):
+        if found := engine.run(kind, "ls", "--quiet", "--filter", label).split():
+            engine.run(kind, "rm", *found)
+    if found := engine.run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{engine.project}*").split():
+        engine.run("image", "rm", *found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
 
 
@@ -50,12 +51,13 @@ def test_a_value_that_must_be_given_says_what_it_is(tmp_path: Path) -> None:
     assert "the directory of the project" in look_up(tmp_path, "titanic_image_context")
 
 
-def test_a_default_rests_on_other_defaults_of_its_role(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("provider", "host"), [("local", "/data/run"), ("compose", "database")])
+def test_a_default_rests_on_other_defaults_of_its_role(tmp_path: Path, provider: str, host: str) -> None:
     output = look_up(tmp_path, "titanic_database_local_bindir", titanic_database_tools="/tools")
     assert "</tools/postgresql/bin>" in output
     both = {"titanic_database_directory": "/data", "titanic_database_user": "people_app"}
     files = {"titanic_database_password_file": "/app", "titanic_database_owner_password_file": "/owner"}
-    output = look_up(tmp_path, "titanic_database_connection", **both, **files)
+    output = look_up(tmp_path, "titanic_database_connection", titanic_provider=provider, **both, **files)
     assert "'name': 'titanic'" in output
     assert "'user': 'people_app'" in output
-    assert "'host': '/data/run'" in output
+    assert f"'host': '{host}'" in output

@@ -17,8 +17,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     FilterModule,
     database_environment,
+    database_secret_files,
     identity_text,
     run_identity,
+    server_arguments,
     state_directory,
     summary,
     workload,
@@ -161,6 +163,18 @@ def test_a_connection_becomes_the_service_s_variables() -> None:
     }
 
 
+def test_the_passwords_that_a_connection_names_are_files() -> None:
+    assert database_secret_files(CONNECTION) == {"app": "/state/secrets/app", "owner": "/state/secrets/owner"}
+    assert database_secret_files({"host": "db", "owner": "titanic_owner"}) == {}
+
+
+def test_the_server_s_settings_become_its_arguments() -> None:
+    settings = {"work_mem": "8MB", "max_connections": 40, "log_line_prefix": "%m = %u "}
+    expected = ["--log_line_prefix=%m = %u ", "--max_connections=40", "--work_mem=8MB"]
+    assert server_arguments(settings) == expected
+    assert server_arguments({}) == []
+
+
 def test_unknown_keys_of_a_connection_are_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="unknown keys: passwort, prot"):
         database_environment({"host": "db", "prot": 1, "passwort": "x"})
@@ -236,5 +250,6 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
 
 def test_the_filters_have_the_names_that_roles_use() -> None:
     assert set(FilterModule().filters()) == {
-        "database_environment", "identity_text", "run_identity", "state_directory", "summary", "workload",
+        "compose_upstreams", "database_environment", "database_secret_files", "identity_text", "run_identity",
+        "server_arguments", "state_directory", "summary", "workload",
     }  # fmt: skip

@@ -1,0 +1,79 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a server still needs is found in one question, and the SQL for it works on a real one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, role_steps
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, identifier
+from ansible_collections.whitestar.deploy.plugins.module_utils.scram import verifier
+
+NAMES = {"database": "people", "owner": "people_owner", "user": "people_app"}
+PASSWORDS = {"people_owner": "hunter2-owner", "people_app": "hunter2-user"}
+KEPT = {role: verifier(password) for role, password in PASSWORDS.items()}
+RIGHT: dict[str, Any] = {"passwords": KEPT, "owner": "people_owner", "public": False, "connect": True}
+CONNECT = "let only the two roles connect"
+
+
+def test_nothing_is_needed_where_all_is_right() -> None:
+    assert role_steps(RIGHT, NAMES, PASSWORDS) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "steps"),
+    [
+        ({"passwords": {}}, ["make role people_owner", "make role people_app"]),
+        ({"passwords": KEPT | {"people_app": verifier("old")}}, ["set the password of role people_app"]),
+        ({"passwords": KEPT | {"people_app": ""}}, ["set the password of role people_app"]),
+        ({"owner": "postgres"}, ["give database people to people_owner"]),
+        ({"public": True}, [CONNECT]),
+        ({"connect": False}, [CONNECT]),
+        ({"owner": None, "public": None, "connect": None}, ["make database people", CONNECT]),
+    ],
+)
+def test_each_thing_that_is_wrong_is_one_step(wrong: dict[str, Any], steps: list[str]) -> None:
+    assert list(role_steps(RIGHT | wrong, NAMES, PASSWORDS)) == steps
+
+
+def test_no_password_is_in_the_statements() -> None:
+    facts = RIGHT | {"passwords": {"people_app": verifier("old")}}
+    statements = "".join(role_steps(facts, NAMES, PASSWORDS).values())
+    assert "hunter2" not in statements
+    assert statements.count("SCRAM-SHA-256$") == 2
+
+
+@pytest.fixture
+def options(cluster: Cluster, place: Path) -> Iterator[dict[str, Any]]:
+    """Options for a database with an odd name, which is removed afterwards."""
+    odd = f"""o'clock "{os.getpid()}" $$"""
+    given = {"database": odd, "owner": f"{odd} owner", "user": f"{odd} user"}
+    for role in ("owner", "user"):
+        given[f"{role}_password_file"] = str(place / role)
+        (place / role).write_text(f"hunter2-{role}\n")
+    yield given
+    cluster.run_sql(f"DROP DATABASE IF EXISTS {identifier(odd)}")
+    for role in ("owner", "user"):
+        cluster.run_sql(f"DROP ROLE IF EXISTS {identifier(given[role])}")
+
+
+def test_a_server_is_brought_to_it_once(cluster: Cluster, options: dict[str, Any]) -> None:
+    seen = keep_roles(cluster, options, check=True)
+    assert len(seen) == 4
+    assert cluster.ask("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'o''clock%'") == 0
+    assert keep_roles(cluster, options, check=False) == seen
+    assert keep_roles(cluster, options, check=True) == keep_roles(cluster, options, check=False) == []
+    Path(options["user_password_file"]).write_text("another")
+    assert keep_roles(cluster, options, check=False) == [f"set the password of role {options['user']}"]
+    assert keep_roles(cluster, options, check=False) == []
+
+
+def test_a_run_that_was_cut_off_goes_on(cluster: Cluster, options: dict[str, Any]) -> None:
+    cluster.run_sql(f"CREATE ROLE {identifier(options['owner'])}")
+    assert keep_roles(cluster, options, check=False)[0] == f"make role {options['owner']}"
+    assert keep_roles(cluster, options, check=True) == []

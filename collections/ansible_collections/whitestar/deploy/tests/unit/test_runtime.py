@@ -1,0 +1,65 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Releases are processes where no engine is given and containers where one is, with one interface for both."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import HEALTH_INTERVAL_SECONDS, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, ComposeColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import LocalColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import programs, recorded_workload, runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.tests.unit.means import COLLECTION, MODULES, make_workload
+
+ENGINE = {"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None}
+
+
+@pytest.mark.parametrize(("engine", "kind"), [(None, LocalColours), (ENGINE, ComposeColours)])
+def test_the_engine_decides_what_the_colours_are(
+    state: State, engine: dict[str, Any] | None, kind: type[HostColours]
+) -> None:
+    colours = runtime(state, engine).colours(make_workload(state, "a" * 12) | {"replicas": 3}, "", 1, 1)
+    assert type(colours) is kind
+    assert colours.replicas == 3
+
+
+def test_the_engine_decides_where_commands_run(state: State) -> None:
+    image = make_workload(state, "a" * 12)["image"]
+    assert programs(None).missing(image, ["tiny"]) == ""
+    assert programs(None).missing(image, ["tony"]) == f"{image}/bin/tony"
+    assert programs(ENGINE).missing("", ["tiny"]) == "image of the release"
+
+
+def test_a_record_that_nothing_is_left_of_is_refused(state: State) -> None:
+    with pytest.raises(ReleaseError, match="of an unknown entry is recorded, but"):
+        recorded_workload(state, runtime(state, None), None)
+
+
+def test_the_front_door_asks_as_often_as_the_drain_waits_for() -> None:
+    text = (COLLECTION / "roles" / "titanic_api" / "templates" / "Caddyfile.j2").read_text()
+    assert f"health_interval {HEALTH_INTERVAL_SECONDS * 1000:g}ms" in text
+
+
+def test_the_documented_engine_is_the_one_that_modules_take() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["engine"]
+    options: Any = ENGINE_OPTION["options"]
+    assert {name: option.get("required", False) for name, option in documented["suboptions"].items()} == {
+        name: option.get("required", False) for name, option in options.items()
+    }
+    takers = [path.stem for path in (COLLECTION / "plugins" / "modules").glob("*.py") if uses_an_engine(path)]
+    assert "host_release" in takers
+    for name in takers:
+        text = importlib.import_module(f"{MODULES}.{name}").DOCUMENTATION
+        assert yaml.safe_load(text)["extends_documentation_fragment"] == "whitestar.deploy.engine"
+
+
+def uses_an_engine(path: Path) -> bool:
+    return '"engine": ENGINE_OPTION' in path.read_text()
