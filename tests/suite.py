@@ -31,18 +31,25 @@ LANES = 2
 STEP_SECONDS = 1500
 PROGRESS_SECONDS = 60
 TAIL_LINES = 12
+LAB = "lab"
+LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
+PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 MESSAGE_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the suite: its name, the paths it needs, whether pytest counts for it."""
+    """One command of the suite: its name, the paths it needs, whether pytest counts for it, whether the lab must be up.
+
+    A step with ``engine`` starts when the lab is up, with the lab's engine in its environment.
+    """
 
     name: str
     command: Sequence[str]
     needs: Sequence[str] = ()
     pytest: bool = False
     directory: str = "."
+    engine: bool = False
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""
@@ -68,10 +75,10 @@ class Outcome:
         return "passed" if self.passed else "skipped"
 
 
-def pytest_step(name: str, *paths: str, needs: Sequence[str] = ()) -> Step:
+def pytest_step(name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False) -> Step:
     """A step that runs pytest over paths and leaves a JUnit report."""
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
-    return Step(name, [*command, *paths], needs or paths, pytest=True)
+    return Step(name, [*command, *paths], needs or paths, pytest=True, engine=engine)
 
 
 def shell_scripts() -> list[str]:
@@ -119,28 +126,31 @@ def scenarios() -> list[Step]:
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     names.sort(key=lambda name: name != "default")  # the longest first
     molecule = [sys.executable, "-m", "molecule", "test", "--scenario-name"]
-    return [Step(f"molecule-{name}", [*molecule, name]) for name in names]
+    return [Step(f"molecule-{name}", [*molecule, name], engine=name.startswith("compose")) for name in names]
 
 
 def steps() -> list[Step]:
     """All steps, in the order in which they start."""
     molecule = scenarios()
-    deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets")]
+    deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
+    deploying = [path for path in deploying if (ROOT / path).exists()]
     bootstrap = "tests/test_bootstrap.py"
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
     repository = [path for path in tests if path not in (*deploying, bootstrap)]
     return [
+        Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
         # the longest first
-        pytest_step("switch", "tests/switch"),
+        pytest_step("switch", "tests/switch", engine=True),
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),
-        pytest_step("collection", f"{COLLECTION}/tests/unit"),
+        pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True),
         pytest_step("repository", *repository),
         pytest_step("bootstrap", bootstrap),
-        pytest_step("site", *deploying),
+        pytest_step("site", *deploying, engine=True),
         pytest_step("load", "tests/load"),
+        pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
         *molecule[1:],
     ]
@@ -163,6 +173,24 @@ def browser() -> None:
                 return
 
 
+def engine_environment() -> dict[str, str]:
+    """The environment in which ``docker`` talks to the lab's engine; ours where there is no lab."""
+    if not LAB_ENVIRONMENT.is_file():
+        return dict(os.environ)
+    command = ["sh", "-c", 'set -a; . "$1"; exec env -0', "sh", str(LAB_ENVIRONMENT)]
+    listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+    return dict(line.split("=", 1) for line in listed.split("\0") if line)
+
+
+def no_lab() -> str | None:
+    """Why no engine can be had on this machine, if so."""
+    if shutil.which("docker") and subprocess.run(["docker", "version"], capture_output=True).returncode == 0:
+        return None
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        return None
+    return "there is no Docker engine, and only root on Debian can bring one up"
+
+
 class Suite:
     """Runs steps and collects their outcomes; one instance a run."""
 
@@ -171,6 +199,7 @@ class Suite:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.mutex = threading.Lock()
         self.stopped = False
+        self.lab_is_up = threading.Event()
 
     def say(self, text: str) -> None:
         """Prints one thing at a time."""
@@ -182,15 +211,23 @@ class Suite:
         if self.stopped:
             return
         outcome = Outcome(step)
+        if step.engine:
+            self.lab_is_up.wait()
+        # pytest has tests that need no engine beside those that do and skip themselves
+        why = no_lab() if step.name == LAB or (step.engine and not step.pytest) else None
         if missing := step.missing():
+            why = f"there is no {missing}"
+        if why:
             outcome.skipped = 1
-            outcome.reasons[f"there is no {missing}"] += 1
+            outcome.reasons[why] += 1
         else:
             self.say(f"… {step.name}: {shown(step.command)}")
             started = time.monotonic()
             status = self.run(step)
             outcome.seconds = time.monotonic() - started
             count(outcome, status)
+        if step.name == LAB:
+            self.lab_is_up.set()
         with self.mutex:
             self.outcomes.append(outcome)
         self.say(f"{outcome.word:>7}  {line(outcome)}")
@@ -204,7 +241,7 @@ class Suite:
             process = subprocess.Popen(
                 step.command,
                 cwd=ROOT / step.directory,
-                env={**os.environ, "NO_COLOR": "1"},
+                env={**(engine_environment() if step.engine else os.environ), "NO_COLOR": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -228,6 +265,7 @@ class Suite:
     def stop(self) -> None:
         """Ends what runs and starts nothing more."""
         self.stopped = True
+        self.lab_is_up.set()
         for process in list(self.running.values()):
             end(process)
 
@@ -324,17 +362,24 @@ def main(arguments: list[str]) -> int:
         print("\n".join(step.name for step in every))
         return 0
     chosen = [step for step in every if not arguments or step.name.startswith(tuple(arguments))]
+    if any(step.engine for step in chosen) and every[0] not in chosen:
+        chosen = [every[0], *chosen]
     if not chosen:
         print(f"no such step: {' '.join(arguments)} (ONLY=list names them)", file=sys.stderr)
         return 2
     if any(step.name in ("service", "repository") for step in chosen):
         browser()
     suite, started = Suite(), time.monotonic()
+    lab_was_up = LAB_ENVIRONMENT.is_file()
     interrupted = False
     try:
         suite.all(chosen)
     except KeyboardInterrupt:
         interrupted = True
+    if LAB_ENVIRONMENT.is_file() and not lab_was_up:
+        print("… the lab is taken down again", flush=True)
+        with (REPORTS / "lab-down.log").open("w") as log:
+            subprocess.run([*PLAYBOOK, "playbooks/lab-down.yml"], cwd=ROOT, stdout=log, stderr=log, check=False)
     order = {step.name: place for place, step in enumerate(every)}
     outcomes = sorted(suite.outcomes, key=lambda outcome: order[outcome.step.name])
     print(summary(outcomes, time.monotonic() - started), flush=True)

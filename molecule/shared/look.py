@@ -1,6 +1,7 @@
 """Prints what a state directory holds, a line for each file and for each line of a dump of its database.
 
-Left out is what changes by itself: the server's own files, logs, metrics.
+Where a Compose project is named too, what the engine has of it follows: containers with their start times, networks,
+volumes, and its images. Left out is what changes by itself: the server's own files, logs, metrics.
 """
 
 from __future__ import annotations
@@ -41,10 +42,33 @@ def rows(root: Path) -> Iterator[str]:
     yield from done.stdout.splitlines()
 
 
+def engine(project: str) -> Iterator[str]:
+    """What the engine has of a Compose project, one line each, and its images."""
+    label = f"label=com.docker.compose.project={project}"
+    questions = {
+        "container": ["ls", "--all", "--quiet", "--no-trunc", "--filter", label],
+        "network": ["ls", "--quiet", "--no-trunc", "--filter", label],
+        "volume": ["ls", "--quiet", "--filter", label],
+    }
+    for kind, question in questions.items():
+        names = docker(kind, *question).split()
+        form = "{{.Id}} {{.State.StartedAt}} {{.RestartCount}}" if kind == "container" else "{{json .}}"
+        yield from docker(kind, "inspect", "--format", form, *names).splitlines() if names else []
+    # those of other scenarios come and go meanwhile
+    for name in (project, f"*/{project}"):
+        form = ["--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}}"]
+        yield from docker("image", "ls", "--filter", f"reference={name}", *form).splitlines()
+
+
+def docker(*words: str) -> str:
+    """What the client says. Raises CalledProcessError."""
+    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def main() -> None:
-    """The state directory is the argument."""
+    """The arguments are the state directory and, if there is one, the Compose project."""
     root = Path(sys.argv[1])
-    print("\n".join([*files(root), *rows(root)]))
+    print("\n".join([*files(root), *rows(root), *(engine(sys.argv[2]) if len(sys.argv) > 2 else ())]))
 
 
 if __name__ == "__main__":
