@@ -6,36 +6,42 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.switch.conftest import Site
+from tests.switch.site import copy_service
 
-# Where the first run is killed: what shows that a stage is at work. The runs before have not come as far. (A task's
-# name is of no use: it is printed together with its result.)
-POINTS: list[Callable[[Site], bool]] = [
-    lambda site: any(site.state.glob("images/*")),
-    lambda site: any(site.state.glob("tools/*")),
-    lambda site: any(site.state.glob("database/*")),
-    lambda site: site.executes("titanic-api migrate"),
-    lambda site: site.executes("titanic-api seed"),
-    lambda site: (site.state / "Caddyfile").exists(),
-    lambda site: any(site.state.glob("run/blue.json")),
-    lambda site: [entry["outcome"] for entry in site.ledger()][-1:] == ["succeeded"],
-]
+if TYPE_CHECKING:
+    from tests.switch.site import ComposeSite, Site
+
 RUNS_AT_ONCE = 10
 # Twice what is promised, since other tests may run beside this one.
 ANSWER_SECONDS = 4
+SERVING_AGAIN_SECONDS = 10
+KILLS = int(os.environ.get("TITANIC_DATABASE_KILLS", "3"))
+WRITERS = 4
+PERSON = {
+    "survived": True,
+    "passengerClass": 1,
+    "name": "Mrs. Written Before",
+    "sex": "female",
+    "siblingsOrSpousesAboard": 0,
+    "parentsOrChildrenAboard": 0,
+    "fare": 1.0,
+}
+LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
+COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="session")
 
 
 def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: int, *, whole_group: bool) -> None:
@@ -54,9 +60,11 @@ def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: in
 
 
 def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site: Site) -> None:
-    for number, point in enumerate(POINTS):
-        begun = partial(point, empty_site)
-        kill_when(begun, empty_site.start(), signal.SIGKILL, whole_group=number % 2 == 0)
+    # What shows that a stage is at work, for which the runs before have not come as far. (A task's name is of no use:
+    # it is printed together with its result.)
+    for number, begun in enumerate(empty_site.stages()):
+        how = signal.SIGINT if number % 3 == 1 else signal.SIGKILL
+        kill_when(begun, empty_site.start(), how, whole_group=number % 2 == 0)
     output = empty_site.succeed()
     assert "took the deploy lock over from" in output, output
     assert empty_site.rows() == 887
@@ -66,18 +74,11 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site:
 
 def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -> None:
     rows = site.rows()
-    run = site.state / "run"
-    points: list[Callable[[str, str], bool]] = [
-        lambda _old, new: (run / f"{new}.json").exists(),
-        lambda _old, new: (run / f"{new}.sock").exists(),
-        lambda old, _new: (run / f"{old}.drain").exists(),
-        lambda old, _new: not (run / f"{old}.json").exists(),
-    ]
-    for number, point in enumerate(points):
+    for number in range(len(site.switching("blue", "green"))):
         site.change_service(f"# interrupted {number}")
-        colours = (site.colour(), "green" if site.colour() == "blue" else "blue")
+        old = site.colour()
+        begun = site.switching(old, "green" if old == "blue" else "blue")[number]
         how = signal.SIGINT if number == 1 else signal.SIGKILL
-        begun = partial(point, *colours)
         kill_when(begun, site.start("--tags", "api"), how, whole_group=number % 2 == 0)
         assert site.rows() == rows
         site.succeed("--tags", "api")
@@ -100,31 +101,57 @@ def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
     assert empty_site.rows() == 887
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        ("import sys; sys.exit('broken on purpose')", "ended at once|could not be built"),
-        (
-            "import os\nif os.environ.get('TITANIC_BIND'):\n    import time; time.sleep(3600)",
-            "did not answer 200 within",
-        ),
-    ],
-    ids=["exits at once", "never ready"],
-)
-def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
-    site.succeed()
-    rows = site.rows()
-    before = site.release()
-    package = site.context / "src" / "titanic_api" / "__init__.py"
-    good = package.read_text()
-    site.change_service(code)
-    output = site.refuse("-e", "titanic_api_ready_seconds=4")
+def when_it_serves(code: str) -> str:
+    """Code that runs in the server only, not in commands of the release such as the one that describes it."""
+    return f"import os\nif os.environ.get('TITANIC_BIND'):\n    {code}"
+
+
+def assert_it_never_serves(site: Site, words: str, *arguments: str) -> None:
+    """A run of the changed service is refused with these words, and what served before goes on unharmed."""
+    rows, before = site.rows(), site.release()
+    output = site.refuse("--tags", "secrets,api", "-e", "titanic_api_ready_seconds=4", *arguments)
     assert re.search(words, output), output
     assert site.release() == before
     assert site.rows() == rows
-    package.write_text(good)
-    assert site.changed(site.succeed()) == 0
+    shutil.rmtree(site.context)
+    copy_service(site.context)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys; sys.exit('broken on purpose')", "could not be built"),
+        (when_it_serves("import sys; sys.exit('broken on purpose')"), "ended at once"),
+        (when_it_serves("import time; time.sleep(3600)"), "did not answer 200 within"),
+    ],
+    ids=["cannot be built", "exits at once", "never ready"],
+)
+def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
+    site.succeed("--tags", "api")
+    before = site.release()
+    site.change_service(code)
+    assert_it_never_serves(site, words)
+    assert site.changed(site.succeed("--tags", "api")) == 0
     assert site.release() == before
+
+
+def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
+    wrong = {"titanic_secrets_values": {"database_app_password": "not what the database knows"}}
+    assert_it_never_serves(site, "did not answer 200 within", "-e", json.dumps(wrong))
+    site.succeed()
+    assert site.changed(site.succeed()) == 0, "a whole run lets the database know it"
+
+
+@COMPOSE
+def test_a_release_that_runs_out_of_memory_never_gets_traffic(containers: ComposeSite) -> None:
+    containers.change_service(when_it_serves("BALLAST = b'x' * (1 << 30)"))
+    assert_it_never_serves(containers, "ran out of memory")
+
+
+@COMPOSE
+def test_a_release_without_its_base_image_never_gets_traffic(containers: ComposeSite) -> None:
+    missing = {"titanic_image_build_arguments": {"PYTHON_IMAGE": "127.0.0.1:1/titanic/missing:1"}}
+    assert_it_never_serves(containers, "could not be built", "-e", json.dumps(missing))
 
 
 def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
@@ -146,21 +173,12 @@ def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
 
 def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site: Site) -> None:
     rows = site.rows()
-    person = {
-        "survived": True,
-        "passengerClass": 1,
-        "name": "Mrs. Written Before",
-        "sex": "female",
-        "siblingsOrSpousesAboard": 0,
-        "parentsOrChildrenAboard": 0,
-        "fare": 1.0,
-    }
     written = []
     for _ in range(20):
-        status, body = site.ask("/people", "POST", person)
+        status, body = site.ask("/people", "POST", PERSON)
         assert status == 201
         written.append(body["uuid"])
-    site.kill("postgresql")
+    site.kill("database")
     for _ in range(3):
         began = time.monotonic()
         with pytest.raises(urllib.error.HTTPError) as answer:
@@ -173,20 +191,96 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(sit
         assert took < ANSWER_SECONDS
     output = site.succeed()
     assert "changed=1 " in output, output
-    for uuid in written:
-        assert site.ask(f"/people/{uuid}")[0] == 200
+    for identity in written:
+        assert site.ask(f"/people/{identity}")[0] == 200
     assert site.rows() == rows + len(written)
 
 
 def test_every_killed_process_is_started_again_by_the_next_run(site: Site) -> None:
     rows = site.rows()
-    for name in ("caddy", site.colour()):
+    for name in ("proxy", site.colour(), "database"):
         site.kill(name)
         site.succeed()
         assert site.rows() == rows
     assert site.changed(site.succeed()) == 0
 
 
+@COMPOSE
+def test_a_crashed_container_is_started_again_by_the_engine(containers: ComposeSite) -> None:
+    rows = containers.rows()
+    for name in ("proxy", containers.colour(), "database"):
+        containers.crash(name)
+        containers.wait_until_it_answers(SERVING_AGAIN_SECONDS)
+        assert containers.rows() == rows
+    assert containers.changed(containers.succeed()) == 0
+
+
+class Writers:
+    """Threads that write people, each under a key of its own, and again under the same key until that is acknowledged.
+
+    ``acknowledged`` holds the uuid that each key was answered with.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.done = threading.Event()
+        self.acknowledged: dict[str, str] = {}
+        self.repeated = 0
+
+    def write(self) -> None:
+        while not self.done.is_set():
+            key = str(uuid.uuid4())
+            while (answer := self.site.ask("/people", "POST", PERSON, {"Idempotency-Key": key}))[0] != 201:
+                assert answer[0] in {0, 500, 502, 503, 504}, answer
+                self.repeated += 1
+                time.sleep(0.05)
+            self.acknowledged[key] = answer[1]["uuid"]
+
+
+@COMPOSE
+def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containers: ComposeSite) -> None:
+    rows = containers.rows()
+    writers = Writers(containers)
+    took = []
+    with concurrent.futures.ThreadPoolExecutor(WRITERS) as pool:
+        writing = [pool.submit(writers.write) for _ in range(WRITERS)]
+        try:
+            for _ in range(KILLS):
+                # The engine waits twice as long after each crash, until a container has run for ten seconds.
+                time.sleep(11 if KILLS > 5 else 1)
+                containers.crash("database")
+                time.sleep(0.1)
+                took.append(containers.wait_until_it_answers(SERVING_AGAIN_SECONDS))
+        finally:
+            writers.done.set()
+        for writer in writing:
+            writer.result(timeout=60)
+    written = set(writers.acknowledged.values())
+    print(f"{KILLS} kills: {len(written)} writes, {writers.repeated} repeated; again after {max(took):.1f} s at most")
+    assert len(written) == len(writers.acknowledged), "a uuid was given twice"
+    assert writers.repeated, "no write met a kill"
+    status, people = containers.ask("/people")
+    assert status == 200
+    assert written <= {person["uuid"] for person in people}, "an acknowledged write was lost"
+    assert len(people) == rows + len(written), "a write was doubled"
+
+
+@COMPOSE
+def test_a_paused_release_is_answered_for_and_replaced_by_the_next_run(containers: ComposeSite) -> None:
+    rows = containers.rows()
+    paused = containers.containers(containers.colour())[0]["Id"]
+    containers.engine("pause", paused)
+    time.sleep(3)  # the front door has given up asking whether it is ready
+    began = time.monotonic()
+    assert containers.ask("/people")[0] == 503
+    assert time.monotonic() - began < ANSWER_SECONDS
+    containers.succeed()
+    assert containers.rows() == rows
+    assert paused not in containers.engine.containers(containers.project)
+    assert containers.changed(containers.succeed()) == 0
+
+
+@LOCAL
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
 def test_a_full_disk_is_named_and_survived(empty_site: Site) -> None:
     empty_site.state.mkdir()

@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load.open_loop import BackgroundLoad, LoadPlan
+from tests.load.open_loop import BackgroundLoad, LoadPlan, run_load
+from tests.switch.site import ComposeSite
 
 if TYPE_CHECKING:
-    from tests.switch.conftest import Site
+    from tests.switch.site import Site
 
-ROUNDS = 10
-REQUESTS_PER_SECOND = 60
+ROUNDS = {"local": 10, "compose": 5}
+REQUESTS_PER_SECOND = {"local": 60, "compose": 200}
+STEADY_SECONDS = 10
+# The promise is twice the steady 99th percentile. On two cores that the runs, the builds and this client share with
+# what is tested, that is a measurement of the machine, which is printed. What is asserted is that the front door found
+# no request in a hundred without a release: it asks for 1800 ms then.
+NOTICED_MS = 1800
 AT_MOST_SECONDS = 880
 
 
 @pytest.mark.timeout(AT_MOST_SECONDS + 300)
-def test_ten_releases_and_ten_rollbacks_drop_nothing(fresh_site: Site) -> None:
-    site = fresh_site
+def test_ten_releases_and_ten_rollbacks_drop_nothing(crowded_site: Site) -> None:
+    site = crowded_site
+    rounds = int(os.environ.get("TITANIC_SWITCH_ROUNDS", ROUNDS[site.provider]))
     first = site.release()
     served = {first}
-    plan = LoadPlan(
-        site.url, rate=REQUESTS_PER_SECOND, seconds=AT_MOST_SECONDS, post_share=0.2, new_connection_share=0.5
-    )
+    rate = REQUESTS_PER_SECOND[site.provider]
+    plan = LoadPlan(site.url, rate=rate, seconds=AT_MOST_SECONDS, post_share=0.2, new_connection_share=0.5)
+    steady = run_load(dataclasses.replace(plan, seconds=STEADY_SECONDS))
     with BackgroundLoad(plan) as load:
-        for number in range(ROUNDS):
-            site.change_service(f"# release {number}")
+        site.change_service("RELEASE = 'never served'")
+        site.succeed("--tags", "image")
+    busy = load.report
+    with BackgroundLoad(plan) as load:
+        for number in range(rounds):
+            site.change_service(f"RELEASE = {number}")
             site.succeed("--tags", "api")
             served.add(site.release())
             site.succeed("--tags", "rollback")
             assert site.release() == first, "a rollback goes to what served before"
         assert load.running, "the load ended before the releases did"
     report = load.report
-    print(report.summary())
-    assert report.clean, report.summary()
+    print(f"{rounds} releases and rollbacks: {report.summary()}, sent {report.maximum_lag_ms:.0f} ms late at most")
+    for name, each in (("steady", steady), ("beside a build", busy), ("during", report)):
+        print(f"latency in ms {name}: {each.latency_ms['all']}")
+        assert each.clean, each.summary()
+    assert report.latency_ms["all"]["p99"] < max(2 * steady.latency_ms["all"]["p99"], NOTICED_MS)
     assert report.sent_by_connection["new"] > 0
     assert report.sent_by_connection["reused"] > 0
     assert report.acknowledged > 0
-    assert len(served) == ROUNDS + 1
-    assert site.rows() == 887 + report.acknowledged
+    assert len(served) == rounds + 1
+    assert site.rows() == 887 + sum(each.acknowledged for each in (steady, busy, report))
 
 
 def test_going_back_goes_further_back_or_refuses_and_never_forward(fresh_site: Site) -> None:
     site = fresh_site
     served = [site.release()]
     for number in range(2):
-        site.change_service(f"# {number}")
+        site.change_service(f"RELEASE = {number}")
         site.succeed("--tags", "api")
         served.append(site.release())
     for expected in (served[1], served[0]):
@@ -60,11 +76,16 @@ def test_going_back_goes_further_back_or_refuses_and_never_forward(fresh_site: S
     site.refuse("--tags", "rollback", "-e", "titanic_rollback_to=unknown")
     assert site.release() == served[2]
     assert site.rows() == 887
+    if isinstance(site, ComposeSite):
+        site.engine("rmi", *(name for name in site.engine.images(site.project) if served[1][:12] in name))
+        gone = site.refuse("--tags", "rollback", "-e", f"titanic_rollback_to={served[1]}")
+        assert "image or workload is gone" in gone, gone
+        assert site.release() == served[2]
 
 
 def test_a_switch_without_a_drain_is_noticed(site: Site) -> None:
     """The test above can fail: stopping the serving colour at once drops requests, and the client counts them."""
-    plan = LoadPlan(site.url, rate=REQUESTS_PER_SECOND, seconds=120, post_share=0.2, delete_afterwards=True)
+    plan = LoadPlan(site.url, rate=60, seconds=120, post_share=0.2, delete_afterwards=True)
     with BackgroundLoad(plan) as load:
         time.sleep(1)
         site.kill(site.colour())

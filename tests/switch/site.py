@@ -1,0 +1,353 @@
+"""Whole sites for tests that release, roll back, kill and crowd: real runs, of processes or of containers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.deployment import free_port
+from tests.engine import Engine, process_in
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_SECONDS = 240
+COLOURS = ("blue", "green")
+
+
+class Site(ABC):
+    """One deployment with a state directory, a port and a copy of the service of its own.
+
+    ``settings`` are variables that every run of it gets, besides those that keep it to itself.
+    """
+
+    provider: str
+
+    def __init__(self, state: Path, context: Path) -> None:
+        self.state = state
+        self.context = context
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings: dict[str, Any] = {
+            "titanic_target_state_directory": str(state),
+            "titanic_image_context": str(context),
+            "titanic_api_port": self.port,
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a run of the site with ``arguments`` besides what keeps it to itself."""
+        ansible = str(Path(sys.executable).with_name("ansible-playbook"))
+        return [ansible, "site.yml", "-i", f"inventories/{self.provider}", "-e", json.dumps(self.settings), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a run, its output on a pipe, in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """A whole run: (exit status, output)."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=RUN_SECONDS)
+        return process.returncode, output
+
+    def succeed(self, *arguments: str) -> str:
+        """A run that must succeed: its output."""
+        status, output = self.run(*arguments)
+        assert status == 0, output
+        return output
+
+    def refuse(self, *arguments: str) -> str:
+        """A run that must fail: its output."""
+        status, output = self.run(*arguments)
+        assert status != 0, output
+        assert "Traceback" not in output or "last output" in output, output
+        return output
+
+    def changed(self, output: str) -> int:
+        """How many tasks a run's recap says it changed."""
+        found = re.search(r"changed=(\d+)", output)
+        assert found, output
+        return int(found[1])
+
+    def change_service(self, code: str) -> None:
+        """Append a line to the service's package, so that its next release is another one."""
+        with (self.context / "src" / "titanic_api" / "__init__.py").open("a", encoding="utf-8") as package:
+            package.write(f"\n{code}\n")
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """Status and JSON body (None if it has none) of a request to the front door; status 0 if nothing answered."""
+        data = None if body is None else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json"} | (headers or {})
+        request = urllib.request.Request(self.url + path, data, sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as response:
+                content = response.read()
+                return response.status, json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            with error:
+                content = error.read()
+            return error.code, json.loads(content) if content.startswith(b"{") else None
+        except OSError:
+            return 0, None
+
+    def wait_until_it_answers(self, seconds: float) -> float:
+        """Ask for a person until there is an answer; how many seconds that took."""
+        began = time.monotonic()
+        while (status := self.ask("/people?limit=1")[0]) != 200:
+            assert time.monotonic() - began < seconds, f"still {status} after {seconds} s\n{self.logs()}"
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def release(self) -> str:
+        """The release that answers."""
+        status, body = self.ask("/version")
+        assert status == 200, body
+        return str(body["release"])
+
+    def rows(self) -> int:
+        """How many people the front door lists."""
+        status, body = self.ask("/people")
+        assert status == 200, body
+        return len(body)
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """The ledger's entries; none before the first release."""
+        path = self.state / "ledger.json"
+        entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"] if path.exists() else []
+        return entries
+
+    def executes(self, words: str) -> bool:
+        """Whether a program of the site's runs with ``words`` in its command line."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if self.state.name in line and words in line:
+                    return True
+        return False
+
+    def colour(self) -> str:
+        """The colour that runs."""
+        return next(colour for colour in COLOURS if self.runs(colour))
+
+    @abstractmethod
+    def runs(self, colour: str) -> bool:
+        """Whether anything of this colour runs."""
+
+    @abstractmethod
+    def pid(self, name: str) -> int:
+        """The pid of a part: ``proxy``, ``database`` or a colour."""
+
+    @abstractmethod
+    def kill(self, name: str) -> None:
+        """SIGKILL a part and wait until it is gone; nothing but the next run starts it again."""
+
+    @abstractmethod
+    def logs(self) -> str:
+        """The last words of each part, for a test that failed."""
+
+    @abstractmethod
+    def stages(self) -> list[Callable[[], bool]]:
+        """What shows that a stage of the first run is at work, in order."""
+
+    @abstractmethod
+    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
+        """What shows how far a switch from one colour to the other has come, in order."""
+
+    @abstractmethod
+    def left(self) -> list[str]:
+        """What is still there of it."""
+
+    def remove(self) -> None:
+        """Take all of it away, and say what stayed."""
+        status, output = self.run("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        if status:
+            print(output)
+            print(self.logs())
+        left = self.left()
+        self.clear()
+        assert status == 0
+        assert left == []
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove what a failed teardown left."""
+
+
+class LocalSite(Site):
+    """Processes on this machine."""
+
+    provider = "local"
+
+    def runs(self, colour: str) -> bool:
+        return (self.state / "run" / f"{colour}.json").exists()
+
+    def pid(self, name: str) -> int:
+        if name == "database":
+            return int((self.state / "database" / "data" / "postmaster.pid").read_text().split()[0])
+        record = "caddy" if name == "proxy" else name
+        return int(json.loads((self.state / "run" / f"{record}.json").read_text())["pid"])
+
+    def kill(self, name: str) -> None:
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        for _ in range(100):
+            if not Path(f"/proc/{pid}").exists():
+                return
+            time.sleep(0.05)
+
+    def logs(self) -> str:
+        logs = sorted(self.state.glob("log/*.log"))
+        return "\n".join(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+
+    def stages(self) -> list[Callable[[], bool]]:
+        return [
+            lambda: any(self.state.glob("images/*")),
+            lambda: any(self.state.glob("tools/*")),
+            lambda: any(self.state.glob("database/*")),
+            lambda: self.executes("titanic-api migrate"),
+            lambda: self.executes("titanic-api seed"),
+            (self.state / "Caddyfile").exists,
+            lambda: any(self.state.glob("run/blue.json")),
+            lambda: [entry["outcome"] for entry in self.ledger()][-1:] == ["succeeded"],
+        ]
+
+    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
+        run = self.state / "run"
+        return [
+            (run / f"{new}.json").exists,
+            (run / f"{new}.sock").exists,
+            (run / old / "drain").exists,
+            lambda: not (run / f"{old}.json").exists(),
+        ]
+
+    def left(self) -> list[str]:
+        return [str(self.state)] if self.state.exists() else []
+
+    def clear(self) -> None:
+        # Processes may still run there, whose records lie in the directory: it is evidence.
+        return
+
+
+class ComposeSite(Site):
+    """Containers of one project on an engine of this machine."""
+
+    provider = "compose"
+
+    def __init__(self, state: Path, context: Path, engine: Engine) -> None:
+        super().__init__(state, context)
+        self.engine = engine
+        self.project = state.name
+        self.settings |= {
+            **engine.variables,
+            "titanic_target_project": self.project,
+            "titanic_image_repository": self.project,
+        }
+
+    def containers(self, name: str) -> list[dict[str, Any]]:
+        """The containers of a part, as the engine describes them."""
+        service = f"api-{name}" if name in COLOURS else name
+        return self.engine.inspect("container", *self.engine.containers(self.project, service))
+
+    def runs(self, colour: str) -> bool:
+        return any(container["State"]["Running"] for container in self.containers(colour))
+
+    def pid(self, name: str) -> int:
+        return int(self.containers(name)[0]["State"]["Pid"])
+
+    def kill(self, name: str) -> None:
+        # The engine takes this for the wish of a person, and does not start the container again.
+        names = [str(container["Id"]) for container in self.containers(name)]
+        self.engine("kill", "--signal", "KILL", *names)
+        self.engine("wait", *names)
+
+    def crash(self, name: str) -> None:
+        """SIGKILL the first process of a part's first container, behind the engine's back: its restart policy heals."""
+        container = self.containers(name)[0]
+        pid = int(container["State"]["Pid"])
+        assert process_in(pid, container["Id"]), "the engine's processes are not those of this machine"
+        os.kill(pid, signal.SIGKILL)
+
+    def logs(self) -> str:
+        said = []
+        for container in self.engine.containers(self.project):
+            done = self.engine.run("logs", "--tail", "40", container)
+            said.append(f"--- {container[:12]}\n{done.stdout}{done.stderr}")
+        return "\n".join(said)
+
+    def stages(self) -> list[Callable[[], bool]]:
+        parts = self.state / "project" / "parts"
+        return [
+            lambda: self.executes("buildx build"),
+            lambda: any(self.state.glob("images/*/image.json")),
+            lambda: any(self.state.glob("secrets/*password")),
+            (parts / "database.json").exists,
+            lambda: self.executes("titanic-api migrate"),
+            lambda: self.executes("titanic-api seed"),
+            (parts / "proxy.json").exists,
+            (parts / "api-blue.json").exists,
+            lambda: [entry["outcome"] for entry in self.ledger()][-1:] == ["succeeded"],
+        ]
+
+    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
+        parts = self.state / "project" / "parts"
+        return [
+            (parts / f"api-{new}.json").exists,
+            lambda: self.runs(new),
+            (self.state / "run" / old / "drain").exists,
+            lambda: not (parts / f"api-{old}.json").exists(),
+        ]
+
+    def left(self) -> list[str]:
+        directory = [str(self.state)] if self.state.exists() else []
+        return directory + self.engine.left(self.project, self.project)
+
+    def clear(self) -> None:
+        self.engine.clear(self.project, self.project)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def copy_service(target: Path) -> Path:
+    """The service as a release takes it, to be changed at will."""
+    leave_out = shutil.ignore_patterns("tests", "__pycache__", ".*", "build", "dist", "*.egg-info")
+    shutil.copytree(ROOT / "service", target, ignore=leave_out)
+    return target
+
+
+@contextlib.contextmanager
+def new_site(engine: Engine | None, **settings: Any) -> Iterator[Site]:
+    """A site on which nothing has been deployed yet, of containers if there is an engine; taken away afterwards."""
+    # PostgreSQL, which refuses root, must be able to enter it, and paths of sockets are short.
+    base = Path("/var/lib" if os.geteuid() == 0 else tempfile.gettempdir())
+    state = base / f"titanic-test-{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory() as scratch:
+        context = copy_service(Path(scratch) / "service")
+        site = ComposeSite(state, context, engine) if engine else LocalSite(state, context)
+        site.settings |= settings
+        try:
+            yield site
+        finally:
+            if site.left():
+                site.remove()
