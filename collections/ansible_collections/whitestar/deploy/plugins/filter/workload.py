@@ -49,6 +49,11 @@ def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
     return {Path(path).name: str(path) for path in paths if path}
 
 
+def server_arguments(settings: dict[str, Any]) -> list[str]:
+    """PostgreSQL's ``settings`` as arguments of its server, such as ``--work_mem=8MB``."""
+    return [f"--{name}={value}" for name, value in sorted(settings.items())]
+
+
 def workload(settings: dict[str, Any]) -> dict[str, Any]:
     """The workload: everything that any target needs to run a release, and nothing that belongs to one target.
 
@@ -154,6 +159,7 @@ class FilterModule:
             "database_secret_files": database_secret_files,
             "identity_text": identity_text,
             "run_identity": run_identity,
+            "server_arguments": server_arguments,
             "state_directory": state_directory,
             "summary": summary,
             "workload": workload,
