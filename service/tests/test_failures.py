@@ -242,6 +242,7 @@ def test_drain_file(serve: Serve, tmp_path: Path) -> None:
     answer = service.get("/readyz")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     assert "draining" in answer.json()["detail"]
+    assert [error["field"] for error in answer.json()["errors"]] == ["traffic"]
     assert service.get("/people").status_code == 200
     drain.unlink()
     assert service.get("/readyz").status_code == 200

@@ -62,9 +62,6 @@ class Service:
 
     def ready(self) -> Any:
         """``GET /readyz``: whether this process should get traffic: not draining, database there, schema right."""
-        drain_file = self._settings.drain_file
-        if drain_file is not None and drain_file.exists():
-            raise NotReady(Fault("traffic", "draining: this process is about to stop"))
         try:
             with self._database.session() as session:
                 state = schema.read_state(session)
@@ -73,6 +70,10 @@ class Service:
         problem = schema.problem(state)
         if problem is not None:
             raise NotReady(Fault("schema", problem))
+        drain_file = self._settings.drain_file
+        if drain_file is not None and drain_file.exists():
+            # The last reason: who holds the file is to know that there is no other.
+            raise NotReady(Fault("traffic", "draining: the file that keeps requests away is there"))
         return jsonify(status="ready", schema=state.current), NOT_KEPT
 
     def version(self) -> Any:

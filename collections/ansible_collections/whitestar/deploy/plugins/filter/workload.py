@@ -76,7 +76,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "resources": dict(settings["resources"]),
             "user": int(settings["user"]),
             "overrides": dict(settings.get("overrides", {})),
-            "probes": {"alive": "/healthz", "ready": "/readyz"},
+            "probes": {
+                "alive": "/healthz",
+                "ready": "/readyz",
+                "smoke": ["/", "/version", "/people?limit=1", "/people"],
+            },
         }
         description = image["description"] or {"version": "", "schema": {"required": "", "oldest_tolerated": ""}}
         built["config"] = stable_hash(built)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
@@ -18,6 +19,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COL
 # figure): after three of them it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
+# A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
+TRIES = 3
+SMOKE_SECONDS = 2.0
 
 
 class HostColours(ABC):
@@ -85,14 +89,15 @@ class HostColours(ABC):
         self.halt(colour)
         # A container's account must be able to look into it, whatever our umask is.
         make_directory(self.state.drain_file(colour).parent, 0o755)
-        self.state.drain_file(colour).unlink(missing_ok=True)
+        # Held: what gets ready must not get requests before it has been tried out.
+        self.state.drain_file(colour).touch()
         self.launch(colour)
 
     def wait_until_ready(self, colour: str) -> None:
-        """Wait for readiness. Raises ReleaseError with the last words of the release."""
+        """Wait until it would be ready if it were not held. Raises ReleaseError with the last words of the release."""
         deadline = time.monotonic() + self.ready_seconds
         while True:
-            problem = self._not_ready(colour)
+            problem = self._not_ready(colour, but_held=True)
             if problem is None:
                 return
             if end := self.ended(colour):
@@ -105,6 +110,27 @@ class HostColours(ABC):
                 )
             time.sleep(POLL_SECONDS)
 
+    def try_out(self, colour: str) -> None:
+        """Ask each replica for each smoke path a few times. Raises ReleaseError for a failure and for a slow answer."""
+        for address in self.addresses(colour) * TRIES:
+            for path in self.workload["probes"]["smoke"]:
+                began = time.monotonic()
+                answer = try_request(address, path, SMOKE_SECONDS)
+                if answer is None and time.monotonic() - began >= SMOKE_SECONDS:
+                    raise ReleaseError(f"it got ready, but {path} took longer than {SMOKE_SECONDS:g} s")
+                if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    said = f"{_words(answer)}; its last output:\n{self.last_output(colour)}"
+                    raise ReleaseError(f"it got ready, but {path} fails: {said}")
+
+    def admit(self, colour: str) -> None:
+        """Hold it no longer. Raises ReleaseError if it is not ready then."""
+        self.state.drain_file(colour).unlink(missing_ok=True)
+        deadline = time.monotonic() + self.ready_seconds
+        while (problem := self._not_ready(colour)) is not None:
+            if time.monotonic() > deadline:
+                raise ReleaseError(f"it was ready while nobody asked it, and is no longer: {problem}")
+            time.sleep(POLL_SECONDS)
+
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the front door must have seen it."""
         self.state.drain_file(colour).touch()
@@ -115,14 +141,14 @@ class HostColours(ABC):
         self.halt(colour)
         self.state.drain_file(colour).unlink(missing_ok=True)
 
-    def _not_ready(self, colour: str) -> str | None:
-        """What the first replica that is not ready says; None when all are."""
+    def _not_ready(self, colour: str, *, but_held: bool = False) -> str | None:
+        """What the first replica that is not ready says; None when all are, or only ``but_held``."""
         addresses = self.addresses(colour)
         if len(addresses) < self.replicas:
             return "no answer"
         for address in addresses:
             answer = try_request(address, self.workload["probes"]["ready"])
-            if answer is None or answer.status != 200:
+            if answer is None or (answer.status != 200 and not (but_held and _only_held(answer))):
                 return _words(answer)
         return None
 
@@ -134,3 +160,10 @@ class HostColours(ABC):
 
 def _words(answer: Answer | None) -> str:
     return "no answer" if answer is None else f"{answer.status} {answer.body[:300].decode(errors='replace')}"
+
+
+def _only_held(answer: Answer) -> bool:
+    """Whether a release that is not ready names its drain file as the only reason."""
+    body = answer.json()
+    faults = body.get("errors") if isinstance(body, dict) else None
+    return isinstance(faults, list) and {str(fault.get("field")) for fault in faults} == {"traffic"}

@@ -20,10 +20,16 @@ class Colours(Protocol):
         """Whether the colour runs and is ready."""
 
     def start(self, colour: str) -> None:
-        """Start the new release as this colour, replacing whatever was left there; not ready at first."""
+        """Start the new release as this colour, replacing whatever was left there; it is held, so unready."""
 
     def wait_until_ready(self, colour: str) -> None:
-        """Return once it is ready. Raises ReleaseError when it ends, or is not ready in time."""
+        """Return once it is ready but for being held. Raises ReleaseError when it ends, or is not ready in time."""
+
+    def try_out(self, colour: str) -> None:
+        """Ask it for what users will ask. Raises ReleaseError if it fails or is slow; nobody else has asked it yet."""
+
+    def admit(self, colour: str) -> None:
+        """Hold it no longer, and return once it is ready."""
 
     def drain(self, colour: str) -> None:
         """Make it unready, and return once the front door sends it nothing more and it has answered what it had."""
@@ -40,7 +46,8 @@ def other(colour: str) -> str:
 def switch(colours: Colours, serving: str | None) -> str:
     """Make the new release serve, and return its colour. ``serving`` is the colour that serves now, if any.
 
-    Order matters. The new colour is started and ready before the old one is drained; the old one is drained *by its
+    Order matters. The new colour is started, ready and tried out before the front door may send it anything, and serves
+    before the old one is drained; the old one is drained *by its
     readiness* before it is stopped, because gunicorn drops what waits in its accept queue at SIGTERM. Raises
     ReleaseError, with the new colour stopped again and the old one as it was.
     """
@@ -48,6 +55,8 @@ def switch(colours: Colours, serving: str | None) -> str:
     try:
         colours.start(idle)
         colours.wait_until_ready(idle)
+        colours.try_out(idle)
+        colours.admit(idle)
     except BaseException:
         colours.stop(idle)
         raise

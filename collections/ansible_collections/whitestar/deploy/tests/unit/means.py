@@ -165,11 +165,17 @@ drain = pathlib.Path(os.environ.get("TITANIC_DRAIN_FILE", "/nowhere"))
 
 class Answers(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        ready = behaviour != "never" and not drain.exists()
-        if self.path == "/slow":
-            time.sleep(0.5)
-        body = json.dumps({{"release": os.environ.get("TITANIC_RELEASE"), "pid": os.getpid()}}).encode()
-        self.send_response(503 if self.path == "/readyz" and not ready else 200)
+        status, body = 200, {{"release": os.environ.get("TITANIC_RELEASE"), "pid": os.getpid()}}
+        if self.path == "/readyz" and behaviour == "never":
+            status, body = 503, {{"errors": [{{"field": "database", "detail": "never ready"}}]}}
+        elif self.path == "/readyz" and drain.exists():
+            status, body = 503, {{"errors": [{{"field": "traffic", "detail": "draining"}}]}}
+        elif self.path == "/people" and behaviour == "fails":
+            status = 500
+        elif self.path == "/slow" or (self.path == "/people" and behaviour == "slow"):
+            time.sleep(3 if behaviour == "slow" else 0.5)
+        body = json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -260,7 +266,7 @@ def tiny_workload(image: str, identity: str, required: str = "0001", **environme
         "secret_files": {},
         "resources": {"memory": "64Mi", "cpu": "1.0"},
         "user": 10001,
-        "probes": {"alive": "/healthz", "ready": "/readyz"},
+        "probes": {"alive": "/healthz", "ready": "/readyz", "smoke": ["/", "/people"]},
         "config": config,
         "release": release,
         "image": image,

@@ -150,6 +150,8 @@ def test_a_release_that_died_is_started_again(state: State) -> None:
     [
         ("exits", "it ended at once; its last output:\ntiny release {} starts\ntiny release: no reason to live"),
         ("never", "/readyz did not answer 200 within 1 s (last: 503"),
+        ("fails", "it got ready, but /people fails: 500"),
+        ("slow", "it got ready, but /people took longer than 2 s"),
     ],
 )
 def test_a_bad_release_is_recorded_and_the_old_one_serves_on(state: State, behaviour: str, words: str) -> None:

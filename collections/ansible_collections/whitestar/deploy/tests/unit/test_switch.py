@@ -36,6 +36,12 @@ class Recorder:
     def wait_until_ready(self, colour: str) -> None:
         self._note("wait", colour)
 
+    def try_out(self, colour: str) -> None:
+        self._note("try", colour)
+
+    def admit(self, colour: str) -> None:
+        self._note("admit", colour)
+
     def drain(self, colour: str) -> None:
         self._note("drain", colour)
 
@@ -47,7 +53,7 @@ def test_the_new_one_is_ready_before_the_old_one_is_drained() -> None:
     recorder: Colours = Recorder()
     assert switch(recorder, "blue") == "green"
     assert isinstance(recorder, Recorder)
-    assert recorder.steps == ["start green", "wait green", "drain blue", "stop blue"]
+    assert recorder.steps == ["start green", "wait green", "try green", "admit green", "drain blue", "stop blue"]
 
 
 def test_the_colours_take_turns() -> None:
@@ -58,11 +64,11 @@ def test_the_colours_take_turns() -> None:
 def test_the_first_release_has_nothing_to_drain() -> None:
     recorder = Recorder()
     assert switch(recorder, None) == "blue"
-    assert recorder.steps == ["start blue", "wait blue"]
+    assert recorder.steps == ["start blue", "wait blue", "try blue", "admit blue"]
 
 
 @pytest.mark.parametrize("error", [ReleaseError("never ready"), OSError("disk full"), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", ["start", "wait"])
+@pytest.mark.parametrize("step", ["start", "wait", "try", "admit"])
 def test_a_failure_stops_the_new_one_and_leaves_the_old_one(step: str, error: BaseException) -> None:
     recorder = Recorder(step, error)
     with pytest.raises(type(error)):
