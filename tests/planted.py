@@ -1,0 +1,117 @@
+"""Recognisable secrets for a deployment, a life in which they are used, and the places where they must not turn up."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from tests.deployment import RUN_SECONDS, Deployment
+
+PLANTED = {
+    "owner's password": "planted-owner-4c1d'\"$(x)",
+    "application's password": "planted-app-9e27 %s{{x",
+    "write token": "planted-token-b05a",
+    "second write token": "planted-token-77f3",
+}
+# What every planted secret starts with; no escaping changes it.
+MARK = b"planted-"
+VARIABLES: dict[str, Any] = {
+    "titanic_secrets_values": {
+        "database_owner_password": {"__ansible_unsafe": PLANTED["owner's password"]},
+        "database_app_password": {"__ansible_unsafe": PLANTED["application's password"]},
+    },
+    "titanic_api_write_tokens": [PLANTED["write token"]],
+}
+PERSON = {
+    "survived": True,
+    "passengerClass": 1,
+    "name": "Miss. Molly Brown",
+    "sex": "female",
+    "siblingsOrSpousesAboard": 0,
+    "parentsOrChildrenAboard": 0,
+    "fare": 27.7,
+}
+
+
+class Watch(threading.Thread):
+    """Reads the arguments and the environment of every process, again and again, and keeps those with a secret."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.done = threading.Event()
+        self.found: set[str] = set()
+        self.looks = 0
+
+    def run(self) -> None:
+        while not self.done.wait(0.02):
+            self.looks += 1
+            for path in Path("/proc").glob("[0-9]*"):
+                for kind in ("cmdline", "environ"):
+                    self.look(path / kind)
+
+    def look(self, path: Path) -> None:
+        try:
+            text = path.read_bytes()
+        except OSError:
+            return
+        if MARK in text:
+            self.found.add(f"{path.name}: {text.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
+
+
+def live(deployment: Deployment, **variables: Any) -> str:
+    """Everything that the runs of a life print: release, check, changed token, status; processes are watched."""
+    watch = Watch()
+    watch.start()
+    texts = []
+    try:
+        deployment.configure(**VARIABLES, **variables)
+        texts.append(run(deployment))
+        changed = {**VARIABLES, "titanic_api_write_tokens": [PLANTED["second write token"]]}
+        deployment.configure(**changed, **variables)
+        texts.append(run(deployment, "--check"))
+        texts.append(run(deployment))
+        texts.append(run(deployment, "--tags", "status"))
+    finally:
+        watch.done.set()
+        watch.join()
+    assert watch.looks > 100
+    assert watch.found == set()
+    return "\n".join(texts)
+
+
+def run(deployment: Deployment, *arguments: str) -> str:
+    """The output of a run that says and compares as much as it can."""
+    result = deployment.run("site.yml", "-vvv", "--diff", *arguments)
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def assert_in_use(deployment: Deployment) -> None:
+    """Only the newest token writes, and the passwords are those that were planted."""
+    old, new = PLANTED["write token"], PLANTED["second write token"]
+    for token, expected in ((None, 401), (old, 401), (new, 201)):
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        assert deployment.ask("POST", "/people", PERSON, **headers)[0] == expected
+    kept = {path.read_bytes().strip() for path in (deployment.state / "secrets").iterdir() if path.is_file()}
+    assert PLANTED["owner's password"].encode() in kept
+    assert PLANTED["application's password"].encode() in kept
+
+
+def assert_only_in_secret_files(deployment: Deployment, *places: Path) -> None:
+    """Of all files of the deployment, and below ``places``, those of ``secrets`` alone hold what was planted."""
+    secrets = deployment.state / "secrets"
+    searched = [str(path) for path in (deployment.state, deployment.place / "home", *places)]
+    command = ["grep", "-rlaF", MARK.decode(), *searched]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS).stdout.splitlines()
+    assert [path for path in found if not path.startswith(f"{secrets}/")] == []
+    assert found, "nothing was searched"
+
+
+def assert_for_owners_alone(deployment: Deployment) -> None:
+    """Nobody but its owner can read a secret file."""
+    secrets = deployment.state / "secrets"
+    assert secrets.stat().st_mode & 0o077 == 0
+    for path in secrets.iterdir():
+        assert path.stat().st_mode & 0o177 == 0, path.name
