@@ -113,7 +113,7 @@ class HostColours(ABC):
     def try_out(self, colour: str) -> None:
         """Ask each replica for each smoke path a few times. Raises ReleaseError for a failure and for a slow answer."""
         for address in self.addresses(colour) * TRIES:
-            for path in self.workload["probes"]["smoke"]:
+            for path in self.workload["probes"].get("smoke", []):
                 began = time.monotonic()
                 answer = try_request(address, path, SMOKE_SECONDS)
                 if answer is None and time.monotonic() - began >= SMOKE_SECONDS:

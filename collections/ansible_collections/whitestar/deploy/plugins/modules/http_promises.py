@@ -10,6 +10,7 @@ module: http_promises
 short_description: Ask a front door whether it keeps its promises
 description:
   - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
+  - A front door that answers 503 may not have seen yet that a release is ready, and is asked again for O(seconds).
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
@@ -29,6 +30,10 @@ options:
       status: {description: The status that is promised., type: int, default: 200}
       headers: {description: Headers and the text that each must start with., type: dict, default: {}}
       json: {description: Keys and values that the JSON object must have., type: dict, default: {}}
+  seconds:
+    description: How long a front door without a ready release is asked again, in seconds, for all promises together.
+    type: float
+    default: 10
 attributes:
   check_mode:
     description: Nothing is asked, since the run may not have made it yet.
@@ -59,10 +64,18 @@ items:
 """
 
 import http.client
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, request
+
+
+def patiently(address: str, path: str, headers: dict[str, str], deadline: float) -> Answer:
+    """The answer; a 503 is one only after the deadline. Raises OSError or http.client.HTTPException."""
+    while (answer := request(address, path, headers=headers)).status == 503 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return answer
 
 
 def broken(promise: dict[str, Any], answer: Answer) -> str | None:
@@ -85,6 +98,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "address": {"type": "str", "required": True},
+            "seconds": {"type": "float", "default": 10},
             "promises": {
                 "type": "list",
                 "elements": "dict",
@@ -104,14 +118,15 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, kept=[], items={}, msg="nothing was asked in check mode")
     kept, failures, items = [], [], {}
+    address, deadline = module.params["address"], time.monotonic() + module.params["seconds"]
     for promise in module.params["promises"]:
         try:
-            answer = request(module.params["address"], promise["path"], headers=promise["request_headers"])
+            answer = patiently(address, promise["path"], promise["request_headers"], deadline)
             problem = broken(promise, answer)
             if isinstance(body := answer.json(), list):
                 items[promise["path"]] = len(body)
         except (OSError, http.client.HTTPException) as error:
-            problem = f"no answer from {module.params['address']} ({error})"
+            problem = f"no answer from {address} ({error})"
         if problem:
             failures.append(f"{promise['name']}: GET {promise['path']}: {problem}")
         else:

@@ -148,6 +148,16 @@ def test_kept_promises(address: str) -> None:
     assert asked["items"] == {"/list": 3}
 
 
+def test_a_front_door_that_has_not_seen_the_release_yet_is_asked_again(address: str) -> None:
+    promise = {"name": "it is ready", "path": "/late"}
+    Handler.began = time.monotonic()
+    assert (
+        "status is 503"
+        in run_module("http_promises", {"address": address, "promises": [promise], "seconds": 0}).message
+    )
+    assert run_module("http_promises", {"address": address, "promises": [promise]})["kept"] == ["it is ready"]
+
+
 def test_broken_promises_are_all_reported(address: str) -> None:
     promises = [{"name": f"promise {number}"} | promise for number, (promise, _) in enumerate(BROKEN)]
     asked = run_module("http_promises", {"address": address, "promises": [*promises[:-1], KEPT[0]]})
