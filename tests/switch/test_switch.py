@@ -15,7 +15,10 @@ from tests.switch.site import ComposeSite
 if TYPE_CHECKING:
     from tests.switch.site import Site
 
-ROUNDS = {"local": 10, "compose": 5}
+# TITANIC_SWITCH_ROUNDS says how many instead.
+ROUNDS = {"local": 10, "compose": 3}
+# The client sends for a quarter of an hour at most.
+ROUNDS_IN_A_LOAD = 10
 REQUESTS_PER_SECOND = {"local": 60, "compose": 200}
 STEADY_SECONDS = 10
 # The promise is twice the steady 99th percentile. On two cores that the runs, the builds and this client share with
@@ -25,38 +28,39 @@ NOTICED_MS = 1800
 AT_MOST_SECONDS = 880
 
 
-@pytest.mark.timeout(AT_MOST_SECONDS + 300)
-def test_ten_releases_and_ten_rollbacks_drop_nothing(crowded_site: Site) -> None:
+@pytest.mark.timeout(5 * AT_MOST_SECONDS)
+def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> None:
     site = crowded_site
     rounds = int(os.environ.get("TITANIC_SWITCH_ROUNDS", ROUNDS[site.provider]))
     first = site.release()
     served = {first}
     rate = REQUESTS_PER_SECOND[site.provider]
     plan = LoadPlan(site.url, rate=rate, seconds=AT_MOST_SECONDS, post_share=0.2, new_connection_share=0.5)
-    steady = run_load(dataclasses.replace(plan, seconds=STEADY_SECONDS))
+    reports = {"steady": run_load(dataclasses.replace(plan, seconds=STEADY_SECONDS))}
     with BackgroundLoad(plan) as load:
         site.change_service("RELEASE = 'never served'")
         site.succeed("--tags", "image")
-    busy = load.report
-    with BackgroundLoad(plan) as load:
-        for number in range(rounds):
-            site.change_service(f"RELEASE = {number}")
-            site.succeed("--tags", "api")
-            served.add(site.release())
-            site.succeed("--tags", "rollback")
-            assert site.release() == first, "a rollback goes to what served before"
-        assert load.running, "the load ended before the releases did"
-    report = load.report
-    print(f"{rounds} releases and rollbacks: {report.summary()}, sent {report.maximum_lag_ms:.0f} ms late at most")
-    for name, each in (("steady", steady), ("beside a build", busy), ("during", report)):
-        print(f"latency in ms {name}: {each.latency_ms['all']}")
-        assert each.clean, each.summary()
-    assert report.latency_ms["all"]["p99"] < max(2 * steady.latency_ms["all"]["p99"], NOTICED_MS)
-    assert report.sent_by_connection["new"] > 0
-    assert report.sent_by_connection["reused"] > 0
-    assert report.acknowledged > 0
+    reports["beside a build"] = load.report
+    for begin in range(0, rounds, ROUNDS_IN_A_LOAD):
+        numbers = range(begin, min(begin + ROUNDS_IN_A_LOAD, rounds))
+        with BackgroundLoad(plan) as load:
+            for number in numbers:
+                site.change_service(f"RELEASE = {number}")
+                site.succeed("--tags", "api")
+                served.add(site.release())
+                site.succeed("--tags", "rollback")
+                assert site.release() == first, "a rollback goes to what served before"
+            assert load.running, "the load ended before the releases did"
+        reports[f"{len(numbers)} releases and {len(numbers)} rollbacks"] = load.report
+        assert load.report.latency_ms["all"]["p99"] < max(2 * reports["steady"].latency_ms["all"]["p99"], NOTICED_MS)
+    for name, report in reports.items():
+        print(f"{name}: {report.summary()}; ms: {report.latency_ms['all']}, sent {report.maximum_lag_ms:.0f} late")
+        assert report.clean, report.summary()
+        assert report.sent_by_connection["new"] > 0
+        assert report.sent_by_connection["reused"] > 0
+        assert report.acknowledged > 0
     assert len(served) == rounds + 1
-    assert site.rows() == 887 + sum(each.acknowledged for each in (steady, busy, report))
+    assert site.rows() == 887 + sum(report.acknowledged for report in reports.values())
 
 
 def test_going_back_goes_further_back_or_refuses_and_never_forward(fresh_site: Site) -> None:
