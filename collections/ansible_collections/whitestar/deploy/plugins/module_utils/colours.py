@@ -7,6 +7,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +21,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COL
 # figure): after three of them it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
+LOG_LINES = 15
+CAPSULE_LINES = 300
+CAPSULE_WIDTH = 400
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
 TRIES = 3
 SMOKE_SECONDS = 2.0
@@ -40,6 +45,8 @@ class HostColours(ABC):
         self.fingerprint = fingerprint
         self.ready_seconds = ready_seconds
         self.drain_seconds = drain_seconds
+        self.transcript: list[str] = []
+        self.evidence: dict[str, str] = {}
 
     @abstractmethod
     def running(self, colour: str) -> bool:
@@ -58,8 +65,12 @@ class HostColours(ABC):
         """Why it will never get ready, in words; empty while it may."""
 
     @abstractmethod
-    def last_output(self, colour: str) -> str:
+    def last_output(self, colour: str, lines: int = LOG_LINES) -> str:
         """The last lines that it printed."""
+
+    @abstractmethod
+    def described(self, colour: str) -> str:
+        """What the system says of its processes or containers, for the capsule of a failed release."""
 
     @abstractmethod
     def launch(self, colour: str) -> None:
@@ -116,6 +127,7 @@ class HostColours(ABC):
             for path in self.workload["probes"].get("smoke", []):
                 began = time.monotonic()
                 answer = try_request(address, path, SMOKE_SECONDS)
+                self._note(f"{address} {path} {_words(answer)}"[:CAPSULE_WIDTH])
                 if answer is None and time.monotonic() - began >= SMOKE_SECONDS:
                     raise ReleaseError(f"it got ready, but {path} took longer than {SMOKE_SECONDS:g} s")
                 if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -130,6 +142,20 @@ class HostColours(ABC):
             if time.monotonic() > deadline:
                 raise ReleaseError(f"it was ready while nobody asked it, and is no longer: {problem}")
             time.sleep(POLL_SECONDS)
+
+    def keep_evidence(self, colour: str) -> None:
+        """Keep its output, its readiness and what the system says of it, for the capsule."""
+        with suppress(Exception):  # the failure itself counts, not one in telling of it
+            self.evidence = {
+                "last output": self.last_output(colour, CAPSULE_LINES),
+                "readiness and answers, in order": "\n".join(self.transcript) or "(it was never asked)",
+                "what the system says of it": self.described(colour),
+            }
+
+    def _note(self, text: str) -> None:
+        """Write down what was answered, unless it is what was answered last."""
+        if not self.transcript or self.transcript[-1].partition(" ")[2] != text:
+            self.transcript.append(f"{datetime.now(UTC):%H:%M:%S.%f} {text}")
 
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the front door must have seen it."""
@@ -148,6 +174,7 @@ class HostColours(ABC):
             return "no answer"
         for address in addresses:
             answer = try_request(address, self.workload["probes"]["ready"])
+            self._note(f"{address} {self.workload['probes']['ready']} {_words(answer)}"[:CAPSULE_WIDTH])
             if answer is None or (answer.status != 200 and not (but_held and _only_held(answer))):
                 return _words(answer)
         return None

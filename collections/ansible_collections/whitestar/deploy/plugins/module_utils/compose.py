@@ -19,7 +19,7 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import POLL_SECONDS, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import LOG_LINES, POLL_SECONDS, HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     has_content,
     json_bytes,
@@ -58,7 +58,6 @@ OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 20)
 OLDEST_BUILDX = (0, 12)
 COMMAND_SECONDS = 300
-LOG_LINES = 15
 # Where the front door meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What nobody in a container of ours needs.
@@ -395,10 +394,16 @@ class ComposeColours(HostColours):
                 return f"it ended at once (exit code {found['ExitCode']})"
         return ""
 
-    def last_output(self, colour: str) -> str:
+    def last_output(self, colour: str, lines: int = LOG_LINES) -> str:
         """The end of the output of each container."""
         containers = self.engine.containers(service_of(colour))
-        return "\n".join(self.engine.logs(str(container["Id"])) for container in containers) or "(no container)"
+        return "\n".join(self.engine.logs(str(container["Id"]), lines) for container in containers) or "(no container)"
+
+    def described(self, colour: str) -> str:
+        """State, health checks, limits and mounts of each container, as ``docker inspect`` has them."""
+        kept = ("Name", "Image", "State", "RestartCount", "Config", "HostConfig", "Mounts", "NetworkSettings")
+        containers = self.engine.containers(service_of(colour))
+        return json_bytes([{key: container.get(key) for key in kept} for container in containers]).decode()
 
     def launch(self, colour: str) -> None:
         """Write its part of the project and start it."""

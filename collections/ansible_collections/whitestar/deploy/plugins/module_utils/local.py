@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import LOG_LINES, HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
@@ -35,9 +35,14 @@ class LocalColours(HostColours):
         """Whether its process has ended."""
         return "" if self.running(colour) else "it ended at once"
 
-    def last_output(self, colour: str) -> str:
+    def last_output(self, colour: str, lines: int = LOG_LINES) -> str:
         """The end of its log."""
-        return self.state.daemon(colour).log_tail()
+        return self.state.daemon(colour).log_tail(lines)
+
+    def described(self, colour: str) -> str:
+        """Whether its process runs, and what was recorded when it was started."""
+        process = self.state.daemon(colour).process()
+        return f"{f'pid {process.pid} runs' if process else 'no process runs'}; recorded: {self.facts(colour)}"
 
     def launch(self, colour: str) -> None:
         """Start it with a socket, a drain file and a place for metrics of its own."""

@@ -131,13 +131,13 @@ class Daemon:
         self.record.unlink(missing_ok=True)
         return process is not None
 
-    def log_tail(self) -> str:
+    def log_tail(self, count: int = LOG_TAIL_LINES) -> str:
         """The last lines of its output, for error messages."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "(no output)"
-        return "\n".join(lines[-LOG_TAIL_LINES:]) or "(no output)"
+        return "\n".join(lines[-count:]) or "(no output)"
 
 
 def service_environment(settings: Mapping[str, Any]) -> dict[str, str]:

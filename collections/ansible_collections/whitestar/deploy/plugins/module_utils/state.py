@@ -45,6 +45,11 @@ class State:
         return self.root / "releases"
 
     @property
+    def capsules(self) -> Path:
+        """What failed releases left as evidence."""
+        return self.root / "capsules"
+
+    @property
     def database(self) -> Path:
         """The database cluster's data, socket and logs."""
         return self.root / "database"

@@ -31,6 +31,9 @@ class Colours(Protocol):
     def admit(self, colour: str) -> None:
         """Hold it no longer, and return once it is ready."""
 
+    def keep_evidence(self, colour: str) -> None:
+        """Keep what tells why it failed, before it is stopped. Never raises."""
+
     def drain(self, colour: str) -> None:
         """Make it unready, and return once the front door sends it nothing more and it has answered what it had."""
 
@@ -58,6 +61,7 @@ def switch(colours: Colours, serving: str | None) -> str:
         colours.try_out(idle)
         colours.admit(idle)
     except BaseException:
+        colours.keep_evidence(idle)
         colours.stop(idle)
         raise
     if serving:

@@ -91,6 +91,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import write_capsule
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -178,12 +179,15 @@ class Deployment:
             restores=self.restores,
         )
         self.state.write_ledger(self.ledger)
+        before = self.served_by(self.ledger.current())
         try:
             self._switch()
         except (ReleaseError, EngineError, OSError) as error:
             self.ledger = self.ledger.finish(entry.number, "failed", str(error).splitlines()[0])
             self.state.write_ledger(self.ledger)
-            raise
+            last = self.ledger.entries[-1]
+            capsule = write_capsule(self.state, last, str(error), self.colours.evidence, before, self.workload)
+            raise ReleaseError(f"{error}\nevidence: {capsule}") from error
         self.ledger = self.ledger.finish(entry.number, "succeeded")
         self.state.write_ledger(self.ledger)
         return vars(self.ledger.entries[-1]), self._prune()

@@ -166,6 +166,17 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(state: State, behav
     assert state.ledger().entries[-1].reason
     assert not state.daemon("green").process()
     assert (state.logs / "green.log").exists()
+    capsule = Path(failed.message.rpartition("evidence: ")[2])
+    assert capsule.parent == state.capsules
+    assert capsule.stat().st_mode & 0o777 == 0o600
+    evidence = capsule.read_text()
+    for text in (
+        failed.message.partition("serves on: ")[2].splitlines()[0],
+        "tiny release",
+        behaviour,
+        '+  "release":',
+    ):
+        assert text in evidence
     # The release that serves is still the current one; the bad one is not tried again in silence.
     assert not deploy(state, good).changed
     again = deploy(state, bad, ready_seconds=0.2)

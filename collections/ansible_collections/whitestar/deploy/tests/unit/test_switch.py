@@ -42,6 +42,9 @@ class Recorder:
     def admit(self, colour: str) -> None:
         self._note("admit", colour)
 
+    def keep_evidence(self, colour: str) -> None:
+        self._note("evidence", colour)
+
     def drain(self, colour: str) -> None:
         self._note("drain", colour)
 
@@ -73,5 +76,5 @@ def test_a_failure_stops_the_new_one_and_leaves_the_old_one(step: str, error: Ba
     recorder = Recorder(step, error)
     with pytest.raises(type(error)):
         switch(recorder, "blue")
-    assert recorder.steps[-1] == "stop green"
+    assert recorder.steps[-2:] == ["evidence green", "stop green"]
     assert not any("blue" in asked for asked in recorder.steps)
