@@ -58,6 +58,7 @@ OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 20)
 OLDEST_BUILDX = (0, 12)
 COMMAND_SECONDS = 300
+CRASHES = 5
 # Where the front door meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What nobody in a container of ours needs.
@@ -390,8 +391,11 @@ class ComposeColours(HostColours):
             found = container["State"]
             if found["OOMKilled"]:
                 return f"it ran out of memory (limit: {memory(self.workload)})"
-            if container["RestartCount"] or found["Status"] in {"exited", "dead", "restarting"}:
+            if found["Status"] in {"exited", "dead", "restarting"}:
                 return f"it ended at once (exit code {found['ExitCode']})"
+            # One that runs again has forgotten why it ended, and will be seen between two runs, which get rarer.
+            if container["RestartCount"] >= CRASHES:
+                return "it ended at once, again and again"
         return ""
 
     def last_output(self, colour: str, lines: int = LOG_LINES) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import write_atomically
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory, write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -276,6 +276,26 @@ def tiny_workload(image: str, identity: str, required: str = "0001", **environme
             "schema": {"required": required, "oldest_tolerated": "0001"},
         },
     }
+
+
+def record(state: State, *workloads: dict[str, Any]) -> None:
+    """Releases that have served one after the other, as :mod:`host_release` records them."""
+    make_directory(state.configurations, 0o755)
+    for workload in workloads:
+        (state.configurations / f"{workload['release']}.json").write_bytes(json_bytes(workload))
+        facts = workload["image_facts"]
+        ledger, _ = state.ledger().add(
+            release=workload["release"],
+            image=facts["identity"],
+            config=workload["config"],
+            schema_required=facts["schema"]["required"],
+            schema_tolerates=facts["schema"]["oldest_tolerated"],
+            version=facts["version"],
+            by="alice@laptop",
+            why="deploy",
+            outcome="succeeded",
+        )
+        state.write_ledger(ledger)
 
 
 # The base images that tests of the compose provider use; roles/lab_images provides them.

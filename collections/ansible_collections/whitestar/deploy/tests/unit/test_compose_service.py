@@ -250,6 +250,21 @@ def test_secrets_are_where_they_are_outside_and_in_no_record(door: Door, place: 
     assert not [name for name, content in spool(door.state.root).items() if b"hunter2" in content]
 
 
+def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) -> None:
+    address, _, port = door.address.partition(":")
+    given = {
+        "state_directory": str(door.state.root),
+        "state": "begun",
+        "owner": {"host": "h", "user": "u", "pid": 1, "started": 1},
+        "address": address,
+        "port": int(port),
+    }
+    assert not run_module("host_session", given | {"engine": door.options}, check=True).failed
+    other = door.options | {"project": f"{door.engine.project}-other"}
+    message = run_module("host_session", given | {"engine": other}, check=True).message
+    assert message.startswith(f"titanic_api_port: {door.address} is in use by another program")
+
+
 def test_people_can_run_the_project_by_hand(door: Door) -> None:
     """The file that is written is what Compose makes of it, and Compose finds nothing to do."""
     directory, run = str(door.state.root / "project"), door.run()

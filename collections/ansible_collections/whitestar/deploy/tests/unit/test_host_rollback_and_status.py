@@ -9,32 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment, unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
-from ansible_collections.whitestar.deploy.tests.unit.means import ACCOUNT, Result, make_workload, run_module, spool
-
-
-def record(state: State, *workloads: dict[str, Any]) -> None:
-    """Releases that have served one after the other, as :mod:`host_release` records them."""
-    make_directory(state.configurations, 0o755)
-    for workload in workloads:
-        (state.configurations / f"{workload['release']}.json").write_bytes(json_bytes(workload))
-        facts = workload["image_facts"]
-        ledger, _ = state.ledger().add(
-            release=workload["release"],
-            image=facts["identity"],
-            config=workload["config"],
-            schema_required=facts["schema"]["required"],
-            schema_tolerates=facts["schema"]["oldest_tolerated"],
-            version=facts["version"],
-            by="alice@laptop",
-            why="deploy",
-            outcome="succeeded",
-        )
-        state.write_ledger(ledger)
+from ansible_collections.whitestar.deploy.tests.unit.means import (
+    ACCOUNT,
+    Result,
+    make_workload,
+    record,
+    run_module,
+    spool,
+)
 
 
 @pytest.fixture

@@ -1,0 +1,214 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image is built once for one input, is recorded whole or not at all, and its context is sent only when needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible, run_module, spool
+
+DOCKERFILE = """FROM debian:trixie-slim
+ARG version=1.2.3
+COPY . /app
+RUN printf '{"version": "%s", "schema": {"required": "1", "oldest_tolerated": "1"}}' "$version" > /app/facts
+"""
+
+
+@pytest.fixture
+def context(place: Path) -> Path:
+    """A build context, with its Dockerfile beside it."""
+    root = place / "context"
+    (root / "tests").mkdir(parents=True)
+    (root / "code").write_text("print('hello')\n")
+    (root / "tests" / "test_code").write_text("assert True\n")
+    (place / "Dockerfile").write_text(DOCKERFILE)
+    return root
+
+
+def test_everything_that_goes_in_is_in_the_name(context: Path) -> None:
+    dockerfiles = {"Dockerfile": context.parent / "Dockerfile"}
+
+    def name(exclude: tuple[str, ...] = ("tests",), **arguments: str) -> str:
+        return identity(context, list(exclude), dockerfiles, arguments)
+
+    first = name()
+    assert len(first) == 12
+    (context / "tests" / "test_code").write_text("assert False\n")
+    os.utime(context / "code", (1, 1))
+    assert name() == first
+    seen = {first, name(()), name(version="2")}
+    (context / "code").chmod(0o755)
+    seen.add(name())
+    (context / "code").write_text("print('changed')\n")
+    seen.add(name())
+    (context.parent / "Dockerfile").write_text(DOCKERFILE + "USER 1\n")
+    seen.add(name())
+    assert len(seen) == 6
+
+
+def test_what_is_excluded_is_not_sent(context: Path) -> None:
+    archive = context.parent / "context.tar.gz"
+    (context / "link").symlink_to("code")
+    pack(archive, context, ["tests"], {"Dockerfile": context.parent / "Dockerfile"})
+    with tarfile.open(archive) as tar:
+        assert sorted(tar.getnames()) == ["Dockerfile", "context/code", "context/link"]
+        assert tar.getmember("context/link").issym()
+
+
+class Builder:
+    """Tasks that build the context, each in one run of Ansible with others."""
+
+    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+        self.place = place
+        self.state = State(place / "state")
+        self.engine = Engine.of(options)
+        self.options = options
+        self.repository = f"{options['project']}-image"
+
+    def task(self, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        given = {
+            "engine": self.options,
+            "directory": str(self.state.images),
+            "context": str(self.place / "context"),
+            "dockerfile": str(self.place / "Dockerfile"),
+            "exclude": ["tests"],
+            "repository": self.repository,
+            "describe": ["cat", "/app/facts"],
+        }
+        return {"whitestar.deploy.compose_image": given | options, "check_mode": check, "diff": True}
+
+    def write(self, path: str, text: str) -> dict[str, Any]:
+        return {"ansible.builtin.copy": {"content": text, "dest": str(self.place / path), "mode": "0644"}}
+
+    def run(self, *tasks: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        """What each task gave back, failed or not, and all that Ansible said."""
+        names = [f"result{number}" for number in range(len(tasks))]
+        every = [task | {"register": name, "ignore_errors": True} for task, name in zip(tasks, names, strict=True)]
+        keep = self.write("results.json", f"{{{{ [{', '.join(names)}] | to_json }}}}")
+        done = run_ansible(self.place, {"tasks": [*every, keep]}, "-vvv")
+        assert done.returncode == 0, done.stdout
+        assert "Traceback" not in done.stdout
+        return json.loads((self.place / "results.json").read_text()), done.stdout
+
+    def tags(self) -> list[str]:
+        return self.engine.run("image", "ls", "--format", "{{.Tag}}", self.repository).split()
+
+
+@pytest.fixture
+def builder(place: Path, context: Path, engine: dict[str, Any]) -> Builder:
+    return Builder(place, engine)
+
+
+def test_twelve_steps(builder: Builder) -> None:
+    results, said = builder.run(
+        builder.task(check=True),
+        builder.task(),
+        builder.task(check=True),
+        builder.task(),
+        builder.write("context/tests/test_code", "assert False"),
+        builder.task(),
+        builder.write("context/code", "print('changed')"),
+        builder.task(check=True),
+        builder.task(),
+        builder.task(check=True),
+        builder.task(),
+    )
+    seen, done, seen_again, again, _, other_test, _, seen_change, changed, *last = results
+    assert seen["changed"]
+    assert seen["image"]["reference"] == ""
+    assert done["changed"]
+    image = done["image"]
+    assert image["identity"] == seen["image"]["identity"]
+    assert image["description"]["version"] == "1.2.3"
+    assert done["diff"] == {"before": "", "after": f"{builder.repository}:{image['identity']}\n"}
+    for result in (seen_again, again, other_test):
+        assert not result["changed"]
+        assert result["image"] == image
+    assert seen_change["changed"]
+    assert changed["changed"]
+    newer = changed["image"]
+    assert newer["identity"] == seen_change["image"]["identity"] != image["identity"]
+    assert newer["reference"] != image["reference"]
+    assert [result["changed"] for result in last] == [False, False]
+    # The two builds had the context sent, nothing else did.
+    sent = [line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]
+    assert len(sent) == 2, sent
+    assert sorted(builder.tags()) == sorted([image["identity"], newer["identity"], "1.2.3"])
+    kept = builder.engine.run("run", "--rm", newer["reference"], "sh", "-c", "cat /app/code; ls /app")
+    assert kept == "print('changed')code\nfacts\n"
+    assert sorted(path.name for path in builder.state.images.iterdir()) == sorted(
+        [image["identity"], newer["identity"]]
+    )
+
+    # Both have the version 1.2.3: when the older one is discarded, the newer one keeps the name.
+    host = runtime(builder.state, builder.options)
+    host.discard_image(image["identity"])
+    assert not host.has_image(image["reference"])
+    assert sorted(builder.tags()) == sorted([newer["identity"], "1.2.3"])
+    host.discard_image(newer["identity"])
+    assert builder.tags() == []
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_an_image_that_somebody_removed_is_built_again(builder: Builder) -> None:
+    arguments: dict[str, Any] = {"build_arguments": {"version": "7"}}
+    client = ["docker", "--host", f"unix://{builder.engine.socket}"]
+    remove: dict[str, Any] = {
+        "ansible.builtin.command": {"argv": [*client, "image", "rm", f"{builder.repository}:7", "{{ name }}"]}
+    }
+    remove["vars"] = {"name": f"{builder.repository}:{{{{ result0.image.identity }}}}"}
+    tasks = [builder.task(**arguments), remove, *(builder.task(check=check, **arguments) for check in (True, False))]
+    (done, removed, seen, again), _ = builder.run(*tasks)
+    assert done["image"]["description"]["version"] == "7"
+    assert [result["changed"] for result in (removed, seen, again)] == [True, True, True]
+    assert again["image"]["identity"] == done["image"]["identity"]
+
+
+def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Builder) -> None:
+    before = builder.tags()
+    cases = {
+        "RUN echo no such luck >&2; exit 3\n": "no such luck",
+        "RUN echo '[1]' > /app/facts\n": "'cat /app/facts' in the image must print a JSON object, it printed: [1]",
+        "RUN rm /app/facts\n": "cat: /app/facts: No such file",
+    }
+    tasks = [task for line in cases for task in (builder.write("Dockerfile", DOCKERFILE + line), builder.task())]
+    results, _ = builder.run(*tasks)
+    for result, words in zip(results[1::2], cases.values(), strict=True):
+        assert result["failed"]
+        assert "the release could not be built, nothing else was touched: " in result["msg"]
+        assert words in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+    assert builder.tags() == before
+
+
+def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:
+    tasks = [builder.task(context="/nowhere"), builder.task(dockerfile="/nowhere/Dockerfile")]
+    results, _ = builder.run(*tasks)
+    assert results[0]["msg"] == "titanic_image_context: there is no directory /nowhere on this machine"
+    assert "/nowhere/Dockerfile" in results[1]["msg"]
+    assert not builder.state.root.exists()
+
+
+def test_a_record_without_its_engine_is_a_failure_and_stays(builder: Builder) -> None:
+    directory = builder.state.images / "aaaaaaaaaaaa"
+    directory.mkdir(parents=True)
+    recorded = {"identity": "aaaaaaaaaaaa", "reference": "x", "tags": [], "repository": builder.repository}
+    (directory / "image.json").write_bytes(json_bytes(recorded | {"pushed": False}))
+    before = spool(builder.state.root)
+    given = builder.task()["whitestar.deploy.compose_image"] | {"identity": "aaaaaaaaaaaa"}
+    given["engine"] = builder.options | {"socket": f"{builder.place}/none.sock"}
+    for check in (True, False):
+        message = run_module("compose_image", given, check=check).message
+        assert f"nothing else was touched: no Docker engine answers at {builder.place}/none.sock" in message
+    assert spool(builder.state.root) == before
