@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -21,12 +22,57 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COL
 # figure): after three of them it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
+# Names in the service's metrics, and the routes that nobody's request is for.
+METRICS = ("titanic_http_requests_total", "titanic_http_errors_total", "titanic_http_request_duration_seconds_sum")
+PROBES = ("/healthz", "/readyz", "/health", "/ready", "/metrics")
+FEWEST_REQUESTS = 20
+WATCH_SECONDS = 0.5
 LOG_LINES = 15
 CAPSULE_LINES = 300
 CAPSULE_WIDTH = 400
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
 TRIES = 3
 SMOKE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Probation:
+    """How long a release is watched after it has taken over, and what it may do meanwhile.
+
+    ``error_share`` is the share of requests that may be answered with 5xx (0 to 1), ``mean_seconds`` the mean time that
+    an answer may take. Neither counts before there were 20 requests.
+    """
+
+    seconds: float = 0
+    error_share: float = 0.02
+    mean_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a release says that it has answered: requests, those with 5xx, seconds for all; probes left out."""
+
+    requests: float = 0
+    errors: float = 0
+    seconds: float = 0
+
+    def __sub__(self, earlier: Traffic) -> Traffic:
+        """What came since."""
+        return Traffic(self.requests - earlier.requests, self.errors - earlier.errors, self.seconds - earlier.seconds)
+
+    @classmethod
+    def of(cls, metrics: str) -> Traffic:
+        """From the text of ``/metrics``, in Prometheus' exposition format 0.0.4."""
+        sums = dict.fromkeys(METRICS, 0.0)
+        for line in metrics.splitlines():
+            name, _, rest = line.partition("{")
+            labels, _, value = rest.rpartition("} ")
+            if name in sums and not any(f'route="{route}"' in labels for route in PROBES):
+                sums[name] += float(value)
+        return cls(*sums.values())
+
+
+NO_PROBATION = Probation()
 
 
 class HostColours(ABC):
@@ -39,12 +85,14 @@ class HostColours(ABC):
         fingerprint: str,
         ready_seconds: float,
         drain_seconds: float,
+        probation: Probation = NO_PROBATION,
     ) -> None:
         self.state = state
         self.workload = workload
         self.fingerprint = fingerprint
         self.ready_seconds = ready_seconds
         self.drain_seconds = drain_seconds
+        self.probation = probation
         self.transcript: list[str] = []
         self.evidence: dict[str, str] = {}
 
@@ -156,6 +204,29 @@ class HostColours(ABC):
         """Write down what was answered, unless it is what was answered last."""
         if not self.transcript or self.transcript[-1].partition(" ")[2] != text:
             self.transcript.append(f"{datetime.now(UTC):%H:%M:%S.%f} {text}")
+
+    def watch(self, colour: str) -> None:
+        """Compare its metrics with the bounds until the probation is over. Raises ReleaseError when it leaves them."""
+        start = self._traffic(colour)
+        deadline = time.monotonic() + self.probation.seconds
+        while time.monotonic() < deadline:
+            time.sleep(WATCH_SECONDS)
+            if end := self.ended(colour):
+                raise ReleaseError(f"on probation: {end}")
+            seen = self._traffic(colour) - start
+            if seen.requests < FEWEST_REQUESTS:
+                continue
+            share, mean = seen.errors / seen.requests, seen.seconds / seen.requests
+            if share > self.probation.error_share or mean > self.probation.mean_seconds:
+                raise ReleaseError(
+                    f"on probation: of {seen.requests:.0f} requests {seen.errors:.0f} failed, {mean:.3f} s in the mean "
+                    f"(bounds: {self.probation.error_share:.0%}, {self.probation.mean_seconds:g} s)"
+                )
+
+    def _traffic(self, colour: str) -> Traffic:
+        """What all replicas together have answered."""
+        answers = [try_request(address, "/metrics") for address in self.addresses(colour)]
+        return Traffic.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer))
 
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the front door must have seen it."""

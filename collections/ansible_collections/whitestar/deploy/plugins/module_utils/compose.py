@@ -476,11 +476,9 @@ class ComposeRuntime(ContainerPrograms):
 
     state: State
 
-    def colours(
-        self, workload: Mapping[str, Any], fingerprint: str, ready_seconds: float, drain_seconds: float
-    ) -> HostColours:
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
         """The two colours, for this workload."""
-        return ComposeColours(self.engine, self.state, workload, fingerprint, ready_seconds, drain_seconds)
+        return ComposeColours(self.engine, self.state, workload, fingerprint, *limits)
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""

@@ -93,11 +93,9 @@ class LocalRuntime(LocalPrograms):
 
     state: State
 
-    def colours(
-        self, workload: Mapping[str, Any], fingerprint: str, ready_seconds: float, drain_seconds: float
-    ) -> HostColours:
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
         """The two colours, for this workload."""
-        return LocalColours(self.state, workload, fingerprint, ready_seconds, drain_seconds)
+        return LocalColours(self.state, workload, fingerprint, *limits)
 
     def has_image(self, reference: str) -> bool:
         """Whether the release directory is there."""

@@ -45,10 +45,8 @@ class Programs(Protocol):
 class Runtime(Programs, Protocol):
     """How releases run on a host."""
 
-    def colours(
-        self, workload: Mapping[str, Any], fingerprint: str, ready_seconds: float, drain_seconds: float
-    ) -> HostColours:
-        """The two colours, for this workload."""
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
+        """The two colours, for this workload; ``limits`` are those of :class:`HostColours`."""
 
     def has_image(self, reference: str) -> bool:
         """Whether the image is on the host."""

@@ -44,6 +44,25 @@ options:
     description: How long the old release may take to finish what it has, in seconds.
     type: float
     default: 25
+  probation:
+    description: >-
+      How a release is watched after it has taken over. While it is, the release before waits, drained, and is let in
+      again when a bound is left.
+    type: dict
+    default: {}
+    suboptions:
+      seconds:
+        description: For how long, in seconds.
+        type: float
+        default: 0
+      error_share:
+        description: Share of requests, from 0 to 1, that may be answered with 5xx.
+        type: float
+        default: 0.02
+      mean_seconds:
+        description: Mean time that an answer may take, in seconds.
+        type: float
+        default: 1
   keep:
     description: How many releases beside the one that serves are kept for a rollback.
     type: int
@@ -92,6 +111,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import Probation
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -122,7 +142,8 @@ class Deployment:
         self.workload = options["workload"] if self.restores is None else self._recorded(self.restores)
         self.release: str = self.workload["release"]
         self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
-        self.colours = host.colours(self.workload, self.secrets, options["ready_seconds"], options["drain_seconds"])
+        limits = (options["ready_seconds"], options["drain_seconds"], Probation(**options["probation"]))
+        self.colours = host.colours(self.workload, self.secrets, *limits)
 
     def _recorded(self, number: int) -> dict[str, Any]:
         entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
@@ -231,6 +252,15 @@ def main() -> None:
             "ready_seconds": {"type": "float", "default": 30},
             "drain_seconds": {"type": "float", "default": 25},
             "keep": {"type": "int", "default": 5},
+            "probation": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "seconds": {"type": "float", "default": 0},
+                    "error_share": {"type": "float", "default": 0.02},
+                    "mean_seconds": {"type": "float", "default": 1},
+                },
+            },
         },
         required_one_of=[("workload", "restore")],
         mutually_exclusive=[("workload", "restore")],

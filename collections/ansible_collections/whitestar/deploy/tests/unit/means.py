@@ -161,6 +161,7 @@ import http.server, json, os, pathlib, signal, socketserver, sys, time
 
 behaviour = os.environ.get("TINY_BEHAVIOUR", "good")
 drain = pathlib.Path(os.environ.get("TITANIC_DRAIN_FILE", "/nowhere"))
+counts = {{"requests": 0, "errors": 0}}
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -170,11 +171,18 @@ class Answers(http.server.BaseHTTPRequestHandler):
             status, body = 503, {{"errors": [{{"field": "database", "detail": "never ready"}}]}}
         elif self.path == "/readyz" and drain.exists():
             status, body = 503, {{"errors": [{{"field": "traffic", "detail": "draining"}}]}}
-        elif self.path == "/people" and behaviour == "fails":
+        elif self.path == "/people" and (behaviour == "fails" or (behaviour == "sours" and not drain.exists())):
             status = 500
         elif self.path == "/slow" or (self.path == "/people" and behaviour == "slow"):
             time.sleep(3 if behaviour == "slow" else 0.5)
         body = json.dumps(body).encode()
+        if self.path == "/people":
+            counts["requests"] += 1
+            counts["errors"] += status == 500
+        if self.path == "/metrics":
+            body = "".join(
+                f'titanic_http_{{name}}_total{{{{route="/people"}}}} {{count}}\\n' for name, count in counts.items()
+            ).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -391,3 +393,30 @@ def test_ctrl_c_stops_the_new_release_and_leaves_the_old_one(state: State) -> No
     assert serving(state) == before
     assert not state.daemon("green").process()
     assert Ledger.from_document(json.loads((state.root / "ledger.json").read_text())).current() is not None
+
+
+def test_a_release_that_turns_sour_gives_way_to_the_one_before(state: State) -> None:
+    good, sour = make_workload(state, A), make_workload(state, B, TINY_BEHAVIOUR="sours")
+    deploy(state, good)
+    before = serving(state)
+    make_image(state, B)
+    run = start_module("host_release", arguments(state, workload=sour, probation={"seconds": 30}))
+    while run.poll() is None:
+        if not state.drain_file("green").exists():
+            try_request(state.address("green"), "/people")
+        time.sleep(0.01)
+    failed = finish_module(run)
+    assert re.search(r"on probation: of \d+ requests \d+ failed", failed.message), failed
+    assert serving(state) == before, "the very process that served before, since it had only been drained"
+    assert outcomes(state)[-1] == (sour["release"], "failed")
+    assert not state.daemon("green").process()
+    assert not deploy(state, good).changed
+
+
+def test_a_release_that_keeps_its_bounds_passes_its_probation(state: State) -> None:
+    deploy(state, make_workload(state, A))
+    new = make_workload(state, B)
+    began = time.monotonic()
+    assert deploy(state, new, probation={"seconds": 1.5})["did"] == "switched"
+    assert time.monotonic() - began > 1.5
+    assert list(serving(state)) == [new["release"]]

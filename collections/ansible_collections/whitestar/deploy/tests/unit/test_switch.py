@@ -42,6 +42,9 @@ class Recorder:
     def admit(self, colour: str) -> None:
         self._note("admit", colour)
 
+    def watch(self, colour: str) -> None:
+        self._note("watch", colour)
+
     def keep_evidence(self, colour: str) -> None:
         self._note("evidence", colour)
 
@@ -56,7 +59,15 @@ def test_the_new_one_is_ready_before_the_old_one_is_drained() -> None:
     recorder: Colours = Recorder()
     assert switch(recorder, "blue") == "green"
     assert isinstance(recorder, Recorder)
-    assert recorder.steps == ["start green", "wait green", "try green", "admit green", "drain blue", "stop blue"]
+    assert recorder.steps == [
+        "start green",
+        "wait green",
+        "try green",
+        "admit green",
+        "drain blue",
+        "watch green",
+        "stop blue",
+    ]
 
 
 def test_the_colours_take_turns() -> None:
@@ -78,3 +89,11 @@ def test_a_failure_stops_the_new_one_and_leaves_the_old_one(step: str, error: Ba
         switch(recorder, "blue")
     assert recorder.steps[-2:] == ["evidence green", "stop green"]
     assert not any("blue" in asked for asked in recorder.steps)
+
+
+def test_a_release_that_fails_its_probation_gives_way_to_the_one_before() -> None:
+    recorder = Recorder("watch")
+    with pytest.raises(ReleaseError):
+        switch(recorder, "blue")
+    after = recorder.steps[recorder.steps.index("watch green") + 1 :]
+    assert after == ["admit blue", "drain green", "evidence green", "stop green"]
