@@ -101,6 +101,9 @@ def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
     assert empty_site.rows() == 887
 
 
+EXIT = "import sys; sys.exit('broken on purpose')"
+
+
 def when_it_serves(code: str) -> str:
     """Code that runs in the server only, not in commands of the release such as the one that describes it."""
     return f"import os\nif os.environ.get('TITANIC_BIND'):\n    {code}"
@@ -120,11 +123,15 @@ def assert_it_never_serves(site: Site, words: str, *arguments: str) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import sys; sys.exit('broken on purpose')", "could not be built"),
-        (when_it_serves("import sys; sys.exit('broken on purpose')"), "ended at once"),
-        (when_it_serves("import time; time.sleep(3600)"), "did not answer 200 within"),
+        pytest.param(EXIT, "could not be built", id="cannot be built", marks=pytest.mark.shown_once),
+        pytest.param(when_it_serves(EXIT), "ended at once", id="exits at once"),
+        pytest.param(
+            when_it_serves("import time; time.sleep(3600)"),
+            "did not answer 200 within",
+            id="never ready",
+            marks=pytest.mark.shown_once,
+        ),
     ],
-    ids=["cannot be built", "exits at once", "never ready"],
 )
 def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
     site.succeed("--tags", "api")
@@ -154,6 +161,7 @@ def test_a_release_without_its_base_image_never_gets_traffic(containers: Compose
     assert_it_never_serves(containers, "could not be built", "-e", json.dumps(missing))
 
 
+@pytest.mark.shown_once
 def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
     rows = site.rows()
     before = site.release()
@@ -171,6 +179,7 @@ def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
     assert site.rows() == rows
 
 
+@pytest.mark.shown_once
 def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site: Site) -> None:
     rows = site.rows()
     written = []
@@ -196,6 +205,7 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(sit
     assert site.rows() == rows + len(written)
 
 
+@pytest.mark.shown_once
 def test_every_killed_process_is_started_again_by_the_next_run(site: Site) -> None:
     rows = site.rows()
     for name in ("proxy", site.colour(), "database"):

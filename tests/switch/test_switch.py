@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.switch.site import Site
 
 # TITANIC_SWITCH_ROUNDS says how many instead.
-ROUNDS = {"local": 10, "compose": 3}
+ROUNDS = {"local": 10, "compose": 2}
 # The client sends for a quarter of an hour at most.
 ROUNDS_IN_A_LOAD = 5
 # The first that the machine carries beside a build, told by the 90th percentile of its latency: a container that is
@@ -74,6 +74,7 @@ def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> N
     assert site.rows() == 887 + acknowledged
 
 
+@pytest.mark.shown_once
 def test_going_back_goes_further_back_or_refuses_and_never_forward(fresh_site: Site) -> None:
     site = fresh_site
     served = [site.release()]
@@ -98,6 +99,7 @@ def test_going_back_goes_further_back_or_refuses_and_never_forward(fresh_site: S
         assert site.release() == served[2]
 
 
+@pytest.mark.shown_once
 def test_a_switch_without_a_drain_is_noticed(site: Site) -> None:
     """The test above can fail: stopping the serving colour at once drops requests, and the client counts them."""
     plan = LoadPlan(site.url, rate=60, seconds=120, post_share=0.2, delete_afterwards=True)
