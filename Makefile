@@ -5,6 +5,7 @@
 ARGS ?=
 ONLY ?=
 INVENTORY ?= inventories/local
+LAB := /var/lib/titanic-lab/engine/environment
 
 .PHONY: help up status down lab lab-down test bench docs lock clean
 
@@ -32,6 +33,7 @@ test: ## run everything that can be tested on this machine (ONLY=step runs one; 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)
 	@bin/run bench python -m bench.seed
+	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.compose
 
 docs: ## write the generated parts of the documentation: variable tables, figures
 	@bin/run test python bin/docs.py $(ARGS)

@@ -124,6 +124,9 @@ def main_readme() -> str:
         introduction, _, rest = results.read_text().partition("\n\n")[2].partition("\n\n")
         ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
         figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
+    containers = ROOT / "bench/results/compose.md"
+    if containers.is_file():
+        figures = f"{figures}\n\n{containers.read_text().rstrip()}"
     part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
     return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
 

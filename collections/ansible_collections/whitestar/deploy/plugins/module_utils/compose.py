@@ -52,8 +52,7 @@ PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
-# start_interval of health checks came with engine 25 and Compose 2.20 (both release notes); rewrite-timestamp with
-# Buildx 0.13.
+# start_interval of health checks came with engine 25 and Compose 2.20 (both release notes); Buildx 0.12 is as old.
 OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 20)
 OLDEST_BUILDX = (0, 12)

@@ -37,6 +37,11 @@ options:
     description: Volumes of the project that it uses.
     type: dict
     default: {}
+  postgresql_volume:
+    description: >-
+      Volume with the data of PostgreSQL, where the service is one. Nothing is done when the data are another major
+      version's than the image.
+    type: str
   secret_files:
     description: Files with secrets on the target, by name. They have the same paths in the container.
     type: dict
@@ -131,9 +136,31 @@ def judge(engine: Engine, image: str, files: dict[str, str], command: list[str])
         )
 
 
+def check_major(engine: Engine, volume: str, image: str) -> None:
+    """Raises EngineError when the volume's data were made by another major version of PostgreSQL than the image's.
+
+    Where the engine's files cannot be read from here, as with one in a virtual machine, nothing is known or said.
+    """
+    found = engine.get(f"/volumes/{engine.project}_{volume}") or {}
+    described = engine.image(image) if image else None
+    try:
+        kept = (Path(str(found.get("Mountpoint", "/nowhere"))) / "PG_VERSION").read_text(encoding="utf-8").strip()
+    except OSError:
+        return
+    variables = dict(word.split("=", 1) for word in ((described or {}).get("Config") or {}).get("Env") or [])
+    wanted = variables.get("PG_MAJOR", kept)
+    if wanted != kept:
+        raise EngineError(
+            f"the data in volume {found['Name']} are PostgreSQL {kept}'s, the image is {wanted}: set "
+            f"titanic_database_image to PostgreSQL {kept}, or dump the data and load them into a new volume"
+        )
+
+
 def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
     """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
+    if options["postgresql_volume"]:
+        check_major(engine, options["postgresql_volume"], image)
     project = Project.of(State(Path(options["state_directory"])), engine)
     service = Service(
         project,
@@ -163,6 +190,7 @@ def main() -> None:
             "image": {"type": "str", "required": True},
             "definition": {"type": "dict", "required": True},
             "volumes": {"type": "dict", "default": {}},
+            "postgresql_volume": {"type": "str"},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "files": {"type": "dict", "default": {}},
             "check_command": words,

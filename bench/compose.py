@@ -1,0 +1,112 @@
+"""`python -m bench.compose`: runs of the site on Compose beside `docker compose up` alone, in turn, and what it takes.
+
+Needs a Docker engine (`make lab`). Writes bench/results/compose.md, which `make docs` puts into the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.engine import Engine
+from tests.switch.site import ROOT, ComposeSite, new_site
+
+RESULTS = Path(__file__).resolve().parent / "results" / "compose.md"
+GOALS = {"first": 45.0, "again": 10.0, "release": 25.0}
+MORE_THAN_COMPOSE = 8.0  # seconds that a run which changes nothing may take longer than `docker compose up` does
+REST_SECONDS = 10
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def _compose_up(site: ComposeSite) -> None:
+    command = [site.engine.program, "compose", "up", "--detach", "--pull", "never"]
+    subprocess.run(command, cwd=site.state / "project", check=True, capture_output=True)
+
+
+def _build(engine: Engine, tag: str, *options: str) -> None:
+    engine("build", "--quiet", "--tag", tag, "--file", str(ROOT / "Dockerfile"), *options, str(ROOT / "service"))
+
+
+def _at_rest(site: ComposeSite) -> tuple[float, float]:
+    """MiB of memory and per cent of one processor that all containers take together while nobody asks anything."""
+    time.sleep(REST_SECONDS)
+    said = site.engine("stats", "--no-stream", "--format", "{{json .}}", *site.engine.containers(site.project))
+    memory = processor = 0.0
+    for line in said.splitlines():
+        found = json.loads(line)
+        used = found["MemUsage"].split(" / ")[0]
+        number = float(used.rstrip("GMKiB"))
+        memory += number * {"G": 1024, "M": 1, "K": 1 / 1024}.get(used[-3], 1 / 2**20)
+        processor += float(found["CPUPerc"].rstrip("%"))
+    return memory, processor
+
+
+def _size(engine: Engine, name: str) -> float:
+    """Megabytes (10^6 bytes) of an image, unpacked."""
+    return float(engine.inspect("image", name)[0]["Size"]) / 1e6
+
+
+def measure(engine: Engine, rounds: int) -> str:
+    """The report, in Markdown. Raises AssertionError when a run fails."""
+    with new_site(engine) as site:
+        assert isinstance(site, ComposeSite)
+        cold = _timed(lambda: _build(engine, f"{site.project}:cold", "--no-cache"))
+        warm = _timed(lambda: _build(engine, f"{site.project}:warm"))
+        first = _timed(site.succeed)
+        again, alone, releases = [], [], []
+        for number in range(rounds):
+            alone.append(_timed(lambda: _compose_up(site)))
+            again.append(_timed(site.succeed))
+            site.change_service(f"# {number}")
+            releases.append(_timed(site.succeed))
+        memory, processor = _at_rest(site)
+        size = _size(engine, f"{site.project}:cold")
+    more = statistics.median(ours - theirs for ours, theirs in zip(again, alone, strict=True))
+    rows = [
+        ("first run, base images present", f"{first:.1f} s", f"{GOALS['first']:g} s"),
+        ("run that changes nothing", _seconds(again), f"{GOALS['again']:g} s"),
+        ("`docker compose up --detach` of the same project", _seconds(alone), "–"),
+        ("what a run takes more than that", f"{more:.1f} s", f"{MORE_THAN_COMPOSE:g} s"),
+        ("release of a changed source, its build included", _seconds(releases), f"{GOALS['release']:g} s"),
+        ("build without and with the cache", f"{cold:.1f} s, {warm:.1f} s", "–"),
+        ("image, unpacked", f"{size:.0f} MB", "100 MB"),
+        ("the stack at rest", f"{memory:.0f} MiB, {processor:.1f} % of one processor", "–"),
+    ]
+    lines = [f"Medians of {rounds} rounds (lowest–highest), in turn, on one machine.", ""]
+    lines += ["| Compose | measured | goal |", "|---|--:|--:|"]
+    return "\n".join([*lines, *(f"| {what} | {found} | {goal} |" for what, found, goal in rows)]) + "\n"
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} s ({min(values):.1f}–{max(values):.1f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 2 where there is no engine."""
+    parser = argparse.ArgumentParser(prog="python -m bench.compose", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(arguments)
+    try:
+        engine = Engine.found()
+    except LookupError as reason:
+        print(f"not measured: {reason}", file=sys.stderr)
+        return 2
+    report = measure(engine, options.rounds)
+    RESULTS.write_text(report)
+    print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
