@@ -247,8 +247,9 @@ class LocalSite(Site):
         return [str(self.state)] if self.state.exists() else []
 
     def clear(self) -> None:
-        # Processes may still run there, whose records lie in the directory: it is evidence.
-        return
+        # Processes that still run have their records in the directory, which is evidence then.
+        if not self.executes(""):
+            shutil.rmtree(self.state, ignore_errors=True)
 
 
 class ComposeSite(Site):
