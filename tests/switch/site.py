@@ -68,7 +68,13 @@ class Site(ABC):
     def run(self, *arguments: str) -> tuple[int, str]:
         """A whole run: (exit status, output)."""
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=RUN_SECONDS)
+        try:
+            output, _ = process.communicate(timeout=RUN_SECONDS)
+        except BaseException:
+            # A test that is cut short must not leave a run that holds the lock and works on.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
         return process.returncode, output
 
     def succeed(self, *arguments: str) -> str:
