@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -126,10 +127,13 @@ def answer(service: Service, data: bytes) -> bytes:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
+        except TimeoutError:
+            raise
+        except OSError:
+            pass  # refused before it was all sent; what was said of it can still be read
+        with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(1 << 20):
                 received += piece
-        except (ConnectionResetError, BrokenPipeError):
-            pass  # refused before it was all sent
     return received
 
 
