@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = Path(os.environ.get("TITANIC_TEST_REPORTS", ROOT / ".reports"))
 COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
 LANES = 2
-# A step that takes longer hangs; the slowest takes a few minutes.
-STEP_SECONDS = 1500
+# A step that takes longer hangs; the slowest takes some fifteen minutes beside another one.
+STEP_SECONDS = 2700
 PROGRESS_SECONDS = 60
 TAIL_LINES = 12
 LAB = "lab"
