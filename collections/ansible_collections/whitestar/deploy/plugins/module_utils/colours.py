@@ -188,7 +188,7 @@ class HostColours(ABC):
         deadline = time.monotonic() + self.ready_seconds
         while (problem := self._not_ready(colour)) is not None:
             if time.monotonic() > deadline:
-                raise ReleaseError(f"it was ready while nobody asked it, and is no longer: {problem}")
+                raise ReleaseError(f"it was tried out and let in, and is not ready: {problem}")
             time.sleep(POLL_SECONDS)
 
     def keep_evidence(self, colour: str) -> None:
