@@ -13,11 +13,11 @@ from tests.switch.site import ComposeSite, Site, copy_service, new_site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on containers what processes have shown of the same code, unless TITANIC_SWITCH_ALL is set."""
-    left_out = pytest.mark.skip(reason="shown with processes; TITANIC_SWITCH_ALL=1 runs it with containers as well")
+    """Leave out on containers what processes have shown of the same code, unless TESTS_SWITCH_ALL is set."""
+    left_out = pytest.mark.skip(reason="shown with processes; TESTS_SWITCH_ALL=1 runs it with containers as well")
     for item in items:
         on_containers = isinstance(item, pytest.Function) and "compose" in item.name
-        if on_containers and item.get_closest_marker("shown_once") and not os.environ.get("TITANIC_SWITCH_ALL"):
+        if on_containers and item.get_closest_marker("shown_once") and not os.environ.get("TESTS_SWITCH_ALL"):
             item.add_marker(left_out)
 
 

@@ -29,7 +29,7 @@ RUNS_AT_ONCE = 10
 # Twice what is promised, since other tests may run beside this one.
 ANSWER_SECONDS = 4
 SERVING_AGAIN_SECONDS = 10
-KILLS = int(os.environ.get("TITANIC_DATABASE_KILLS", "3"))
+KILLS = int(os.environ.get("TESTS_DATABASE_KILLS", "3"))
 WRITERS = 4
 PERSON = {
     "survived": True,

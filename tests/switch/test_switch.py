@@ -15,7 +15,7 @@ from tests.switch.site import ComposeSite
 if TYPE_CHECKING:
     from tests.switch.site import Site
 
-# TITANIC_SWITCH_ROUNDS says how many instead.
+# TESTS_SWITCH_ROUNDS says how many instead.
 ROUNDS = {"local": 10, "compose": 2}
 # The client sends for a quarter of an hour at most.
 ROUNDS_IN_A_LOAD = 5
@@ -44,7 +44,7 @@ def no_request_was_dropped(report: LoadReport) -> int:
 @pytest.mark.timeout(5 * AT_MOST_SECONDS)
 def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> None:
     site = crowded_site
-    rounds = int(os.environ.get("TITANIC_SWITCH_ROUNDS", ROUNDS[site.provider]))
+    rounds = int(os.environ.get("TESTS_SWITCH_ROUNDS", ROUNDS[site.provider]))
     first = site.release()
     served = {first}
     plan = LoadPlan(site.url, seconds=AT_MOST_SECONDS, post_share=0.2, new_connection_share=0.5)
