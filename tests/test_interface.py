@@ -32,7 +32,8 @@ WIRING = COLLECTION / "playbooks/vars/wiring.yml"
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_options(role: str) -> None:
-    values, tasks = defaults(role), "".join(path.read_text() for path in role_path(role).rglob("tasks/*.yml"))
+    files = [*role_path(role).rglob("tasks/*.yml"), *role_path(role).rglob("templates/*")]
+    values, tasks = defaults(role), "".join(path.read_text() for path in files)
     assert set(values) <= set(options()[role])
     for name, option in options()[role].items():
         if option.get("required"):

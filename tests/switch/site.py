@@ -47,15 +47,15 @@ class Site(ABC):
             "titanic_api_port": self.port,
         }
 
-    def command(self, *arguments: str) -> list[str]:
-        """The command line of a run of the site with ``arguments`` besides what keeps it to itself."""
+    def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
+        """The command line of a run of the playbook with ``arguments`` besides what keeps it to itself."""
         ansible = str(Path(sys.executable).with_name("ansible-playbook"))
-        return [ansible, "site.yml", "-i", f"inventories/{self.provider}", "-e", json.dumps(self.settings), *arguments]
+        return [ansible, playbook, "-i", f"inventories/{self.provider}", "-e", json.dumps(self.settings), *arguments]
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, playbook: str = "site.yml") -> subprocess.Popen[str]:
         """Begin a run, its output on a pipe, in a process group of its own."""
         return subprocess.Popen(
-            self.command(*arguments),
+            self.command(*arguments, playbook=playbook),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -65,9 +65,9 @@ class Site(ABC):
             env=os.environ | {"PYTHONUNBUFFERED": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         )
 
-    def run(self, *arguments: str) -> tuple[int, str]:
+    def run(self, *arguments: str, playbook: str = "site.yml") -> tuple[int, str]:
         """A whole run: (exit status, output)."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, playbook=playbook)
         try:
             output, _ = process.communicate(timeout=RUN_SECONDS)
         except BaseException:
@@ -77,9 +77,9 @@ class Site(ABC):
             raise
         return process.returncode, output
 
-    def succeed(self, *arguments: str) -> str:
+    def succeed(self, *arguments: str, playbook: str = "site.yml") -> str:
         """A run that must succeed: its output."""
-        status, output = self.run(*arguments)
+        status, output = self.run(*arguments, playbook=playbook)
         assert status == 0, output
         return output
 

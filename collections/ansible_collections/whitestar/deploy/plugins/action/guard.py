@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 PREFIX = "titanic_"
@@ -63,7 +67,12 @@ def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
         if problems:
             kind = option.get("type", "str")
             found.append(f"{name}: it must be of type {kind}" if secret else f"{name}: {'; '.join(problems)}")
-        elif name.endswith("_port") and option.get("type") == "int" and int(value) not in PORTS:
+        elif (
+            name.endswith("_port")
+            and option.get("type") == "int"
+            and int(value) not in PORTS
+            and value != option.get("default")
+        ):
             found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
         elif option.get("type") == "path" and name.endswith(("_csv", "_context")) and not Path(str(value)).exists():
             found.append(f"{name}: there is no {value} on this machine")
@@ -79,6 +88,49 @@ def wrong_provider(provider: str) -> list[str]:
     if provider in BUILT_PROVIDERS:
         return []
     return [f"titanic_provider: provider {provider} is not built yet; use one of: {', '.join(BUILT_PROVIDERS)}"]
+
+
+def wrong_certificate(values: Mapping[str, Any]) -> list[str]:
+    """Why the front door could not use the certificate and key that it is given, if so; nothing of the key is said."""
+    if values.get("titanic_api_tls") != "given":
+        return []
+    name, given = str(values.get("titanic_api_hostname") or "localhost"), values.get("titanic_secrets_tls") or {}
+    try:
+        certificate = x509.load_pem_x509_certificates(str(given.get("certificate")).encode())[0]
+    except ValueError:
+        return ["titanic_secrets_tls: certificate is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"]
+    try:
+        key = load_pem_private_key(str(given.get("key")).encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return ["titanic_secrets_tls: key is not a private key as PEM without a passphrase"]
+    found = []
+    if key.public_key() != certificate.public_key():
+        found.append("titanic_secrets_tls: key is not the one of certificate: give the one it was made with")
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        ended = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+        found.append(f"titanic_secrets_tls: certificate was valid until {ended}: give a newer one")
+    names = certificate_names(certificate)
+    if not any(matches(name, pattern) for pattern in names):
+        its = ", ".join(names) or "no name"
+        found.append(
+            f"titanic_api_hostname: the certificate is for {its}, not for {name}: give another name or certificate"
+        )
+    return found
+
+
+def certificate_names(certificate: x509.Certificate) -> list[str]:
+    """The names and addresses that a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a certificate's name, which may begin with ``*.`` (RFC 9525, 6.3), is for this name."""
+    first, _, rest = pattern.partition(".")
+    return name.lower() == pattern.lower() or (first == "*" and name.lower().partition(".")[2] == rest.lower())
 
 
 def _suggestion(name: str, known: list[str]) -> str:
@@ -103,7 +155,7 @@ class ActionModule(ActionBase):
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
-        problems += wrong_values(values, options)
+        problems += wrong_values(values, options) or wrong_certificate(values)
         result.update(changed=False, problems=problems)
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))

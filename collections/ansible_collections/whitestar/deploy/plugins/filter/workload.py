@@ -115,7 +115,7 @@ def identity_text(identity: dict[str, Any]) -> str:
     return f"{identity['user']}@{identity['host']}"
 
 
-def summary(asked: dict[str, Any], address: str, release: str, did: dict[str, Any]) -> list[str]:
+def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
     ``asked`` is what :mod:`http_promises` returned, ``did`` what the stages gave back.
@@ -134,11 +134,14 @@ def summary(asked: dict[str, Any], address: str, release: str, did: dict[str, An
         )
     if seed:
         lines.append(f"seed: {seed['inserted']} inserted, {seed['updated']} updated, {seed['unchanged']} unchanged")
+    if message := asked.get("maintenance"):
+        ends = "--tags maintenance -e titanic_maintenance_enabled=false"
+        return [*lines, f"in maintenance, so that no promise was asked: {message}", f"next: end it with {ends}"]
     rows = asked.get("items", {}).get("/people")
-    lines += [f"{rows} people at http://{address}/people"] if rows is not None else [f"http://{address}"]
+    lines += [f"{rows} people at {url}/people"] if rows is not None else [url]
     if asked.get("kept"):
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
-    lines.append(f"next: open http://{address}/ in a browser, look with --tags status, go back with --tags rollback")
+    lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")
     return lines
 
 

@@ -259,7 +259,8 @@ class Service:
     """One service of the project that is not a release: the database, the front door.
 
     ``definition`` is its entry in the Compose file, without image; ``volumes`` and ``secrets`` (paths by name) are what
-    it uses; ``files`` (contents by name) is what it finds in its configuration directory.
+    it uses; ``files`` (contents by name) is what it finds in its configuration directory; ``watched`` is a hash of what
+    else it reads when it is configured.
     """
 
     def __init__(
@@ -271,11 +272,13 @@ class Service:
         volumes: Mapping[str, Any],
         secrets: Mapping[str, str],
         files: Mapping[str, str],
+        watched: str = "",
     ) -> None:
         self.project = project
         self.name = name
         self.image = image
         self.files = files
+        self.configuration = stable_hash([dict(files), watched] if watched else dict(files))
         service = merged(merged(HARDENED, definition), {"image": image})
         service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
         self.hash = stable_hash(service)
@@ -299,7 +302,7 @@ class Service:
         steps = ["write"] if stale or self.project.part(self.name) != self.part else []
         if not self._runs():
             steps.append("start")
-        elif self._applied() != stable_hash(dict(self.files)):
+        elif self._applied() != self.configuration:
             steps.append("reload")
         return steps
 
@@ -319,7 +322,7 @@ class Service:
         if steps:
             self._wait(answers_at, seconds, before)
         if steps and self.files:
-            write_atomically(self.directory / ".applied", stable_hash(dict(self.files)).encode(), 0o644)
+            write_atomically(self.directory / ".applied", self.configuration.encode(), 0o644)
 
     def last_output(self) -> str:
         """The last lines that it printed."""

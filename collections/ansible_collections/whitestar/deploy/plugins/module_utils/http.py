@@ -1,12 +1,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plain HTTP to a loopback port or a unix socket, which urllib cannot reach."""
+"""HTTP to a port or a unix socket, and HTTPS to an address under another name, which urllib cannot do."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,50 @@ class Answer:
             return None
 
 
+@dataclass(frozen=True)
+class Tls:
+    """How a front door with a certificate is asked from its own host, whatever its address there.
+
+    ``authority`` is a file (PEM) with the certificates to trust, which may be the front door's own; the system's
+    authorities if it is empty.
+    """
+
+    hostname: str
+    authority: str = ""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None) -> Tls | None:
+        """From a module's ``tls`` option; None without one, as for plain HTTP."""
+        return cls(str(options["hostname"]), str(options["authority"] or "")) if options else None
+
+    def context(self) -> ssl.SSLContext:
+        """Checks name, dates and signature. Raises OSError if the authority's file cannot be read."""
+        context = ssl.create_default_context(cafile=self.authority or None)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        # A certificate that somebody made for a test need not have every extension of RFC 5280.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+
+
+TLS_OPTION = {
+    "type": "dict",
+    "options": {"hostname": {"type": "str", "required": True}, "authority": {"type": "str"}},
+}
+
+
+class _TlsConnection(http.client.HTTPConnection):
+    default_port = 443
+
+    def __init__(self, address: tuple[str, int], tls: Tls, timeout: float) -> None:
+        super().__init__(tls.hostname, address[1], timeout=timeout)
+        self._address = address
+        self._context = tls.context()
+
+    def connect(self) -> None:
+        plain = socket.create_connection(self._address, self.timeout)
+        self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -48,6 +93,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     seconds: float = 5,
+    tls: Tls | None = None,
 ) -> Answer:
     """Ask ``address`` (``unix:/path`` or ``host:port``) for ``path``. Raises OSError or http.client.HTTPException."""
     kind, _, rest = address.partition(":")
@@ -56,7 +102,10 @@ def request(
         connection = _UnixConnection(rest, seconds)
     else:
         host, _, port = address.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=seconds)
+        if tls:
+            connection = _TlsConnection((host, int(port)), tls, seconds)
+        else:
+            connection = http.client.HTTPConnection(host, int(port), timeout=seconds)
     try:
         connection.request(method, path, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
@@ -65,10 +114,10 @@ def request(
         connection.close()
 
 
-def try_request(address: str, path: str, seconds: float = 2) -> Answer | None:
+def try_request(address: str, path: str, seconds: float = 2, tls: Tls | None = None) -> Answer | None:
     """As :func:`request` with GET, None if there was no answer."""
     try:
-        return request(address, path, seconds=seconds)
+        return request(address, path, seconds=seconds, tls=tls)
     except (OSError, http.client.HTTPException):
         return None
 

@@ -50,6 +50,15 @@ options:
     description: Configuration files by name, kept in C(project/NAME) below the state directory.
     type: dict
     default: {}
+  watched:
+    description: Files on the target whose change has to be loaded like that of O(files); they may be secret.
+    type: list
+    elements: path
+    default: []
+  data_directories:
+    description: Directories on the target that it writes to, each with the user id (and group id) that it belongs to.
+    type: dict
+    default: {}
   check_command:
     description: Command in the image that judges the files, which it finds in C(/candidate).
     type: list
@@ -115,9 +124,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
     json_bytes,
+    make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 
 JUDGE_SECONDS = 60
 
@@ -161,7 +171,8 @@ def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[
     image = pinned(engine, options["image"], pull=not check)
     if options["postgresql_volume"]:
         check_major(engine, options["postgresql_volume"], image)
-    project = Project.of(State(Path(options["state_directory"])), engine)
+    state = State(Path(options["state_directory"]))
+    project = Project.of(state, engine)
     service = Service(
         project,
         options["name"],
@@ -170,11 +181,14 @@ def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[
         options["volumes"],
         options["secret_files"],
         options["files"],
+        fingerprint(state, options["watched"], check=check) if options["watched"] else "",
     )
     steps = service.steps()
     if steps and not check:
         if "write" in steps and options["check_command"]:
             judge(engine, image, options["files"], options["check_command"])
+        for path, uid in options["data_directories"].items():
+            make_directory(Path(path), 0o755, (int(uid), int(uid)))
         service.carry_out(steps, options["reload_command"], options["answers_at"], options["seconds"])
     return steps, image, service
 
@@ -193,6 +207,8 @@ def main() -> None:
             "postgresql_volume": {"type": "str"},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "files": {"type": "dict", "default": {}},
+            "watched": {"type": "list", "elements": "path", "default": []},
+            "data_directories": {"type": "dict", "default": {}},
             "check_command": words,
             "reload_command": words,
             "answers_at": {"type": "str"},

@@ -29,7 +29,9 @@ options:
     elements: str
     default: []
   owners:
-    description: User id (and group id) that a file belongs to, by file name. Those not named belong to who runs this.
+    description: >-
+      User id (and group id) that a file belongs to, by file name; C(.) is the directory itself. Those not named belong
+      to who runs this.
     type: dict
     default: {}
 attributes:
@@ -112,7 +114,8 @@ def main() -> None:
         owners = {name: int(uid) for name, uid in module.params["owners"].items()}
         stale = [name for name, content in wanted.items() if not kept(directory / name, content, owners.get(name))]
         if stale and not module.check_mode:
-            make_directory(directory, 0o700)
+            own = owners.get(".")
+            make_directory(directory, 0o700, None if own is None else (own, own))
             for name in stale:
                 uid = owners.get(name)
                 write_atomically(directory / name, wanted[name], FILE_MODE, None if uid is None else (uid, uid))

@@ -48,6 +48,10 @@ options:
     description: Whether the run may start a front door and a release, and so needs the port and disk space.
     type: bool
     default: true
+  looks:
+    description: Whether to give back RV(reality).
+    type: bool
+    default: false
   free_mebibytes:
     description: Refuse when less disk space than this is free, in MiB.
     type: int
@@ -73,6 +77,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+reality:
+  description: What there is on the target, part by part, each with what tells it from another; empty unless O(looks).
+  returned: when O(state=begun)
+  type: dict
 live:
   description: The release that serves, as the ledger has it; empty when there is none.
   returned: when O(state=begun)
@@ -101,6 +109,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCKET_PATH_LIMIT, State
 
 
@@ -197,6 +206,7 @@ def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     current = state.ledger().current()
     return {
+        "reality": reality(state, options["engine"]) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
     }
@@ -215,6 +225,7 @@ def main() -> None:
             "port": {"type": "int"},
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
+            "looks": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },
         required_if=[("state", "begun", ("address", "port"))],

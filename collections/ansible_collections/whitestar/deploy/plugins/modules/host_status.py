@@ -13,7 +13,7 @@ description:
   - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.tls]
 options:
   state_directory:
     description: The state directory of the target.
@@ -34,6 +34,9 @@ options:
     description: Where the front door listens (C(host:port)).
     type: str
     required: true
+  url:
+    description: What users call it, for the report; made of O(address) if not given.
+    type: str
 attributes:
   check_mode:
     description: Says what would be removed.
@@ -71,8 +74,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     Project,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
@@ -84,7 +88,7 @@ LEDGER_LINES = 10
 GRACE_SECONDS = 25
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules"}
+OURS |= {"Caddyfile", "project", "capsules", "front"}
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
@@ -143,16 +147,17 @@ class Containers:
             host.discard_image(directory.name)
 
 
-def report(state: State, runs: Processes | Containers, address: str) -> dict[str, Any]:
+def report(state: State, runs: Processes | Containers, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
     """What is there, for people: processes or containers, release, ledger, lock, rows."""
     if not state.root.exists():
         return {}
     ledger = state.ledger()
     current = ledger.current()
-    counted = try_request(address, "/people?limit=1")
+    counted = try_request(address, "/people?limit=1", tls=tls)
     return {
-        "url": f"http://{address}",
-        "ready": (ready := try_request(address, "/readyz")) is not None and ready.status == 200,
+        "url": url or f"http://{address}",
+        "ready": (ready := try_request(address, "/readyz", tls=tls)) is not None and ready.status == 200,
+        "maintenance": str(Maintenance.of(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
@@ -186,6 +191,8 @@ def main() -> None:
             "account": {"type": "str"},
             "bindir": {"type": "path"},
             "address": {"type": "str", "required": True},
+            "url": {"type": "str"},
+            "tls": TLS_OPTION,
         },
         required_one_of=[("engine", "account")],
         required_together=[("account", "bindir")],
@@ -197,7 +204,7 @@ def main() -> None:
     try:
         runs = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
-        status = report(state, runs, options["address"])
+        status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))
         if absent and status and not module.check_mode:
             runs.remove()
             shutil.rmtree(state.root)

@@ -10,9 +10,12 @@ module: http_promises
 short_description: Ask a front door whether it keeps its promises
 description:
   - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
-  - A front door that answers 503 may not have seen yet that a release is ready, and is asked again for O(seconds).
+  - A front door that answers 503 may not have seen yet that a release is ready, and one whose certificate is not
+    valid may still be getting it; both are asked again for O(seconds).
+  - A front door in maintenance is asked nothing else.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.tls
 options:
   address:
     description: Where to ask, C(host:port) or C(unix:/path).
@@ -57,6 +60,10 @@ kept:
   returned: success
   type: list
   elements: str
+maintenance:
+  description: The message of a front door in maintenance; empty otherwise.
+  returned: success
+  type: str
 items:
   description: Number of items in the JSON array of each promise that has one, by its path.
   returned: success
@@ -64,18 +71,36 @@ items:
 """
 
 import http.client
+import ssl
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, request
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, request
+
+MAINTENANCE = "urn:titanic:problem:maintenance"
 
 
-def patiently(address: str, path: str, headers: dict[str, str], deadline: float) -> Answer:
-    """The answer; a 503 is one only after the deadline. Raises OSError or http.client.HTTPException."""
-    while (answer := request(address, path, headers=headers)).status == 503 and time.monotonic() < deadline:
+def patiently(address: str, path: str, headers: dict[str, str], tls: Tls | None, deadline: float) -> Answer:
+    """The answer; a 503, and a certificate that is not valid, is one only after the deadline.
+
+    Raises OSError or http.client.HTTPException.
+    """
+    while True:
+        try:
+            answer = request(address, path, headers=headers, tls=tls)
+            if answer.status != 503 or maintenance(answer) or time.monotonic() > deadline:
+                return answer
+        except ssl.SSLError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.2)
-    return answer
+
+
+def maintenance(answer: Answer) -> str:
+    """The message of a front door in maintenance; empty for any other answer."""
+    body = answer.json() if answer.status == 503 else None
+    return str(body.get("detail")) if isinstance(body, dict) and body.get("type") == MAINTENANCE else ""
 
 
 def broken(promise: dict[str, Any], answer: Answer) -> str | None:
@@ -99,6 +124,7 @@ def main() -> None:
         argument_spec={
             "address": {"type": "str", "required": True},
             "seconds": {"type": "float", "default": 10},
+            "tls": TLS_OPTION,
             "promises": {
                 "type": "list",
                 "elements": "dict",
@@ -116,12 +142,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.check_mode:
-        module.exit_json(changed=False, kept=[], items={}, msg="nothing was asked in check mode")
+        module.exit_json(changed=False, kept=[], items={}, maintenance="", msg="nothing was asked in check mode")
     kept, failures, items = [], [], {}
     address, deadline = module.params["address"], time.monotonic() + module.params["seconds"]
+    tls = Tls.of(module.params["tls"])
     for promise in module.params["promises"]:
         try:
-            answer = patiently(address, promise["path"], promise["request_headers"], deadline)
+            answer = patiently(address, promise["path"], promise["request_headers"], tls, deadline)
+            if message := maintenance(answer):
+                module.exit_json(changed=False, kept=[], items={}, maintenance=message)
             problem = broken(promise, answer)
             if isinstance(body := answer.json(), list):
                 items[promise["path"]] = len(body)
@@ -133,7 +162,7 @@ def main() -> None:
             kept.append(promise["name"])
     if failures:
         module.fail_json(msg="promises that are not kept:\n" + "\n".join(failures), broken=failures, kept=kept)
-    module.exit_json(changed=False, kept=kept, items=items)
+    module.exit_json(changed=False, kept=kept, items=items, maintenance="")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ options:
     type: list
     elements: str
     required: true
+  data_directories:
+    description: Directories on the target that it writes to.
+    type: list
+    elements: path
+    default: []
+  watched:
+    description: Files on the target whose change has to be loaded like that of the configuration; they may be secret.
+    type: list
+    elements: path
+    default: []
   reload_command:
     description: Command that makes the running process read its configuration again.
     type: list
@@ -100,11 +110,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
     has_content,
+    make_directory,
     stable_hash,
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 
 SETTLE_SECONDS = 0.2
 
@@ -167,6 +178,8 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]
 def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
     """Do what :func:`steps_needed` found. Raises ProcessError and OSError."""
     environment = service_environment(options["environment"])
+    for directory in options["data_directories"]:
+        make_directory(Path(directory), 0o700)
     if "write" in steps:
         write_atomically(Path(options["configuration_file"]), options["configuration"].encode(), 0o644)
     if "restart" in steps:
@@ -190,6 +203,8 @@ def main() -> None:
             "environment": {"type": "dict", "default": {}},
             "configuration_file": {"type": "path", "required": True},
             "configuration": {"type": "str", "required": True},
+            "data_directories": {"type": "list", "elements": "path", "default": []},
+            "watched": {"type": "list", "elements": "path", "default": []},
             "check_command": words,
             "reload_command": words,
             "listens_on": {"type": "str", "required": True},
@@ -203,9 +218,10 @@ def main() -> None:
     environment = service_environment(options["environment"])
     # The program behind a link that has moved is another program.
     program = os.path.realpath(options["command"][0])
+    watched = fingerprint(state, options["watched"], check=module.check_mode) if options["watched"] else ""
     labels = {
         "command": stable_hash([program, options["command"], options["environment"]]),
-        "configuration": stable_hash(options["configuration"]),
+        "configuration": stable_hash([options["configuration"], watched] if watched else options["configuration"]),
     }
     path = Path(options["configuration_file"])
     before = path.read_text(encoding="utf-8") if path.exists() else ""

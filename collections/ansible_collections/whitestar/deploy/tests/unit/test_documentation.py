@@ -21,7 +21,7 @@ from ansible_collections.whitestar.deploy.tests.unit.means import COLLECTION, CO
 PLUGINS = COLLECTION / "plugins"
 NAMES = sorted(path.stem for path in (PLUGINS / "modules").glob("*.py"))
 # Its work is done by the action plugin of the same name.
-WITHOUT_MAIN = {"guard"}
+WITHOUT_MAIN = {"guard", "plan"}
 
 
 class SpecificationTakenError(Exception):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     role_options,
     unknown_tags,
     unknown_variables,
+    wrong_certificate,
     wrong_provider,
     wrong_values,
 )
 from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 OPTIONS = role_options()
 TAGS = ["image", "database", "api", "rollback"]
@@ -123,6 +129,57 @@ def test_a_value_that_another_role_is_handed_does_not_break_the_guard() -> None:
     """The port is also handed to the guard, whose own option takes anything so that the message names the user's."""
     problems = wrong_values({"titanic_api_port": "many", "titanic_guard_port": "many"}, OPTIONS)
     assert len(problems) == 1
+
+
+def certificate(*names: str, days: float = 1) -> dict[str, str]:
+    """A certificate for these names and its key, both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front door")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=9)).not_valid_after(now + timedelta(days=days))
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    signed = made.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+    return {"certificate": signed, "key": private}
+
+
+def given(files: dict[str, str]) -> dict[str, Any]:
+    """Settings with these."""
+    return {"titanic_api_tls": "given", "titanic_api_hostname": "api.example.org", "titanic_secrets_tls": files}
+
+
+@pytest.mark.parametrize("name", ["api.example.org", "API.example.org", "*.example.org"])
+def test_a_certificate_for_the_name_passes(name: str) -> None:
+    assert wrong_certificate(given(certificate("other.example.org", name))) == []
+
+
+@pytest.mark.parametrize("names", [(), ("example.org",), ("*.api.example.org",), ("*.org",)])
+def test_a_certificate_for_another_name_is_refused(names: tuple[str, ...]) -> None:
+    (problem,) = wrong_certificate(given(certificate(*names)))
+    assert problem.startswith("titanic_api_hostname: the certificate is for ")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (certificate("api.example.org", days=-1), "titanic_secrets_tls: certificate was valid until"),
+        ({"key": certificate("x")["key"]}, "titanic_secrets_tls: key is not the one of"),
+        ({"key": "hunter2-secret"}, "titanic_secrets_tls: key is not a private key"),
+        ({"key": "-----BEGIN PRIVATE KEY-----"}, "titanic_secrets_tls: key is not a private key"),
+        ({"certificate": ""}, "titanic_secrets_tls: certificate is not a certificate"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_refused(change: dict[str, str], words: str) -> None:
+    files = certificate("api.example.org") | change
+    (problem,) = wrong_certificate(given(files))
+    assert problem.startswith(words)
+    assert files["key"] not in problem
+
+
+def test_a_certificate_that_nobody_uses_is_not_looked_at() -> None:
+    assert wrong_certificate(given({}) | {"titanic_api_tls": "none"}) == []
 
 
 def test_a_provider_that_is_not_built_is_refused() -> None:

@@ -218,7 +218,7 @@ def test_the_summary_says_what_was_done() -> None:
         "schema": {"from": None, "to": "0003", "changed": True},
         "seed": {"inserted": 887, "updated": 0, "unchanged": 0},
     }
-    assert summary(ASKED, "127.0.0.1:5000", "r2", did) == [
+    assert summary(ASKED, "http://127.0.0.1:5000", "r2", did) == [
         "release r2 serves instead of r1",
         "schema 0003, migrated from nothing",
         "seed: 887 inserted, 0 updated, 0 unchanged",
@@ -239,11 +239,11 @@ def test_the_summary_says_what_was_done() -> None:
     ],
 )
 def test_the_summary_names_each_outcome(did: dict[str, Any], line: str) -> None:
-    assert summary(ASKED, "a:1", "r", did)[0] == line
+    assert summary(ASKED, "http://a:1", "r", did)[0] == line
 
 
 def test_the_summary_of_a_check_promises_nothing() -> None:
-    lines = summary({"items": {}, "kept": []}, "a:1", "r", {"schema": {}, "seed": {}})
+    lines = summary({"items": {}, "kept": []}, "http://a:1", "r", {"schema": {}, "seed": {}})
     assert lines[:2] == ["release r serves", "http://a:1"]
     assert not any("promises" in line or "people" in line for line in lines)
 

@@ -1,0 +1,151 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write down what a run would do, and hold a run to what was written down, on the controller."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible_collections.whitestar.deploy.plugins.action.guard import ActionModule as GuardModule
+from ansible_collections.whitestar.deploy.plugins.action.guard import role_options
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
+    json_bytes,
+    stable_hash,
+    write_atomically,
+)
+
+FORMAT = 1
+MODE = 0o600
+# What this file sets follows from other settings, or from what a stage gives back.
+WIRING = Path(__file__).resolve().parents[2] / "playbooks" / "vars" / "wiring.yml"
+# Of the guard and of the plan itself: they say how a run goes about it, not what it does.
+LEFT_OUT = ("titanic_guard_", "titanic_plan")
+# Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
+SCRYPT = {"n": 2**14, "r": 8, "p": 1}
+
+
+def fingerprints(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, str]:
+    """A hash of each setting, by name; of files that are loaded, of their content. Raises OSError."""
+    found = {}
+    wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
+    for name, value in sorted(values.items()):
+        if name.startswith(LEFT_OUT) or name in wired:
+            continue
+        text = json.dumps(value, sort_keys=True, default=str).encode()
+        if name.endswith("_csv"):
+            text = Path(str(value)).expanduser().read_bytes()
+        secret = options[name].get("no_log")
+        found[name] = (
+            hashlib.scrypt(text, salt=salt.encode(), **SCRYPT).hex()[:32] if secret else stable_hash(text.hex())
+        )
+    return found
+
+
+def moved(planned: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Names of what is not as it was planned."""
+    return sorted(name for name in {*planned, *found} if planned.get(name) != found.get(name))
+
+
+def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the stages would do, in their order and in words; empty when that is nothing."""
+    found = []
+    image, schema, seed, api = (stages.get(name) or {} for name in ("image", "schema", "seed", "api"))
+    if not (image.get("description") or {}):
+        found.append(f"image: build {image.get('identity', 'the image')}")
+    for name in ("target", "secrets", "database"):
+        found += [f"{name}: {step}" for step in (stages.get(name) or {}).get("steps", [])]
+    if not schema:
+        found.append("schema: migrate to what the release needs, as it will say once it is built")
+    elif schema.get("changed"):
+        found.append(f"schema: migrate from {schema.get('from') or 'nothing'} to {schema.get('to')}")
+    if not seed:
+        found.append("seed: load the data set, as the release will say")
+    elif seed.get("changed"):
+        found.append(f"seed: insert {seed['inserted']} and update {seed['updated']} rows")
+    found += [f"api: {step} the front door" for step in api.get("front", [])]
+    if api.get("did", "nothing") != "nothing":
+        found.append(f"api: {api['did']} to release {api['release']}")
+    return found
+
+
+class ActionModule(GuardModule):
+    """See the module's documentation."""
+
+    _VALID_ARGS = frozenset({"state", "file", "reality", "settings", "stages", "run"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What O(state) asks for: ``settings``, or ``steps`` and ``image`` of this host. Raises AnsibleActionFail."""
+        super(GuardModule, self).run(tmp, task_vars)
+        arguments, variables = self._task.args, task_vars or {}
+        path = Path(str(arguments.get("file", ""))).expanduser()
+        host = str(variables["inventory_hostname"])
+        ways = {"noted": self._note, "written": self._write, "compared": self._compare}
+        try:
+            return {"changed": False} | ways[arguments["state"]](path, host, variables)
+        except (OSError, ValueError) as error:
+            raise AnsibleActionFail(f"titanic_plan: {path}: {error}") from error
+
+    def _note(self, _path: Path, _host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Take note of the settings. Raises OSError."""
+        return {"settings": self._settings(variables, secrets.token_hex(16))}
+
+    def _compare(self, path: Path, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Find all as it was planned. Raises OSError, and ValueError naming each thing that has moved since."""
+        if [*variables.get("ansible_run_tags", ["all"])] != ["all"] or variables.get("ansible_skip_tags"):
+            raise ValueError("a plan is of the whole site: leave out --tags and --skip-tags")
+        part: dict[str, Any] | None = read(path)["targets"].get(host)
+        if part is None:
+            raise ValueError(f"it has no part for {host}: write a new one with this host in it")
+        now = self._settings(variables, part["settings"]["salt"])
+        names = [*moved(part["settings"], now), *moved(part["reality"], dict(self._task.args["reality"]))]
+        if names:
+            what = f"not what it was when the plan was made at {part['made']}: {', '.join(names)}"
+            raise ValueError(f"{what}: look, and write a new plan")
+        return {"steps": part["steps"], "image": part["image"]}
+
+    def _settings(self, variables: Mapping[str, Any], salt: str) -> dict[str, str]:
+        """A hash of each setting of this run, by name, and the salt that they were made with. Raises OSError."""
+        options = role_options()
+        return {"salt": salt} | fingerprints(self._values(variables, options), options, salt)
+
+    def _write(self, path: Path, host: str, _variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Add this host's part to the plan of this run. Raises OSError."""
+        arguments = self._task.args
+        stages = dict(arguments["stages"])
+        part = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": dict(arguments["settings"]),
+            "reality": dict(arguments["reality"]),
+            "image": (stages.get("image") or {}).get("identity", ""),
+            "steps": steps(stages),
+        }
+        run = stable_hash(dict(arguments["run"]))
+        # Several hosts write at once.
+        with exclusively(path.parent):
+            plan = read(path) if path.exists() and path.stat().st_size else {}
+            if plan.get("run") != run:
+                plan = {"format": FORMAT, "run": run, "targets": {}}
+            plan["targets"][host] = part
+            write_atomically(path, json_bytes(plan), MODE)
+        return {"steps": part["steps"], "image": part["image"]}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A plan. Raises OSError, and ValueError for a file that is none."""
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        known = plan["format"] == FORMAT and isinstance(plan["targets"], dict)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ValueError("this is not a plan that playbooks/plan.yml of this version wrote: write a new one")
+    return dict(plan)

@@ -1,0 +1,24 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What modules that ask a front door say of HTTPS."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The option ``tls``, as :data:`TLS_OPTION` in module_utils/http.py reads it."""
+
+    DOCUMENTATION = r"""
+options:
+  tls:
+    description: How HTTPS is asked for. Plain HTTP is, without it.
+    type: dict
+    suboptions:
+      hostname:
+        description: Name that the certificate must be for.
+        type: str
+        required: true
+      authority:
+        description: File on the target with the certificates to trust. Those that the system trusts, without it.
+        type: str
+"""

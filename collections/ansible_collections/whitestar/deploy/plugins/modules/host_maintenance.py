@@ -1,0 +1,125 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have the front door of a host answer everything itself with a message, or pass everything on again."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_maintenance
+short_description: Begin or end the maintenance of a host
+description:
+  - With O(enabled=true) the front door answers every request with 503, C(Retry-After) and a message, as a problem
+    document (RFC 9457) or, for browsers, as a page. Requests that it has passed on before are finished.
+  - With O(enabled=false) it passes everything on again. Neither reloads anything or closes a connection.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+options:
+  state_directory:
+    description: The state directory of the target.
+    type: path
+    required: true
+  enabled:
+    description: Whether there is maintenance.
+    type: bool
+    required: true
+  message:
+    description: What users are told, one line.
+    type: str
+    required: true
+  retry_seconds:
+    description: After how many seconds clients are asked to try again.
+    type: int
+    default: 60
+  by:
+    description: Who runs this.
+    type: str
+    required: true
+  drain_seconds:
+    description: How long the requests that are being answered are waited for, in seconds.
+    type: float
+    default: 25
+attributes:
+  check_mode:
+    description: Says whether it would begin, end or change.
+    support: full
+  diff_mode:
+    description: Compares the messages.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Begin the maintenance
+  whitestar.deploy.host_maintenance:
+    state_directory: /var/lib/titanic
+    enabled: true
+    message: The database moves; back at 14:00 UTC.
+    by: alice@laptop
+"""
+
+RETURN = r"""
+maintenance:
+  description: Who began it, when, with which message; empty when there is none.
+  returned: success
+  type: dict
+"""
+
+import http.client
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance, end, wait_until_idle
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+
+
+def wanted(options: dict[str, Any], now: Maintenance | None) -> Maintenance | None:
+    """The maintenance that is to be; the one that is on stays as it is when it says the same."""
+    if not options["enabled"]:
+        return None
+    same = now and (now.message, now.retry_seconds) == (options["message"], options["retry_seconds"])
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return now if same else Maintenance(options["message"], options["retry_seconds"], options["by"], at)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state_directory": {"type": "path", "required": True},
+            "enabled": {"type": "bool", "required": True},
+            "message": {"type": "str", "required": True},
+            "retry_seconds": {"type": "int", "default": 60},
+            "by": {"type": "str", "required": True},
+            "drain_seconds": {"type": "float", "default": 25},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    state = State(Path(options["state_directory"]))
+    try:
+        if state.ledger().current() is None:
+            module.fail_json(msg=f"nothing is deployed in {state.root}: there is no front door to put a message on")
+        now = Maintenance.of(state)
+        then = wanted(options, now)
+        if not module.check_mode:
+            if then:
+                # Also one that an earlier run began and did not see through.
+                then.begin(state)
+                if left := wait_until_idle(state, options["drain_seconds"]):
+                    module.warn(f"{left} requests are still being answered after {options['drain_seconds']:g} s")
+            else:
+                end(state)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        module.fail_json(msg=f"the front door's maintenance: {error}")
+    module.exit_json(
+        changed=now != then,
+        maintenance=asdict(then) if then else {},
+        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A plan says what would be done, keeps secrets to itself, and notices whatever has moved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.action.plan import fingerprints, moved, read, steps
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
+from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
+from ansible_collections.whitestar.deploy.tests.unit.test_ledger import history
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "titanic_api_port": {"type": "int"},
+    "titanic_api_write_tokens": {"type": "list", "no_log": True},
+    "titanic_seed_csv": {"type": "path"},
+    "titanic_plan": {"type": "path"},
+    "titanic_guard_port": {"type": "int"},
+}
+
+
+def test_each_setting_has_a_fingerprint_and_a_secret_s_is_salted() -> None:
+    values = {
+        "titanic_api_port": 5000,
+        "titanic_api_write_tokens": ["t"],
+        "titanic_plan": "p",
+        "titanic_guard_plans": 1,
+    }
+    first, second = fingerprints(values, OPTIONS, "salt"), fingerprints(values, OPTIONS, "other salt")
+    assert set(first) == {"titanic_api_port", "titanic_api_write_tokens"}
+    assert first == fingerprints(values, OPTIONS, "salt")
+    assert moved(first, second) == ["titanic_api_write_tokens"]
+    assert moved(first, fingerprints(values | {"titanic_api_port": "5000"}, OPTIONS, "salt")) == ["titanic_api_port"]
+    assert moved(first, {}) == sorted(first)
+
+
+def test_a_data_set_counts_by_its_content(tmp_path: Path) -> None:
+    data = tmp_path / "people.csv"
+    data.write_text("one")
+    values = {"titanic_seed_csv": str(data)}
+    before = fingerprints(values, OPTIONS, "")
+    data.write_text("two")
+    assert moved(before, fingerprints(values, OPTIONS, "")) == ["titanic_seed_csv"]
+
+
+NOTHING: dict[str, dict[str, Any]] = {
+    "image": {"identity": "i", "description": {"version": "1"}},
+    "target": {"steps": []},
+    "secrets": {"steps": []},
+    "database": {"steps": []},
+    "schema": {"changed": False, "from": "0001", "to": "0001"},
+    "seed": {"changed": False, "inserted": 0, "updated": 0},
+    "api": {"did": "nothing", "release": "r", "front": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "said", "words"),
+    [
+        ("image", {"identity": "i", "description": {}}, "image: build i"),
+        ("target", {"steps": ["make /srv"]}, "target: make /srv"),
+        ("secrets", {"steps": ["write key"]}, "secrets: write key"),
+        ("database", {"steps": ["start"]}, "database: start"),
+        ("schema", {"changed": True, "from": "", "to": "2"}, "schema: migrate from nothing to 2"),
+        ("schema", {}, "schema: migrate to what the release needs, as it will say once it is built"),
+        ("seed", {"changed": True, "inserted": 2, "updated": 1}, "seed: insert 2 and update 1 rows"),
+        ("seed", {}, "seed: load the data set, as the release will say"),
+        ("api", {"did": "nothing", "front": ["reload"]}, "api: reload the front door"),
+        ("api", {"did": "switched", "release": "r2", "front": []}, "api: switched to release r2"),
+    ],
+)
+def test_the_steps_are_said_in_words(stage: str, said: dict[str, Any], words: str) -> None:
+    assert steps(NOTHING | {stage: said}) == [words]
+
+
+def test_nothing_to_do_is_no_step() -> None:
+    assert steps(NOTHING) == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 0, "targets": {}}', '{"format": 1, "targets": []}'])
+def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan").write_text(text)
+    with pytest.raises(ValueError, match="write a new one"):
+        read(tmp_path / "plan")
+
+
+def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"format": 1, "run": "another", "targets": {"here": {}, "there": {}}}')
+    note = {"name": "n", "whitestar.deploy.plan": {"state": "noted"}, "register": "noted"}
+    there = {"the images": "a"}
+    write = {
+        "name": "w",
+        "whitestar.deploy.plan": {
+            "state": "written",
+            "file": str(plan),
+            "settings": "{{ noted.settings }}",
+            "reality": there,
+            "stages": NOTHING,
+            "run": {"pid": 1},
+        },
+    }
+    variables = {"titanic_api_port": 5001, "titanic_api_write_tokens": ["hunter2-secret"]}
+    done = run_ansible(tmp_path, {"vars": variables, "tasks": [note, write]}, "--check")
+    assert done.returncode == 0, done.stdout
+    assert list(json.loads(plan.read_text())["targets"]) == ["here"]
+    assert "hunter2-secret" not in plan.read_text()
+
+    def compare(found: dict[str, str], **changed: Any) -> tuple[int, str]:
+        task = {"name": "c", "whitestar.deploy.plan": {"state": "compared", "file": str(plan), "reality": found}}
+        done = run_ansible(tmp_path, {"vars": variables | changed, "tasks": [task]})
+        return done.returncode, " ".join(done.stdout.split())
+
+    assert compare(there)[0] == 0
+    status, output = compare({"the images": "b"}, titanic_api_port=5002)
+    assert status != 0
+    assert "titanic_api_port, the images: look, and write a new plan" in output
+
+
+def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    make_directory(state.images, 0o755)
+    seen = reality(state, None)
+
+    def now_moved() -> list[str]:
+        return moved(seen, reality(state, None))
+
+    assert now_moved() == []
+    state.write_ledger(history("r1"))
+    assert now_moved() == ["the last release in the ledger"]
+    (state.images / "0123456789ab").mkdir()
+    assert "the images" in now_moved()
+    (tmp_path / "Caddyfile").write_text("{}")
+    assert "the settings on the target" in now_moved()
+    make_directory(tmp_path / "secrets", 0o700)
+    secret = tmp_path / "secrets" / "key"
+    secret.write_text("one")
+    fingerprint(state, [str(secret)], check=False)
+    before = reality(state, None)
+    secret.write_text("two")
+    assert moved(before, reality(state, None)) == ["the secrets"]
+    assert "one" not in json.dumps(before)

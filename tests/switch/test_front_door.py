@@ -1,0 +1,292 @@
+"""The front door: its certificates, and maintenance."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from cryptography import x509
+
+from tests.certificates import new_certificate
+from tests.deployment import free_port
+from tests.switch.site import new_site
+
+if TYPE_CHECKING:
+    from tests.engine import Engine
+    from tests.switch.site import Site
+
+NAME = "titanic.test"
+PEOPLE = 887
+PERSON = {
+    "survived": True,
+    "passengerClass": 1,
+    "name": "Miss. Patient",
+    "sex": "female",
+    "siblingsOrSpousesAboard": 0,
+    "parentsOrChildrenAboard": 0,
+    "fare": 1,
+}
+
+
+def seen(port: int, authority: str) -> tuple[int, int]:
+    """What a client sees that trusts ``authority`` (PEM) alone: number of people, serial of the certificate."""
+    context = ssl.create_default_context(cadata=authority)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    with (
+        socket.create_connection(("127.0.0.1", port), 15) as plain,
+        context.wrap_socket(plain, server_hostname=NAME) as connection,
+    ):
+        shown = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+        connection.sendall(f"GET /people HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return len(json.loads(answer.read())), shown.serial_number
+
+
+def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: Engine | None) -> None:
+    old, new = new_certificate(NAME), new_certificate(NAME, "localhost")
+    given = {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
+    with new_site(engine, **given) as site:
+        site.settings |= old.settings
+        output = site.succeed("--diff", "-vv")
+        assert f"https://{NAME}:{site.port}/people" in output
+        assert old.key.splitlines()[1] not in output
+        assert seen(site.port, old.certificate) == (PEOPLE, old.serial)
+        assert site.changed(site.succeed()) == 0
+        nothing_but_the_key_file_holds(site, old.key)
+
+        # Another certificate is loaded.
+        site.settings |= new.settings
+        site.succeed()
+        assert seen(site.port, new.certificate) == (PEOPLE, new.serial)
+        assert site.changed(site.succeed()) == 0
+
+        # What is refused changes nothing.
+        site.settings |= {"titanic_secrets_tls": {"certificate": new.certificate, "key": old.key}}
+        assert "titanic_secrets_tls: key is not the one of certificate" in site.refuse()
+        assert seen(site.port, new.certificate) == (PEOPLE, new.serial)
+
+        # Its own authority, under any name; plain HTTP is sent on.
+        redirect = free_port()
+        site.settings |= {"titanic_api_tls": "internal", "titanic_api_redirect_port": redirect}
+        site.succeed()
+        root = (site.state / "front/caddy/pki/authorities/local/root.crt").read_text()
+        assert seen(site.port, root)[0] == PEOPLE
+        with pytest.raises(ssl.SSLError):
+            seen(site.port, new.certificate)
+        sent_on = http.client.HTTPConnection("127.0.0.1", redirect, timeout=10)
+        sent_on.request("GET", "/people?limit=1", headers={"Host": f"{NAME}:{redirect}"})
+        answer = sent_on.getresponse()
+        assert (answer.status, answer.headers["Location"]) == (308, f"https://{NAME}:{site.port}/people?limit=1")
+        sent_on.close()
+        assert site.changed(site.succeed()) == 0
+
+
+def nothing_but_the_key_file_holds(site: Site, key: str) -> None:
+    """The private key is in one file below the state directory, which nobody else may read."""
+    line = key.splitlines()[1].encode()
+    holders = [path for path in site.state.rglob("*") if path.is_file() and line in path.read_bytes()]
+    assert holders == [site.state / "secrets/tls/key"]
+    assert holders[0].stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"titanic_secrets_tls": {"key": "k"}}, "titanic_secrets_tls: certificate is not a certificate as PEM"),
+        (
+            {"titanic_secrets_tls": {"certificate": new_certificate(NAME).certificate}},
+            "titanic_secrets_tls: key is not a private key as PEM",
+        ),
+        (
+            {"titanic_api_hostname": "other.test"},
+            f"titanic_api_hostname: the certificate is for {NAME}, not for other.test",
+        ),
+        ({"titanic_api_tls": "nonsense"}, "titanic_api_tls: value of titanic_api_tls must be one of"),
+    ],
+)
+def test_what_cannot_be_a_certificate_is_refused_by_name(
+    empty_site: Site, settings: dict[str, Any], words: str
+) -> None:
+    made = new_certificate(NAME)
+    own = {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
+    empty_site.settings |= own | made.settings | settings
+    output = " ".join(empty_site.refuse().split())
+    assert words in output
+    assert made.key.splitlines()[1] not in output
+    assert empty_site.left() == []
+
+
+def test_an_expired_certificate_is_refused(empty_site: Site) -> None:
+    made = new_certificate(NAME, days=-1)
+    empty_site.settings |= {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
+    empty_site.settings |= made.settings
+    assert "titanic_secrets_tls: certificate was valid until" in " ".join(empty_site.refuse().split())
+    assert empty_site.left() == []
+
+
+@contextmanager
+def acme_authority(engine: Engine, place: Path) -> Iterator[tuple[str, str]]:
+    """A real ACME authority, another Caddy's, that finds the site on this machine: (its directory, its root as PEM)."""
+    # An address of this machine that containers of every network reach.
+    gateway = engine.inspect("network", "bridge")[0]["IPAM"]["Config"][0]["Gateway"]
+    port = free_port()
+    configuration = place / "Caddyfile"
+    configuration.write_text(
+        "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n}\n"
+        f"https://{gateway}:{port} {{\n\ttls internal\n\tacme_server\n}}\n"
+    )
+    place.chmod(0o755)
+    mounted = f"type=bind,source={configuration},target=/etc/caddy/Caddyfile,readonly"
+    words = ["run", "--detach", "--rm", "--pull", "never", "--network", "host", "--add-host", f"{NAME}:127.0.0.1"]
+    container = engine(*words, "--mount", mounted, "caddy:2")
+    try:
+        for _ in range(100):
+            asked = engine.run("exec", container, "cat", "/data/caddy/pki/authorities/local/root.crt")
+            if asked.returncode == 0 and "END CERTIFICATE" in asked.stdout:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(engine.run("logs", container).stderr)
+        yield f"https://{gateway}:{port}/acme/local/directory", asked.stdout
+    finally:
+        engine("rm", "--force", container)
+
+
+def test_a_certificate_is_fetched_by_acme(engine: Engine | None, tmp_path: Path) -> None:
+    if engine is None:
+        pytest.skip("the authority reaches containers; processes use the same program with the same file")
+    with acme_authority(engine, tmp_path) as (directory, root), new_site(engine) as site:
+        # Where an authority looks for whom it certifies (RFC 8737, 3): nowhere else.
+        site.port = 443
+        site.settings |= {
+            "titanic_api_port": 443,
+            "titanic_api_tls": "acme",
+            "titanic_api_hostname": NAME,
+            "titanic_api_acme_directory": directory,
+            "titanic_secrets_tls": {"authority": root},
+            "titanic_api_acme_email": f"captain@{NAME}",
+        }
+        output = site.succeed()
+        assert f"https://{NAME}/people" in output
+        assert seen(443, root)[0] == PEOPLE
+        assert site.changed(site.succeed()) == 0
+
+
+class Asker:
+    """Asks for a person again and again over one connection, and keeps what was answered: status or error."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.seen: list[str] = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+
+    def ask(self) -> None:
+        """Until it is told to end."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=15)
+        while not self.ended.wait(0.01):
+            try:
+                connection.request("GET", "/people?limit=1")
+                answer = connection.getresponse()
+                body = json.loads(answer.read())
+                kind = "" if answer.status == 200 else f" {body['type']} {answer.headers['Retry-After']}"
+                self.seen.append(f"{answer.status}{kind}")
+            except (OSError, http.client.HTTPException) as error:
+                self.seen.append(repr(error))
+        connection.close()
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def wait_for(self, status: str) -> None:
+        """Until the last answer began so."""
+        deadline = time.monotonic() + 60
+        while not (self.seen and self.seen[-1].startswith(status)):
+            assert time.monotonic() < deadline, self.seen[-3:]
+            time.sleep(0.02)
+
+
+def begin_a_slow_post(site: Site) -> socket.socket:
+    """A POST of which the front door has everything but the last byte."""
+    body = json.dumps(PERSON).encode()
+    head = (
+        f"POST /people HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", site.port), 30)
+    connection.sendall(head.encode() + b"\r\n" + body[:-1])
+    time.sleep(0.5)
+    return connection
+
+
+def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) -> None:
+    message = 'Back at 14:00; "soon" <b>'
+    begins = ["--tags", "maintenance", "-e", json.dumps({"titanic_maintenance_message": message})]
+    ends = ["--tags", "maintenance", "-e", "titanic_maintenance_enabled=false"]
+    people = site.rows()
+    release = site.release()
+    before = site.changed(site.succeed(*begins, "--check"))
+    assert before == 1
+    assert site.rows() == people
+    with Asker(site) as asker:
+        asker.wait_for("200")
+        with begin_a_slow_post(site) as post:
+            run = site.start(*begins)
+            asker.wait_for("503")
+            time.sleep(1)
+            assert run.poll() is None, "it did not wait for the request that was being answered"
+            post.sendall(b"}")
+            assert post.recv(100).startswith(b"HTTP/1.1 201")
+        output, _ = run.communicate(timeout=60)
+        assert run.returncode == 0, output
+        assert site.changed(site.succeed(*begins)) == 0
+        status, problem = site.ask("/people", "POST", PERSON)
+        assert (status, problem["detail"]) == (503, message)
+        # Neither a release nor a front door that starts again ends it.
+        site.change_service("MAINTAINED = True")
+        assert "in maintenance, so that no promise was asked" in site.succeed("--tags", "api")
+        assert "by " in site.succeed("--tags", "status").split("maintenance:")[1].splitlines()[0]
+        assert site.ask("/people")[0] == 503
+        ended = site.succeed(*ends)
+        assert "promises asked, all kept" in ended
+        asker.wait_for("200")
+    kinds = [kind for kind, _ in groupby(asker.seen)]
+    assert kinds == ["200", "503 urn:titanic:problem:maintenance 60", "200"]
+    assert site.changed(site.succeed(*ends)) == 0
+    assert site.release() != release
+    assert site.rows() == people + 1
+
+
+def test_maintenance_outlasts_the_front_door(site: Site) -> None:
+    site.succeed("--tags", "maintenance")
+    site.kill("proxy")
+    site.succeed("--tags", "api")
+    assert site.ask("/people")[0] == 503
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request("GET", "/", headers={"Accept": "text/html,*/*"})
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b"The service is being maintained" in answer.read()
+    connection.close()
+    site.succeed("--tags", "maintenance", "-e", "titanic_maintenance_enabled=false")
+    assert site.ask("/people?limit=1")[0] == 200
+
+
+def test_there_is_no_maintenance_of_nothing(empty_site: Site) -> None:
+    assert "nothing is deployed" in empty_site.refuse("--tags", "maintenance")

@@ -1,0 +1,89 @@
+"""P2: a plan is made without a change, is done as it was made, and is refused when anything has moved since."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.switch.site import Site
+
+PLAYBOOK = "playbooks/plan.yml"
+SECRET = "hunter2-planned-secret-of-forty-three-chars"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """Where the plan goes."""
+    return tmp_path / "plan.json"
+
+
+def with_plan(plan: Path) -> list[str]:
+    return ["-e", f"titanic_plan={plan}"]
+
+
+def words(output: str) -> str:
+    """Output without its line breaks."""
+    return " ".join(output.split())
+
+
+def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site: Site, plan: Path) -> None:
+    site = empty_site
+    site.settings["titanic_secrets_values"] = {"database_app_password": SECRET}
+    output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    assert site.left() == []
+    for step in ("image: build", "secrets: write database_app_password", "api: switched to release"):
+        assert step in output
+    assert plan.stat().st_mode & 0o777 == 0o600
+    assert SECRET not in plan.read_text() + output
+    image = json.loads(plan.read_text())["targets"]["localhost"]["image"]
+
+    # Another setting, a secret one too, is another run than the one that was planned; none of this touches anything.
+    kept = dict(site.settings)
+    site.settings |= {"titanic_api_workers": 3, "titanic_secrets_values": {"database_app_password": SECRET[::-1]}}
+    output = words(site.refuse(*with_plan(plan)))
+    assert "titanic_api_workers, titanic_secrets_values: look, and write a new plan" in output
+    assert SECRET[::-1] not in output
+    site.settings = kept
+    assert "a plan is of the whole site" in site.refuse(*with_plan(plan), "--tags", "api")
+    assert site.ledger() == []
+
+    site.succeed(*with_plan(plan))
+    assert site.release().startswith(image)
+    # It is done; to do it again is something else.
+    assert "the last release in the ledger" in words(site.refuse(*with_plan(plan)))
+
+
+def test_a_plan_is_refused_when_anything_has_moved(site: Site, plan: Path) -> None:
+    serves, attempts = site.release(), len(site.ledger())
+    assert "nothing is to be done" in site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    assert site.changed(site.succeed(*with_plan(plan))) == 0
+
+    site.change_service("PLANNED = 1")
+    output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    assert "api: switched to release" in output
+    assert (site.release(), len(site.ledger())) == (serves, attempts)
+    site.change_service("PLANNED = 2")
+    assert "titanic_plan: the source is another than when the plan was made" in words(site.refuse(*with_plan(plan)))
+    assert (site.release(), len(site.ledger())) == (serves, attempts)
+
+    site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    site.kill("proxy")
+    assert "not what it was when the plan was made at" in words(site.refuse(*with_plan(plan)))
+    site.succeed()
+    output = words(site.refuse(*with_plan(plan)))
+    assert "the last release in the ledger" in output
+    assert site.release() != serves
+
+
+def test_what_is_no_plan_is_refused(site: Site, plan: Path) -> None:
+    assert "titanic_plan" in site.refuse(*with_plan(plan))
+    plan.write_text("{}")
+    assert "this is not a plan that" in words(site.refuse(*with_plan(plan)))
+    site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    document = json.loads(plan.read_text())
+    plan.write_text(json.dumps(document | {"targets": {"other": document["targets"]["localhost"]}}))
+    assert "it has no part for localhost" in words(site.refuse(*with_plan(plan)))
