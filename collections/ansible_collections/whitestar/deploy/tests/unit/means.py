@@ -14,12 +14,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory, write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 COLLECTION = Path(__file__).resolve().parents[2]
 COLLECTIONS = COLLECTION.parents[2]
@@ -325,3 +330,17 @@ def remove_project(engine: Engine) -> None:
             engine.run(kind, "rm", *found)
     if found := engine.run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{engine.project}*").split():
         engine.run("image", "rm", *found)
+
+
+def certificate(*names: str, days: float = 1) -> dict[str, str]:
+    """A certificate for these names and its key, both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front door")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=9)).not_valid_after(now + timedelta(days=days))
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    signed = made.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+    return {"certificate": signed, "key": private}

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     wrong_provider,
     wrong_values,
 )
-from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from ansible_collections.whitestar.deploy.tests.unit.means import certificate, run_ansible
 
 OPTIONS = role_options()
 TAGS = ["image", "database", "api", "rollback"]
@@ -129,20 +124,6 @@ def test_a_value_that_another_role_is_handed_does_not_break_the_guard() -> None:
     """The port is also handed to the guard, whose own option takes anything so that the message names the user's."""
     problems = wrong_values({"titanic_api_port": "many", "titanic_guard_port": "many"}, OPTIONS)
     assert len(problems) == 1
-
-
-def certificate(*names: str, days: float = 1) -> dict[str, str]:
-    """A certificate for these names and its key, both as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front door")])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - timedelta(days=9)).not_valid_after(now + timedelta(days=days))
-    if names:
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    signed = made.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
-    return {"certificate": signed, "key": private}
 
 
 def given(files: dict[str, str]) -> dict[str, Any]:

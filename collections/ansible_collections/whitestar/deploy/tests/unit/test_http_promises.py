@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.server
 import json
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.tls import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import (
+    TLS_OPTION,
     Answer,
+    Tls,
     request,
     try_request,
     wait_for_status,
 )
-from ansible_collections.whitestar.deploy.tests.unit.means import free_port, run_module
+from ansible_collections.whitestar.deploy.tests.unit.means import certificate, free_port, run_module
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """A small API: /list, /object, /echo (what came in), anything else is 404; not ready for its first 0.3 s."""
+    """A small API: /list, /object, /echo (what came in), anything else is 404; ready when asked for the third time."""
 
-    began = time.monotonic()
+    asked_late = 0
 
     def do_GET(self) -> None:
         if self.path == "/silence":
@@ -45,12 +50,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def answer(self) -> tuple[int, Any]:
+        Handler.asked_late += self.path == "/late"
         length = int(self.headers.get("Content-Length", 0))
         values: dict[str, tuple[int, Any]] = {
             "/list": (200, [1, 2, 3]),
             "/object": (200, {"release": "r1", "count": 3, "nested": {"a": 1}}),
             "/echo": (200, {"sent": self.rfile.read(length).decode(), "x": self.headers.get("X-Test", "")}),
-            "/late": (200 if time.monotonic() - self.began > 0.3 else 503, {}),
+            "/maintained": (503, {"type": "urn:titanic:problem:maintenance", "detail": "back soon"}),
+            "/late": (200 if Handler.asked_late > 2 else 503, {}),
         }
         return values.get(self.path, (404, {"title": "Not Found"}))
 
@@ -67,7 +74,7 @@ class UnixServer(socketserver.ThreadingUnixStreamServer):
 
 @contextmanager
 def serving(server: socketserver.BaseServer) -> Iterator[None]:
-    Handler.began = time.monotonic()
+    Handler.asked_late = 0
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -150,7 +157,7 @@ def test_kept_promises(address: str) -> None:
 
 def test_a_front_door_that_has_not_seen_the_release_yet_is_asked_again(address: str) -> None:
     promise = {"name": "it is ready", "path": "/late"}
-    Handler.began = time.monotonic()
+    Handler.asked_late = 0
     assert (
         "status is 503"
         in run_module("http_promises", {"address": address, "promises": [promise], "seconds": 0}).message
@@ -176,3 +183,51 @@ def test_nothing_is_asked_in_check_mode(place: Path) -> None:
     asked = run_module("http_promises", {"address": f"unix:{place}/none.sock", "promises": KEPT}, check=True)
     assert not asked.changed
     assert asked["kept"] == []
+
+
+@contextmanager
+def encrypted(place: Path, **kinds: float) -> Iterator[str]:
+    """A server with a certificate for ``api.example.org`` and its address; the certificate is ``own.pem``."""
+    files = certificate("api.example.org", **kinds)
+    (place / "own.pem").write_text(files["certificate"])
+    (place / "own.key").write_text(files["key"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "own.pem", place / "own.key")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server):
+        yield f"127.0.0.1:{server.server_address[1]}"
+
+
+def test_a_certificate_is_asked_for_by_its_name_and_not_by_the_address(place: Path) -> None:
+    own = str(place / "own.pem")
+    with encrypted(place) as address:
+        assert request(address, "/list", tls=Tls("api.example.org", own)).json() == [1, 2, 3]
+        for tls in (Tls("other.example.org", own), Tls("api.example.org"), Tls("127.0.0.1", own)):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                request(address, "/list", tls=tls)
+        promise = {"name": "there is a list", "path": "/list"}
+        given = {"address": address, "promises": [promise], "seconds": 0.1}
+        right = run_module("http_promises", given | {"tls": {"hostname": "api.example.org", "authority": own}})
+        assert right["kept"] == ["there is a list"]
+        wrong = run_module("http_promises", given | {"tls": {"hostname": "other.example.org", "authority": own}})
+        assert "certificate is not valid for 'other.example.org'" in wrong.message
+
+
+def test_an_expired_certificate_is_not_trusted(place: Path) -> None:
+    with encrypted(place, days=-1) as address, pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        request(address, "/list", tls=Tls("api.example.org", str(place / "own.pem")))
+
+
+def test_the_documented_tls_is_the_one_that_modules_take() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["tls"]["suboptions"]
+    options: Any = TLS_OPTION["options"]
+    assert {name: option.get("required", False) for name, option in documented.items()} == {
+        name: option.get("required", False) for name, option in options.items()
+    }
+
+
+def test_a_front_door_in_maintenance_is_asked_nothing_else(address: str) -> None:
+    promises = [{"name": "m", "path": "/maintained"}, {"name": "n", "path": "/nothing"}]
+    asked = run_module("http_promises", {"address": address, "promises": promises})
+    assert (asked["maintenance"], asked["kept"]) == ("back soon", [])
