@@ -35,6 +35,7 @@ class Site(ABC):
     """
 
     provider: str
+    inventory: str = ""
 
     def __init__(self, state: Path, context: Path) -> None:
         self.state = state
@@ -50,7 +51,15 @@ class Site(ABC):
     def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
         """The command line of a run of the playbook with ``arguments`` besides what keeps it to itself."""
         ansible = str(Path(sys.executable).with_name("ansible-playbook"))
-        return [ansible, playbook, "-i", f"inventories/{self.provider}", "-e", json.dumps(self.settings), *arguments]
+        return [
+            ansible,
+            playbook,
+            "-i",
+            f"inventories/{self.inventory or self.provider}",
+            "-e",
+            json.dumps(self.settings),
+            *arguments,
+        ]
 
     def start(self, *arguments: str, playbook: str = "site.yml") -> subprocess.Popen[str]:
         """Begin a run, its output on a pipe, in a process group of its own."""

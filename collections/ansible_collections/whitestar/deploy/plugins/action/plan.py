@@ -94,8 +94,9 @@ class ActionModule(GuardModule):
         except (OSError, ValueError) as error:
             raise AnsibleActionFail(f"titanic_plan: {path}: {error}") from error
 
-    def _note(self, _path: Path, _host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Take note of the settings. Raises OSError."""
+    def _note(self, path: Path, _host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Take note of the settings. Raises OSError, and ValueError for a file that is no plan and must stay."""
+        earlier(path)
         return {"settings": self._settings(variables, secrets.token_hex(16))}
 
     def _compare(self, path: Path, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,12 +132,17 @@ class ActionModule(GuardModule):
         run = stable_hash(dict(arguments["run"]))
         # Several hosts write at once.
         with exclusively(path.parent):
-            plan = read(path) if path.exists() and path.stat().st_size else {}
+            plan = earlier(path)
             if plan.get("run") != run:
                 plan = {"format": FORMAT, "run": run, "targets": {}}
             plan["targets"][host] = part
             write_atomically(path, json_bytes(plan), MODE)
         return {"steps": part["steps"], "image": part["image"]}
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """The plan that a new one takes the place of; empty if there is none. Raises as :func:`read`."""
+    return read(path) if path.is_file() and path.stat().st_size else {}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -147,5 +153,5 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise ValueError("this is not a plan that playbooks/plan.yml of this version wrote: write a new one")
+        raise ValueError("not a plan that the playbook plan of this version wrote: name another file, or write one")
     return dict(plan)

@@ -536,8 +536,11 @@ def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_secon
         ],
         "networks": ["front", "data"],
     }
+    over = dict(workload.get("overrides", {}))
+    # As Compose does with several files; without the drain file's directory there would be no switch.
+    over["volumes"] = [*service["volumes"], *over.get("volumes", [])]
     return {
-        "services": {service_of(colour): merged(service, workload.get("overrides", {}))},
+        "services": {service_of(colour): merged(service, over)},
         "secrets": {name: {"file": path} for name, path in workload["secret_files"].items()},
     }
 

@@ -24,7 +24,7 @@ options:
     choices: [noted, written, compared]
     required: true
   file:
-    description: The plan. Needed to write and to compare.
+    description: The plan. Needed to write and to compare; when taking note, a file that is no plan is refused.
     type: path
   reality:
     description: What there is on the target, as M(whitestar.deploy.host_session) found it. Not needed to take note.

@@ -86,7 +86,7 @@ def test_nothing_to_do_is_no_step() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 0, "targets": {}}', '{"format": 1, "targets": []}'])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan").write_text(text)
-    with pytest.raises(ValueError, match="write a new one"):
+    with pytest.raises(ValueError, match="name another file"):
         read(tmp_path / "plan")
 
 
@@ -121,6 +121,9 @@ def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> 
     status, output = compare({"the images": "b"}, titanic_api_port=5002)
     assert status != 0
     assert "titanic_api_port, the images: look, and write a new plan" in output
+    document = json.loads(plan.read_text())
+    plan.write_text(json.dumps(document | {"targets": {"there": document["targets"]["here"]}}))
+    assert "it has no part for here" in compare(there)[1]
 
 
 def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
