@@ -24,8 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", params=["local", "compose"])
 def engine(request: pytest.FixtureRequest) -> Engine | None:
     """None for the local provider; for the compose provider the engine, without which its tests are skipped."""
-    if request.param == "local":
-        return None
+    return None if request.param == "local" else request.getfixturevalue("container_engine")
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> Engine:
+    """The engine, without which a test is skipped."""
     try:
         return Engine.found()
     except LookupError as reason:

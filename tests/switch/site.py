@@ -92,9 +92,9 @@ class Site(ABC):
         assert status == 0, output
         return output
 
-    def refuse(self, *arguments: str) -> str:
+    def refuse(self, *arguments: str, playbook: str = "site.yml") -> str:
         """A run that must fail: its output."""
-        status, output = self.run(*arguments)
+        status, output = self.run(*arguments, playbook=playbook)
         assert status != 0, output
         assert "Traceback" not in output or "last output" in output, output
         return output

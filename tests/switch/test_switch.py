@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.load.open_loop import BackgroundLoad, LoadPlan, LoadReport, run_load
-from tests.switch.site import ComposeSite
+from tests.switch.site import ROOT, ComposeSite
 
 if TYPE_CHECKING:
     from tests.switch.site import Site
 
+README = ROOT / "README.md"
 # TESTS_SWITCH_ROUNDS says how many instead.
 ROUNDS = {"local": 10, "compose": 2}
 # The client sends for a quarter of an hour at most.
@@ -109,3 +111,11 @@ def test_a_switch_without_a_drain_is_noticed(site: Site) -> None:
         site.succeed("--tags", "api")
     assert load.report.failed > 0
     assert not load.report.missing, "what was acknowledged is there all the same"
+
+
+def test_a_run_that_changes_nothing_takes_as_few_modules_as_the_readme_says(site: Site) -> None:
+    output = site.succeed("-vvv")
+    executed = len(re.findall(r"EXEC /bin/sh -c", output))
+    said = re.search(r"executes (\d+) modules on a `local` target and (\d+) on a `compose` one", README.read_text())
+    assert said
+    assert executed == int(said[1 if site.provider == "local" else 2])
