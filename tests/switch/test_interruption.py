@@ -275,6 +275,41 @@ def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containe
     assert len(people) == rows + len(written), "a write was doubled"
 
 
+def workers(pid: int) -> list[int]:
+    """The processes below one that have none below them."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [leaf for child in children for leaf in workers(child) or [child]]
+
+
+def test_killed_workers_are_replaced_at_once(site: Site) -> None:
+    master = site.pid(site.colour())
+    before = workers(master)
+    assert len(before) >= 2
+    for worker in before:
+        os.kill(worker, signal.SIGKILL)
+    assert site.wait_until_it_answers(SERVING_AGAIN_SECONDS) < SERVING_AGAIN_SECONDS
+    assert site.pid(site.colour()) == master
+    assert not set(before) & set(workers(master))
+    assert site.changed(site.succeed()) == 0
+
+
+@COMPOSE
+def test_a_database_that_is_cut_off_is_answered_for_and_put_back_by_the_next_run(containers: ComposeSite) -> None:
+    rows = containers.rows()
+    database = containers.containers("database")[0]["Id"]
+    containers.engine("network", "disconnect", f"{containers.project}_data", database)
+    deadline = time.monotonic() + 20
+    while containers.ask("/people?limit=1")[0] != 503:
+        assert time.monotonic() < deadline, "it is still asked, though it is cut off"
+        time.sleep(0.2)
+    began = time.monotonic()
+    assert containers.ask("/people")[0] == 503
+    assert time.monotonic() - began < ANSWER_SECONDS
+    containers.succeed()
+    assert containers.rows() == rows
+    assert containers.changed(containers.succeed()) == 0
+
+
 @COMPOSE
 def test_a_paused_release_is_answered_for_and_replaced_by_the_next_run(containers: ComposeSite) -> None:
     rows = containers.rows()

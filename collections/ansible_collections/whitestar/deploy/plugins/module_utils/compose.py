@@ -250,9 +250,13 @@ class Project:
         """Run ``docker compose`` on the project. Raises EngineError."""
         return self.engine.run("compose", *arguments, seconds=seconds, directory=str(self.directory))
 
-    def up(self, service: str) -> None:
-        """Have a service run as the file says; its image has been pinned and is there. Raises EngineError."""
-        self.compose("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull", service)
+    def up(self, service: str, *, anew: bool = False) -> None:
+        """Have a service run as the file says, with ``anew`` in a new container even if there is one that looks right.
+
+        Its image has been pinned and is there. Raises EngineError.
+        """
+        words = ["--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"]
+        self.compose("up", *words, *(["--force-recreate"] if anew else []), service)
 
 
 class Service:
@@ -316,7 +320,7 @@ class Service:
                 write_atomically(self.directory / name, text.encode(), 0o644)
             self.project.write(self.name, self.part)
         if "start" in steps:
-            self.project.up(self.name)
+            self.project.up(self.name, anew=self._cut_off())
         if "reload" in steps:
             engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
         if steps:
@@ -333,8 +337,20 @@ class Service:
         """Whether a container of exactly this definition runs and is healthy, where it has a health check."""
         for container in self.project.engine.containers(self.name):
             right = container["Config"]["Labels"].get(LABEL) == self.hash and container["State"]["Running"]
-            return bool(right and container["State"].get("Health", {}).get("Status", "healthy") == "healthy")
+            return bool(
+                right
+                and not self._cut_off()
+                and container["State"].get("Health", {}).get("Status", "healthy") == "healthy"
+            )
         return False
+
+    def _cut_off(self) -> bool:
+        """Whether somebody took its container from one of its networks."""
+        wanted = {
+            f"{self.project.engine.project}_{name}" for name in self.part["services"][self.name].get("networks", [])
+        }
+        containers = self.project.engine.containers(self.name)
+        return any(not wanted <= set(container["NetworkSettings"]["Networks"]) for container in containers)
 
     def _applied(self) -> str:
         """The hash of the files that the container was last brought to."""
