@@ -48,6 +48,10 @@ options:
     description: Whether the run may start a front door and a release, and so needs the port and disk space.
     type: bool
     default: true
+  installs_engine:
+    description: Whether the run installs what O(engine) lacks; it may lack it then where the system's packages will do.
+    type: bool
+    default: false
   free_mebibytes:
     description: Refuse when less disk space than this is free, in MiB.
     type: int
@@ -98,6 +102,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     EngineError,
     engine_problems,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -114,7 +119,8 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
     found = missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
-        return found + engine_problems(Engine.of(options["engine"]))
+        engine = Engine.of(options["engine"])
+        return found + (lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine))
     return found + process_problems(state, existing, options["account"])
 
 
@@ -215,6 +221,7 @@ def main() -> None:
             "port": {"type": "int"},
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
+            "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },
         required_if=[("state", "begun", ("address", "port"))],
