@@ -18,7 +18,10 @@ RUN_SECONDS = 300
 
 
 class Deployment:
-    """One target on this machine. ``project`` is where ansible-playbook is started, with its ansible.cfg."""
+    """One target, on this machine unless ``address`` says otherwise.
+
+    ``project`` is where ansible-playbook is started, with its ansible.cfg.
+    """
 
     def __init__(self, place: Path, project: Path, inventory: Path) -> None:
         self.place = place
@@ -28,6 +31,8 @@ class Deployment:
         self.variables = place / "variables.json"
         self.variables.touch(0o600)
         self.port = free_port()
+        self.address = "127.0.0.1"
+        self.seconds = RUN_SECONDS
         self.configure()
 
     def configure(self, **variables: Any) -> None:
@@ -55,12 +60,12 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=RUN_SECONDS,
+            timeout=self.seconds,
         )
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON body of a request at the front door; None for a body that is no JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=10)
         sent = {"Content-Type": "application/json", **headers} if body is not None else headers
         try:
             connection.request(method, path, None if body is None else json.dumps(body), sent)

@@ -134,9 +134,9 @@ def steps() -> list[Step]:
     molecule = scenarios()
     deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
     deploying = [path for path in deploying if (ROOT / path).exists()]
-    bootstrap = "tests/test_bootstrap.py"
+    bootstrap, second_host = "tests/test_bootstrap.py", "tests/test_second_host.py"
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
-    repository = [path for path in tests if path not in (*deploying, bootstrap)]
+    repository = [path for path in tests if path not in (*deploying, bootstrap, second_host)]
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
         # the longest first
@@ -149,6 +149,7 @@ def steps() -> list[Step]:
         pytest_step("repository", *repository),
         pytest_step("bootstrap", bootstrap),
         pytest_step("site", *deploying, engine=True),
+        pytest_step("second-host", second_host, engine=True),
         pytest_step("load", "tests/load"),
         pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),

@@ -239,8 +239,8 @@ class LocalSite(Site):
 
     def stages(self) -> list[Callable[[], bool]]:
         return [
-            lambda: any(self.state.glob("images/*")),
             lambda: any(self.state.glob("tools/*")),
+            lambda: any(self.state.glob("images/*")),
             lambda: any(self.state.glob("database/*")),
             lambda: self.executes("titanic-api migrate"),
             lambda: self.executes("titanic-api seed"),

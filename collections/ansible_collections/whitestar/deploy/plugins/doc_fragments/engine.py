@@ -29,4 +29,8 @@ options:
       configuration:
         description: The client's directory with its plugins, where it is not the usual one.
         type: path
+      planned:
+        description: Whether the engine is yet to be installed, which check mode meets. Nothing is on it then.
+        type: bool
+        default: false
 """

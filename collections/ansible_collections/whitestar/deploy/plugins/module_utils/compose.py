@@ -39,6 +39,7 @@ ENGINE_OPTION = {
         "program": {"type": "path", "required": True},
         "configuration": {"type": "path"},
         "project": {"type": "str", "required": True},
+        "planned": {"type": "bool", "default": False},
     },
 }
 # In which order sections of the project's file are written, for people.
@@ -81,21 +82,25 @@ class EngineTimeoutError(EngineError):
 class Engine:
     """A Docker engine with one project of ours: asked over its ``socket``, told by its client ``program``.
 
-    ``configuration`` is the client's directory with its plugins, where that is not the usual one.
+    ``configuration`` is the client's directory with its plugins, where that is not the usual one. A ``planned`` engine
+    is yet to be installed, which check mode meets: there is nothing on it.
     """
 
     socket: str
     program: str
     project: str
     configuration: str = ""
+    planned: bool = False
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Engine:
         """From a module's ``engine`` option."""
-        return cls(**{key: str(value) for key, value in options.items() if value})
+        return cls(**{key: value for key, value in options.items() if value})
 
     def get(self, path: str, **query: str) -> Any:
         """The JSON answer to a question of the engine's API; None for what it does not know. Raises EngineError."""
+        if self.planned:
+            return None
         words = "&".join(f"{key}={quote(value)}" for key, value in query.items())
         try:
             answer = request(f"unix:{self.socket}", f"{path}?{words}" if words else path, seconds=30)
@@ -180,7 +185,8 @@ def engine_problems(engine: Engine) -> list[str]:
     try:
         version = str((engine.get("/version") or {}).get("Version", "0"))
     except EngineError as error:
-        return [f"titanic_target_engine: {error}: start it, or name its socket"]
+        remedy = "start it, name its socket, or have one installed (titanic_target_engine_install=true, tag target)"
+        return [f"titanic_target_engine: {error}: {remedy}"]
     found = []
     if _number(version) < OLDEST_ENGINE:
         found.append(f"titanic_target_engine: the engine is {version}: install Docker {_words(OLDEST_ENGINE)} or later")

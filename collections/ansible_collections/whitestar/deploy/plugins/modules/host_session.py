@@ -52,6 +52,10 @@ options:
     description: Whether to give back RV(reality).
     type: bool
     default: false
+  installs_engine:
+    description: Whether the run installs what O(engine) lacks; it may lack it then where the system's packages will do.
+    type: bool
+    default: false
   free_mebibytes:
     description: Refuse when less disk space than this is free, in MiB.
     type: int
@@ -106,6 +110,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     EngineError,
     engine_problems,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -123,7 +128,8 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
     found = missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
-        return found + engine_problems(Engine.of(options["engine"]))
+        engine = Engine.of(options["engine"])
+        return found + (lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine))
     return found + process_problems(state, existing, options["account"])
 
 
@@ -193,6 +199,16 @@ def cannot_listen(address: str, port: int) -> str | None:
     return None
 
 
+def look(state: State, options: dict[str, Any]) -> dict[str, str]:
+    """What there is here. Raises OSError, ValueError, and EngineError unless the run is to install the engine."""
+    try:
+        return reality(state, options["engine"])
+    except EngineError:
+        if not options["installs_engine"]:
+            raise
+        return reality(state, options["engine"] | {"planned": True})
+
+
 def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
     options = module.params
@@ -206,7 +222,7 @@ def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     current = state.ledger().current()
     return {
-        "reality": reality(state, options["engine"]) if options["looks"] else {},
+        "reality": look(state, options) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
     }
@@ -226,6 +242,7 @@ def main() -> None:
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
             "looks": {"type": "bool", "default": False},
+            "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },
         required_if=[("state", "begun", ("address", "port"))],

@@ -94,7 +94,7 @@ def engine_options() -> dict[str, Any]:
         pytest.skip(f"the engine is not on this machine: DOCKER_HOST is {host}")
     found = {"socket": host.removeprefix("unix://"), "program": program}
     found |= {"configuration": os.environ["DOCKER_CONFIG"]} if "DOCKER_CONFIG" in os.environ else {}
-    engine = Engine(**found, project="unit")
+    engine = Engine.of(found | {"project": "unit"})
     if problems := engine_problems(engine):
         pytest.skip(f"there is no Docker engine to use: {'; '.join(problems)}")
     if missing := [name for name in IMAGES if engine.image(name) is None]:

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -317,6 +321,51 @@ TINY_DOCKERFILE = """FROM python:3.13-slim-trixie
 COPY --chmod=0755 tiny /usr/local/bin/tiny
 USER 10001:10001
 """
+
+
+@contextmanager
+def answering(place: Path, answers: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
+    """A socket on which something answers like an engine of some version."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "a socket"
+
+        def log_message(self, *_words: Any) -> None:
+            pass
+
+    path = str(place / "engine.sock")
+    with socketserver.UnixStreamServer(path, Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield path
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def engine_version(number: str) -> Callable[[str], tuple[int, bytes]]:
+    return lambda _path: (200, json.dumps({"Version": number}).encode())
+
+
+def client(place: Path, compose: str, buildx: str) -> str:
+    """A docker client that knows nothing but the versions of its plugins."""
+    path = place / "docker"
+    path.write_text(f'#!/bin/sh\ncase "$1" in\ncompose) {compose};;\nbuildx) {buildx};;\nesac\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+# What a client prints, or does, when it is asked for the versions of its plugins.
+GOOD_PLUGINS = ("echo 2.29.7", "echo github.com/docker/buildx v0.16.2 abc")
 
 
 def remove_project(engine: Engine) -> None:

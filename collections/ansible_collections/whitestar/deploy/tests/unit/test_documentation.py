@@ -60,7 +60,7 @@ def compared(options: dict[str, Any], *, documented: bool) -> dict[str, Any]:
 def options_of(name: str) -> dict[str, Any]:
     """A module's documented options, those of the fragments that it names included."""
     documentation = yaml.safe_load(importlib.import_module(f"{MODULES}.{name}").DOCUMENTATION)
-    options: dict[str, Any] = dict(documentation["options"])
+    options: dict[str, Any] = dict(documentation.get("options", {}))
     named = documentation.get("extends_documentation_fragment", [])
     for fragment in [named] if isinstance(named, str) else named:
         place = f"{MODULES.removesuffix('.modules')}.doc_fragments.{fragment.rpartition('.')[2]}"
