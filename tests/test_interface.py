@@ -113,8 +113,25 @@ def test_every_role_has_a_scenario(role: str) -> None:
     if role.startswith("lab_"):  # what makes throwaway targets is tried where they are used
         assert role in (ROOT / "tests/image/test_lab.py").read_text()
         return
-    scenario = ROOT / "molecule" / role
-    assert (scenario / "molecule.yml").is_file() or (ROOT / "molecule" / role.removeprefix("titanic_")).is_dir()
+    assert promises(role.removeprefix("titanic_"))
+
+
+@pytest.mark.parametrize("role", ["image", "target", "secrets", "database", "seed", "api", "rollback"])
+def test_engine_is_asked_for_the_same_promises(role: str) -> None:
+    """On containers as on processes; the other roles take part in the scenarios of these and of the whole site."""
+    assert set(promises(role)) - set(promises(f"compose-{role}")) == set()
+
+
+def promises(scenario: str) -> list[str]:
+    """What a scenario asks for, each in a file of its own or of the role's scenario."""
+    place = ROOT / "molecule" / scenario
+    named = load(place / "molecule.yml").get("ansible", {}).get("playbooks", {})
+    (play,) = yaml.safe_load((place / named.get("verify", "verify.yml")).read_text())
+    found: list[str] = play["vars"]["test_promises"]
+    for name in found:
+        places = (place, place.with_name(scenario.removeprefix("compose-")))
+        assert any((directory / "tasks" / f"{name}.yml").is_file() for directory in places), f"{scenario}: {name}"
+    return found
 
 
 def test_every_role_has_an_interface() -> None:

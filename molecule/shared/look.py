@@ -1,7 +1,8 @@
 """Prints what a state directory holds, a line for each file and for each line of a dump of its database.
 
 Where a Compose project is named too, what the engine has of it follows: containers with their start times, networks,
-volumes, and its images. Left out is what changes by itself: the server's own files, logs, metrics.
+volumes, the dump of the database in its container, and its images. Left out is what changes by itself: the server's
+own files, logs, metrics.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ def engine(project: str) -> Iterator[str]:
         names = docker(kind, *question).split()
         form = "{{.Id}} {{.State.StartedAt}} {{.RestartCount}}" if kind == "container" else "{{json .}}"
         yield from docker(kind, "inspect", "--format", form, *names).splitlines() if names else []
+    database = f"{project}-database-1"
+    if database in docker("ps", "--format", "{{.Names}}").split():
+        dump = ["pg_dump", "--restrict-key=0", "--username=postgres", "titanic"]
+        yield from docker("exec", database, *dump).splitlines()
     # those of other scenarios come and go meanwhile
     for name in (project, f"*/{project}"):
         form = ["--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}}"]

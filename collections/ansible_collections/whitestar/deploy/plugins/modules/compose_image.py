@@ -127,6 +127,7 @@ def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) ->
 def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
     """Build the image from the archive and say what to record. Raises EngineError with BuildKit's words."""
     tag = f"{options['repository']}:{options['identity']}"
+    there = engine.image(tag)
     words = ["buildx", "build", "--load", "--provenance", "false", "--tag", tag]
     for name, value in options["build_arguments"].items():
         words += ["--build-arg", f"{name}={value}"]
@@ -136,26 +137,19 @@ def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
         place = Path(scratch)
         engine.run(*words, "--file", str(place / "Dockerfile"), str(place / "context"), seconds=options["seconds"])
     tags = [tag]
-    found = engine.image(tag) or {}
-    reference = str(found.get("Id", ""))
+    reference = str((engine.image(tag) or {}).get("Id", ""))
     try:
         description = described(engine, reference, options["describe"]) if options["describe"] else {}
+        if version := description.get("version"):
+            engine.run("tag", tag, f"{options['repository']}:{version}")
+            tags.append(f"{options['repository']}:{version}")
+        if options["push"]:
+            reference = pushed(engine, options, tags)
     except EngineError:
-        engine.run("image", "rm", tag)
+        # Nothing is recorded, so nobody would ever remove it; one that was there may be a release's.
+        if not there:
+            engine.run("image", "rm", *tags)
         raise
-    if version := description.get("version"):
-        tags.append(f"{options['repository']}:{version}")
-        engine.run("tag", tag, tags[-1])
-    if options["push"]:
-        for name in tags:
-            engine.run("push", "--quiet", name, seconds=options["seconds"])
-        found = engine.image(tag) or {}
-        digests = [str(digest) for digest in found.get("RepoDigests") or []]
-        # The engine leaves out what is understood.
-        name = options["repository"].removeprefix("docker.io/").removeprefix("library/")
-        reference = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
-        if not reference:
-            raise EngineError(f"the registry of {options['repository']} has given no digest")
     return {
         "identity": options["identity"],
         "reference": reference,
@@ -164,6 +158,19 @@ def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
         "tags": tags,
         "description": description,
     }
+
+
+def pushed(engine: Engine, options: dict[str, Any], tags: list[str]) -> str:
+    """Push an image by all of its tags; what the registry refers to it by. Raises EngineError."""
+    for name in tags:
+        engine.run("push", "--quiet", name, seconds=options["seconds"])
+    digests = [str(digest) for digest in (engine.image(tags[0]) or {}).get("RepoDigests") or []]
+    # The engine leaves out what is understood.
+    name = options["repository"].removeprefix("docker.io/").removeprefix("library/")
+    reference = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
+    if not reference:
+        raise EngineError(f"the registry of {options['repository']} has given no digest")
+    return reference
 
 
 def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:

@@ -192,6 +192,15 @@ def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Bui
     assert builder.tags() == before
 
 
+def test_an_image_that_cannot_be_pushed_is_not_left(builder: Builder) -> None:
+    nowhere = f"127.0.0.1:9/{builder.repository}"
+    (result, again), _ = builder.run(*[builder.task(repository=nowhere, push=True)] * 2)
+    assert "127.0.0.1:9" in result["msg"]
+    assert again["failed"]
+    assert builder.engine.run("image", "ls", "--quiet", nowhere) == ""
+    assert list(builder.state.images.iterdir()) == []
+
+
 def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:
     tasks = [builder.task(context="/nowhere"), builder.task(dockerfile="/nowhere/Dockerfile")]
     results, _ = builder.run(*tasks)
