@@ -534,6 +534,15 @@ def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_secon
         "TITANIC_DRAIN_FILE": "/run/titanic/drain",
         "TITANIC_METRICS_DIRECTORY": f"{SCRATCH}/metrics",
     }
+    over = dict(workload.get("overrides", {}))
+    drain = {
+        "type": "bind",
+        "source": str(state.drain_file(colour).parent),
+        "target": "/run/titanic",
+        "read_only": True,
+    }
+    # Added to ours, as Compose does with several files: without the drain file's directory there would be no switch.
+    over["volumes"] = [drain, *over.get("volumes", [])]
     service = HARDENED | {
         "image": workload["image"],
         "command": list(workload["command"]),
@@ -548,19 +557,8 @@ def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_secon
         "tmpfs": [f"{SCRATCH}:size=64m,mode=1777,noexec,nosuid"],
         "environment": dict(workload["environment"]) | own,
         "secrets": [{"source": name, "target": path} for name, path in sorted(workload["secret_files"].items())],
-        "volumes": [
-            {
-                "type": "bind",
-                "source": str(state.drain_file(colour).parent),
-                "target": "/run/titanic",
-                "read_only": True,
-            }
-        ],
         "networks": ["front", "data"],
     }
-    over = dict(workload.get("overrides", {}))
-    # As Compose does with several files; without the drain file's directory there would be no switch.
-    over["volumes"] = [*service["volumes"], *over.get("volumes", [])]
     return {
         "services": {service_of(colour): merged(service, over)},
         "secrets": {name: {"file": path} for name, path in workload["secret_files"].items()},
