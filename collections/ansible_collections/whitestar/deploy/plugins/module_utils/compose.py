@@ -70,7 +70,11 @@ HARDENED = {
 
 
 class EngineError(RuntimeError):
-    """The engine does not answer, or refused; the message holds its own words."""
+    """The engine does not answer, or refused; the message has the end of its own words, ``output`` all of them."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class EngineTimeoutError(EngineError):
@@ -124,11 +128,18 @@ class Engine:
         self, *arguments: str, standard_input: str = "", seconds: float = COMMAND_SECONDS, directory: str = "/"
     ) -> str:
         """Run the client; its standard output. Raises EngineError with its words."""
+        return self.finish(arguments, standard_input, seconds, directory).stdout
+
+    def finish(
+        self, arguments: Sequence[str], standard_input: str = "", seconds: float = COMMAND_SECONDS, directory: str = "/"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the client to a good end: both of its outputs. Raises EngineError with its words."""
         done = self.start(arguments, standard_input, seconds, directory)
         if done.returncode:
-            words = (done.stderr or done.stdout).strip()[-2000:]
-            raise EngineError(f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words}")
-        return done.stdout
+            words = (done.stderr or done.stdout).strip()
+            message = f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words[-2000:]}"
+            raise EngineError(message, words)
+        return done
 
     def once(
         self, image: str, command: Sequence[str], *options: str, seconds: float
@@ -150,8 +161,6 @@ class Engine:
         self, arguments: Sequence[str], standard_input: str, seconds: float, directory: str = "/"
     ) -> subprocess.CompletedProcess[str]:
         """Run the client to its end, whatever that is. Raises EngineError if it cannot be run or takes too long."""
-        own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
-        own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
         try:
             return subprocess.run(
                 [self.program, *arguments],
@@ -161,13 +170,19 @@ class Engine:
                 check=False,
                 cwd=directory,
                 timeout=seconds,
-                env={key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "COMPOSE_"))}
-                | own,
+                env=self.environment(),
             )
         except subprocess.TimeoutExpired as error:
             raise EngineTimeoutError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
         except OSError as error:
             raise EngineError(f"the docker client {self.program} cannot be run ({error.strerror})") from error
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a program that is to talk to this engine."""
+        own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
+        own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
+        others = ("DOCKER_", "COMPOSE_")
+        return {key: value for key, value in os.environ.items() if not key.startswith(others)} | own
 
     def logs(self, container: str, lines: int = LOG_LINES) -> str:
         """The last lines that a container printed."""
