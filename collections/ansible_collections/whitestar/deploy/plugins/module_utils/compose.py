@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,12 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import LOG_LINES, POLL_SECONDS, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import (
+    DATABASE_LINES,
+    LOG_LINES,
+    POLL_SECONDS,
+    HostColours,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     has_content,
     json_bytes,
@@ -58,6 +64,7 @@ OLDEST_COMPOSE = (2, 20)
 OLDEST_BUILDX = (0, 12)
 COMMAND_SECONDS = 300
 CRASHES = 5
+KILLED = 128 + signal.SIGKILL
 # Where the front door meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What nobody in a container of ours needs.
@@ -405,6 +412,9 @@ class ComposeColours(HostColours):
             found = container["State"]
             if found["OOMKilled"]:
                 return f"it ran out of memory (limit: {memory(self.workload)})"
+            # The engine does not always hear of that, but nobody else kills a release that is starting.
+            if found["Status"] != "running" and found["ExitCode"] == KILLED:
+                return f"it was killed, most likely because it ran out of memory (limit: {memory(self.workload)})"
             if found["Status"] in {"exited", "dead", "restarting"}:
                 return f"it ended at once (exit code {found['ExitCode']})"
             # One that runs again has forgotten why it ended, and will be seen between two runs, which get rarer.
@@ -493,6 +503,14 @@ class ComposeRuntime(ContainerPrograms):
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
         """The two colours, for this workload."""
         return ComposeColours(self.engine, self.state, workload, fingerprint, *limits)
+
+    def database_output(self) -> str:
+        """The last lines of the database's container."""
+        try:
+            found = self.engine.containers("database")
+            return self.engine.logs(str(found[0]["Id"]), DATABASE_LINES) if found else "(no container)"
+        except EngineError as error:
+            return f"({error})"
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""

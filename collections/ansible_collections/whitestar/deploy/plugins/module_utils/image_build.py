@@ -31,7 +31,11 @@ BUILD_TYPE = "https://github.com/whitestar/titanic/compose_image@v1"
 
 
 class RefusedError(RuntimeError):
-    """The image may not serve, or cannot be made as asked for; the message names the variable and the remedy."""
+    """The image may not serve; the message names the variable and the remedy."""
+
+
+class InputError(RefusedError):
+    """What is asked for cannot be had here; nothing has been tried, so no release has failed."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:
 
 
 def require_platforms(engine: Engine, platforms: Sequence[str]) -> None:
-    """Refuse platforms that no image can be made for here. Raises RefusedError, EngineError."""
+    """Refuse platforms that no image can be made for here. Raises InputError, EngineError."""
     if platforms and (problem := platform_problem(engine, platforms)):
-        raise RefusedError(f"titanic_image_platforms: {problem}")
+        raise InputError(f"titanic_image_platforms: {problem}")
 
 
 def _covers(platform: str, other: str) -> bool:
@@ -142,7 +146,7 @@ def registry_of(repository: str) -> str:
 def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) -> Iterator[Engine]:
     """The engine with a client configuration that has this ``login`` (username, password), removed afterwards.
 
-    The engine as it is without one. The password goes over standard input. Raises RefusedError.
+    The engine as it is without one. The password goes over standard input. Raises InputError.
     """
     if not login:
         yield engine
@@ -158,7 +162,7 @@ def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) 
             words = ["login", "--username", login["username"], "--password-stdin", registry]
             client.finish(words, standard_input=login["password"])
         except EngineError as error:
-            raise RefusedError(f"titanic_image_registry_login: {registry} does not take it: {error}") from error
+            raise InputError(f"titanic_image_registry_login: {registry} does not take it: {error}") from error
         yield client
 
 

@@ -79,6 +79,18 @@ options:
     type: list
     elements: str
     default: []
+  failure:
+    description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
+    type: dict
+    suboptions:
+      state_directory:
+        description: The state directory of the target.
+        type: path
+        required: true
+      by:
+        description: Who runs this, for the ledger.
+        type: str
+        required: true
   identity:
     description: Set by the action plugin.
     type: str
@@ -132,6 +144,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -142,6 +155,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import (
     PROVENANCE,
     SBOM,
+    InputError,
     RefusedError,
     Source,
     logged_in,
@@ -254,6 +268,14 @@ def complete(engine: Engine, options: dict[str, Any], directory: Path) -> dict[s
     return image
 
 
+def recorded_failure(options: dict[str, Any], message: str, error: Exception) -> str:
+    """The message to fail with, once the failure has been recorded, if it is to be."""
+    evidence = {"last output": error.output} if isinstance(error, EngineError) else {}
+    kept = ("repository", "push", "platforms", "scan_command", "build_arguments", "describe")
+    settings = {key: options[key] for key in kept}
+    return record_failure(options["failure"], {"identity": options["identity"]}, message, evidence, settings)
+
+
 def main() -> None:
     """Run the module."""
     path = {"type": "path", "required": True}
@@ -273,6 +295,7 @@ def main() -> None:
             "scan_command": words,
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
+            "failure": FAILURE_OPTION,
             "identity": {"type": "str"},
             "archive": {"type": "path"},
             "seconds": {"type": "float", "default": 1800},
@@ -296,7 +319,9 @@ def main() -> None:
         if not (directory / MARKER).exists():
             shutil.rmtree(directory, ignore_errors=True)
         what = "is refused" if isinstance(error, RefusedError) else "could not be built"
-        module.fail_json(msg=f"the release {what}, nothing else was touched: {error}")
+        message = f"the release {what}, nothing else was touched: {error}"
+        only_told = module.check_mode or isinstance(error, InputError)
+        module.fail_json(msg=message if only_told else recorded_failure(options, message, error))
     name = f"{options['repository']}:{options['identity']}\n"
     module.exit_json(
         changed=changed,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,30 @@ def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Bui
         assert words in result["msg"]
     assert list(builder.state.images.iterdir()) == []
     assert builder.tags() == before
+
+
+def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) -> None:
+    failure = {"state_directory": str(builder.state.root), "by": "alice@laptop"}
+    builder.write_now("Dockerfile", f"{SBOM}{DOCKERFILE}RUN seq 1 900; echo no such luck >&2; exit 3\n")
+    foreign = builder.task(platforms=["linux/s390x"], failure=failure)
+    (built, told, missing), _ = builder.run(
+        builder.task(failure=failure), foreign, builder.task(failure=failure, check=True)
+    )
+    assert "evidence" not in told["msg"], "what cannot be asked for is no failed release"
+    assert not missing["failed"]
+    (entry,) = builder.state.ledger().entries
+    path = builder.state.capsules / f"000001-{entry.release}.txt"
+    assert built["msg"].endswith(f"\nevidence: {path}")
+    assert (entry.outcome, entry.image, entry.by, entry.why) == ("failed", entry.release, "alice@laptop", "deploy")
+    text = path.read_text()
+    assert "no such luck" in text
+    assert re.search(r"^#\d+ [\d.]+ 1$", text, re.MULTILINE), "all of the builder's words"
+    assert f'"repository": "{builder.repository}"' in text
+    assert [path.name for path in builder.state.images.iterdir()] == []
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    (judged,), _ = builder.run(builder.task(failure=failure, scan_command=["sh", "-c", "echo CVE-1912-0415; exit 1"]))
+    assert "CVE-1912-0415" in Path(judged["msg"].rpartition("evidence: ")[2]).read_text()
+    assert [entry.outcome for entry in builder.state.ledger().entries] == ["failed", "failed"]
 
 
 def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:
