@@ -50,6 +50,20 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 CMD ["python", "/srv/image/development.py"]
 
+# What is in the image, told in a file: docker build --target sbom --output DIRECTORY. The image does not rest on it.
+FROM base AS bill
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=image/sbom.txt,target=/requirements.txt \
+    pip install --require-hashes --requirement /requirements.txt
+RUN --mount=type=bind,source=image/sbom.py,target=/sbom.py \
+    --mount=type=bind,from=root,source=/root.new,target=/image/root \
+    --mount=type=bind,from=dependencies,source=/dependencies,target=/image/dependencies \
+    --mount=type=bind,from=service,source=/service,target=/image/service \
+    --mount=type=bind,from=dependencies,source=/wheels,target=/wheels/dependencies \
+    --mount=type=bind,from=service,source=/wheels,target=/wheels/service \
+    python3 /sbom.py /image /wheels /sbom.cdx.json
+FROM scratch AS sbom
+COPY --from=bill /sbom.cdx.json /
+
 FROM scratch
 COPY --link --from=root /root.new/ /
 COPY --link --from=dependencies /dependencies/ /

@@ -19,6 +19,7 @@ OPTIONS = [
 LOCKS = [
     ("service", "requirements.txt", ["pyproject.toml"]),
     ("service/image", "requirements.txt", ["requirements.in"]),
+    ("service/image", "sbom.txt", ["sbom.in"]),
     ("roles/lab_images/files/caddy", "requirements.txt", ["requirements.in"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),

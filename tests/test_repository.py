@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from tests.interface import COLLECTION, ROOT
 
 LOCKS = [*sorted((ROOT / "requirements").glob("*.txt")), ROOT / "service/requirements.txt"]
+# What only the Dockerfile's stages install.
+IMAGE_LOCKS = sorted((ROOT / "service/image").glob("*.txt"))
 # Files that cannot open with a sentence: data, texts of licences, what a tool writes or reads as a whole.
 NO_HEADER = {".txt", ".csv", ".json", ".png", ".svg", ".md", ".in", ".ico", ".typed", ".woff2", ""}
 COMMENT = re.compile(
@@ -20,7 +22,7 @@ COMMENT = re.compile(
 )
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", [*LOCKS, *IMAGE_LOCKS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_locks_name_no_place(lock: Path) -> None:
     """Where packages come from and where the lock was made is nobody's business."""
     text = lock.read_text()
@@ -30,7 +32,7 @@ def test_locks_name_no_place(lock: Path) -> None:
     assert not re.search(r"(?<![\w.])/(home|root|tmp|work|usr|opt)\b", text)
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", [*LOCKS, *IMAGE_LOCKS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_locks_hash_everything(lock: Path) -> None:
     entries = re.split(r"\n(?=[A-Za-z0-9])", "\n" + lock.read_text())
     pins = [entry for entry in entries if re.match(r"[A-Za-z0-9]", entry)]

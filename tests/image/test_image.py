@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.image.conftest import EPOCH, LABEL, Docker
 
@@ -44,6 +46,20 @@ PASSWORD = "image-test-5ecret"
 PASSENGERS = 887
 HEALTHY_SECONDS = 30
 STOP_SECONDS = 10
+# What the image's own Python finds in it: Python packages, Debian's notes, the interpreter, the distribution.
+INVENTORY = """
+import importlib.metadata, json, pathlib, platform
+packages = [[d.metadata["Name"].lower().replace("_", "-"), d.version] for d in importlib.metadata.distributions()]
+notes = [path.read_text().splitlines() for path in pathlib.Path("/var/lib/dpkg/status.d").iterdir()]
+fields = [dict(line.split(": ", 1) for line in lines if ": " in line and line[0] != " ") for lines in notes]
+system = platform.freedesktop_os_release()
+print(json.dumps({
+    "pypi": packages,
+    "deb": [[note["Package"], note["Version"]] for note in fields],
+    "generic": [["python", platform.python_version()]],
+    "system": [[system["ID"], system["VERSION_ID"]]],
+}))
+"""
 
 Service = Callable[..., dict[str, Any]]
 
@@ -71,6 +87,12 @@ def entries(docker: Docker, name: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 for entry in archive:
                     yield layer, entry
+
+
+@pytest.fixture(scope="module")
+def bill(docker: Docker, root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image's bill of materials."""
+    return bill_of(docker, root, root / "service", tmp_path_factory.mktemp("bill"))
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +239,36 @@ def test_scanners_find_the_packages(members: dict[str, tarfile.TarInfo]) -> None
     assert "/etc/os-release" in members
 
 
+def test_the_bill_of_materials_lists_what_is_in_the_image(
+    docker: Docker, root: Path, image: dict[str, Any], bill: str
+) -> None:
+    found = json.loads(bill)
+    components = [found["metadata"]["component"], *found["components"]]
+    listed: dict[str, set[tuple[str, str]]] = {}
+    for component in components:
+        kind = component.get("purl", "pkg:system/").removeprefix("pkg:").partition("/")[0]
+        listed.setdefault(kind, set()).add((component["name"].lower().replace("_", "-"), component["version"]))
+    there = json.loads(docker("run", "--rm", "--label", LABEL, image["name"], "python", "-c", INVENTORY))
+    for kind in ("pypi", "deb", "generic", "system"):
+        assert sorted(map(list, listed[kind])) == sorted(there[kind]), kind
+    assert len(listed["pypi"]) > 15
+    assert {"libc6", "libssl3t64"} <= {name for name, _ in listed["deb"]}
+    # Each wheel is one that the lock allows, but for those that are built.
+    lock = (root / "service/requirements.txt").read_text()
+    hashes = {c["name"].lower(): c["hashes"][0]["content"] for c in components if "pkg:pypi/" in c.get("purl", "")}
+    assert {name for name, value in hashes.items() if f"sha256:{value}" not in lock} == {"gunicorn_h1c", "titanic-api"}
+    flask = next(entry for entry in found["dependencies"] if entry["ref"].startswith("pkg:pypi/flask@"))
+    assert any(name.startswith("pkg:pypi/werkzeug@") for name in flask["dependsOn"])
+
+
+def test_the_bill_of_materials_is_valid_and_always_the_same(
+    docker: Docker, root: Path, bill: str, tmp_path: Path
+) -> None:
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.replace('"library"', '"liberry"')) is not None
+    assert bill_of(docker, root, copied(root, tmp_path), tmp_path, "--no-cache-filter", "bill") == bill
+
+
 def test_sizes(docker: Docker, image: dict[str, Any]) -> None:
     listed = docker("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image["name"]).splitlines()
     sizes = {line.split()[2]: int(line.split()[0]) for line in listed if " COPY " in line}
@@ -289,6 +341,13 @@ def test_what_is_not_the_service_stays_out(docker: Docker, root: Path, image: di
     for name, content in layers(docker, changed["name"]):
         assert PASSWORD.encode() not in content, name
     assert PASSWORD not in docker("history", "--no-trunc", changed["name"])
+
+
+def bill_of(docker: Docker, root: Path, context: Path, directory: Path, *options: str) -> str:
+    """What the Dockerfile's stage with the bill of materials holds."""
+    words = ["--quiet", "--target", "sbom", "--output", str(directory), *options]
+    docker("build", *words, "--file", str(root / "Dockerfile"), str(context))
+    return (directory / "sbom.cdx.json").read_text()
 
 
 def copied(root: Path, directory: Path) -> Path:

@@ -105,9 +105,9 @@ class Site(ABC):
         assert found, output
         return int(found[1])
 
-    def change_service(self, code: str) -> None:
-        """Append a line to the service's package, so that its next release is another one."""
-        with (self.context / "src" / "titanic_api" / "__init__.py").open("a", encoding="utf-8") as package:
+    def change_service(self, code: str, module: str = "__init__") -> None:
+        """Append a line to the service's package, or a module of it, so that its next release is another one."""
+        with (self.context / "src" / "titanic_api" / f"{module}.py").open("a", encoding="utf-8") as package:
             package.write(f"\n{code}\n")
 
     def ask(
@@ -153,6 +153,20 @@ class Site(ABC):
         path = self.state / "ledger.json"
         entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"] if path.exists() else []
         return entries
+
+    def capsule(self, output: str) -> str:
+        """The evidence that a failed run names: a file for its owner alone, of the release that the ledger has last."""
+        found = re.search(r"evidence: ([\w./-]+\.txt)", output)
+        assert found, output
+        path = Path(found[1])
+        assert path.parent == self.state / "capsules"
+        assert path.stat().st_mode & 0o777 == 0o600
+        entry = self.ledger()[-1]
+        assert path.name == f"{entry['number']:06}-{entry['release']}.txt"
+        assert entry["outcome"] == "failed"
+        text = path.read_text()
+        assert entry["reason"] in text
+        return text
 
     def executes(self, words: str) -> bool:
         """Whether a program of the site's runs with ``words`` in its command line."""

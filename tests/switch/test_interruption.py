@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.switch.site import copy_service
+from tests.load.open_loop import BackgroundLoad, LoadPlan
+from tests.switch.site import RUN_SECONDS, copy_service
 
 if TYPE_CHECKING:
     from tests.switch.site import ComposeSite, Site
@@ -102,6 +103,19 @@ def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
 
 
 EXIT = "import sys; sys.exit('broken on purpose')"
+# A release that gets ready, and then does this when it is asked for people.
+AT_PEOPLE = """
+sound = create_app
+def create_app(settings):
+    app = sound(settings)
+    inner = app.wsgi_app
+    def unsound(environ, start_response):
+        if environ["PATH_INFO"] == "/people":
+            {code}
+        return inner(environ, start_response)
+    app.wsgi_app = unsound
+    return app
+"""
 
 
 def when_it_serves(code: str) -> str:
@@ -109,42 +123,75 @@ def when_it_serves(code: str) -> str:
     return f"import os\nif os.environ.get('TITANIC_BIND'):\n    {code}"
 
 
-def assert_it_never_serves(site: Site, words: str, *arguments: str) -> None:
-    """A run of the changed service is refused with these words, and what served before goes on unharmed."""
-    rows, before = site.rows(), site.release()
-    output = site.refuse("--tags", "secrets,api", "-e", "titanic_api_ready_seconds=4", *arguments)
+# A release that will never be ready is waited for no longer; one that ends must have the time to do so.
+NEVER_READY = ["-e", "titanic_api_ready_seconds=8"]
+
+
+def assert_it_never_serves(site: Site, words: str, *arguments: str, told: str, tags: str = "secrets,api") -> str:
+    """A run of the changed service is refused with these words, and what served before answers every request.
+
+    The capsule, which is returned, tells why.
+    """
+    rows, before, attempts = site.rows(), site.release(), len(site.ledger())
+    with BackgroundLoad(LoadPlan(site.url, rate=20, seconds=RUN_SECONDS, post_share=0)) as load:
+        output = site.refuse("--tags", tags, *arguments)
     assert re.search(words, output), output
+    assert load.report.clean, load.report.summary()
+    assert len(site.ledger()) == attempts + 1
+    capsule = site.capsule(output)
+    assert re.search(told, capsule), capsule
     assert site.release() == before
     assert site.rows() == rows
     shutil.rmtree(site.context)
     copy_service(site.context)
+    return capsule
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "module", "words", "told"),
     [
-        pytest.param(EXIT, "could not be built", id="cannot be built", marks=pytest.mark.shown_once),
-        pytest.param(when_it_serves(EXIT), "ended at once", id="exits at once"),
+        pytest.param(EXIT, "__init__", "could not be built", "broken on purpose", id="cannot be built"),
+        pytest.param(when_it_serves(EXIT), "__init__", "ended at once", "broken on purpose", id="exits at once"),
         pytest.param(
             when_it_serves("import time; time.sleep(3600)"),
+            "__init__",
             "did not answer 200 within",
+            "/readyz no answer",
             id="never ready",
+            marks=pytest.mark.shown_once,
+        ),
+        pytest.param(
+            AT_PEOPLE.format(code="raise RuntimeError('broken on purpose')"),
+            "app",
+            r"it got ready, but /people\?limit=20 fails",
+            r"/people\?limit=20 500 ",
+            id="answers 500 once it is ready",
+        ),
+        pytest.param(
+            AT_PEOPLE.format(code="import time; time.sleep(3)"),
+            "app",
+            r"it got ready, but /people\?limit=20 took longer than 2 s",
+            r"/people\?limit=20 no answer",
+            id="is slow once it is ready",
             marks=pytest.mark.shown_once,
         ),
     ],
 )
-def test_a_bad_release_never_gets_traffic(site: Site, code: str, words: str) -> None:
+def test_a_bad_release_never_gets_traffic(site: Site, code: str, module: str, words: str, told: str) -> None:
     site.succeed("--tags", "api")
     before = site.release()
-    site.change_service(code)
-    assert_it_never_serves(site, words)
+    site.change_service(code, module)
+    assert_it_never_serves(site, words, *(NEVER_READY if "did not answer" in words else []), told=told)
     assert site.changed(site.succeed("--tags", "api")) == 0
     assert site.release() == before
 
 
 def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
     wrong = {"titanic_secrets_values": {"database_app_password": "not what the database knows"}}
-    assert_it_never_serves(site, "did not answer 200 within", "-e", json.dumps(wrong))
+    told = "password authentication failed"
+    arguments = [*NEVER_READY, "-e", json.dumps(wrong)]
+    capsule = assert_it_never_serves(site, "did not answer 200 within", *arguments, told=told)
+    assert "not what the database knows" not in capsule
     site.succeed()
     assert site.changed(site.succeed()) == 0, "a whole run lets the database know it"
 
@@ -152,19 +199,17 @@ def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
 @COMPOSE
 def test_a_release_that_runs_out_of_memory_never_gets_traffic(containers: ComposeSite) -> None:
     containers.change_service(when_it_serves("BALLAST = b'x' * (1 << 30)"))
-    assert_it_never_serves(containers, "ran out of memory")
+    assert_it_never_serves(containers, "ran out of memory", told='"OOMKilled": true|"ExitCode": 137')
 
 
 @COMPOSE
 def test_a_release_without_its_base_image_never_gets_traffic(containers: ComposeSite) -> None:
-    missing = {"titanic_image_build_arguments": {"PYTHON_IMAGE": "127.0.0.1:1/titanic/missing:1"}}
-    assert_it_never_serves(containers, "could not be built", "-e", json.dumps(missing))
+    image = "127.0.0.1:1/titanic/missing:1"
+    missing = json.dumps({"titanic_image_build_arguments": {"PYTHON_IMAGE": image}})
+    assert_it_never_serves(containers, "could not be built", "-e", missing, told=f"{image}: failed to resolve")
 
 
-@pytest.mark.shown_once
-def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
-    rows = site.rows()
-    before = site.release()
+def test_a_release_whose_migration_fails_never_gets_traffic(site: Site) -> None:
     versions = site.context / "src" / "titanic_api" / "migrations" / "versions"
     newest = max(versions.glob("[0-9]*.py"))
     number = int(newest.name[:4]) + 1
@@ -173,10 +218,11 @@ def test_a_failing_migration_leaves_the_old_release_serving(site: Site) -> None:
     text = re.sub(r"^down_revision: .*$", f'down_revision: str | None = "{number - 1:04}"', text, flags=re.MULTILINE)
     text = text[: text.index("def upgrade")] + ('def upgrade() -> None:\n    op.execute("SELECT 1 / 0")\n')
     (versions / f"{number:04}_broken.py").write_text(text)
-    output = site.refuse()
-    assert "division by zero" in output
-    assert site.release() == before
-    assert site.rows() == rows
+    told = "a migration failed and was undone: division by zero"
+    capsule = assert_it_never_serves(site, "division by zero", told=told, tags="all")
+    assert f'"from": "{number - 1:04}"' in capsule, "the revision before"
+    assert "STATEMENT:  SELECT 1 / 0" in capsule, "the database's own words"
+    assert site.ledger()[-1]["schema_required"] == f"{number:04}"
 
 
 @pytest.mark.shown_once

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.validation import check_type_list
 from ansible.plugins.action import ActionBase
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
 
 LAYOUT = 1
 
 
-def identity(context: Path, exclude: list[str], dockerfiles: dict[str, Path], arguments: dict[str, Any]) -> str:
+def identity(
+    context: Path, exclude: list[str], dockerfiles: dict[str, Path], arguments: dict[str, Any], platforms: list[str]
+) -> str:
     """Twelve hexadecimal digits that name everything that goes into the image. Raises OSError."""
     texts = {name: path.read_text(encoding="utf-8") for name, path in dockerfiles.items()}
-    return stable_hash([LAYOUT, tree_hash(context, exclude), texts, arguments])[:12]
+    return stable_hash([LAYOUT, tree_hash(context, exclude), texts, arguments, sorted(platforms)])[:12]
 
 
 def pack(archive: Path, context: Path, exclude: list[str], dockerfiles: dict[str, Path]) -> None:
@@ -46,13 +49,17 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"titanic_image_dockerfile: there is no file {dockerfile} on this machine")
         files = {"Dockerfile": dockerfile, "Dockerfile.dockerignore": Path(f"{dockerfile}.dockerignore")}
         files = {name: path for name, path in files.items() if path.is_file()}
-        arguments["identity"] = identity(context, exclude, files, dict(arguments.get("build_arguments", {})))
+        platforms = [str(platform) for platform in check_type_list(arguments.get("platforms", []))]
+        build_arguments = dict(arguments.get("build_arguments", {}))
+        arguments["identity"] = identity(context, exclude, files, build_arguments, platforms)
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         if not result.get("needs_context"):
             return result
         with tempfile.NamedTemporaryFile(suffix=".tar.gz") as archive:
             pack(Path(archive.name), context, exclude, files)
-            place = str(self._make_tmp_path())
+            # Without pipelining there is a directory already, with the module and its arguments in it.
+            made = self._connection._shell.tmpdir  # noqa: SLF001 - where ActionBase keeps it
+            place = str(made or self._make_tmp_path())
             arguments["archive"] = self._transfer_file(archive.name, f"{place}/context.tar.gz")
             try:
                 result = self._execute_module(module_args=arguments, task_vars=task_vars)

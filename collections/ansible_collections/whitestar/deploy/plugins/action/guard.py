@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.validation import check_type_list
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -81,6 +83,15 @@ def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
         elif option.get("type") in {"int", "float"} and float(value) < 0:
             found.append(f"{name}: {value} is negative")
     return found
+
+
+def wrong_together(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
+    platforms = check_type_list(values.get("titanic_image_platforms", []))
+    if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
+        several = "only a registry keeps an image for several platforms"
+        return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+    return []
 
 
 def wrong_provider(provider: str) -> list[str]:
@@ -155,7 +166,7 @@ class ActionModule(ActionBase):
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
-        problems += wrong_values(values, options) or wrong_certificate(values)
+        problems += wrong_values(values, options) or [*wrong_certificate(values), *wrong_together(values)]
         result.update(changed=False, problems=problems)
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))

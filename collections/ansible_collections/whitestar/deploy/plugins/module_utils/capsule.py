@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
     json_bytes,
     make_directory,
     write_atomically,
@@ -19,6 +22,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.state import Stat
 
 CAPSULES_KEPT = 10
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
+# The option of modules whose failure ends a release before it can be started.
+FAILURE_OPTION = {
+    "type": "dict",
+    "options": {"state_directory": {"type": "path", "required": True}, "by": {"type": "str", "required": True}},
+}
 
 
 def write_capsule(
@@ -50,10 +58,59 @@ def write_capsule(
     return path
 
 
+def record_failure(
+    failure: Mapping[str, str] | None,
+    image: Mapping[str, Any],
+    reason: str,
+    evidence: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> str:
+    """Record a release that failed before it could start, in the ledger and a capsule: the message to fail with.
+
+    ``failure`` is what FAILURE_OPTION gave; without it nothing is recorded. ``image`` has the ``identity`` and, once it
+    is known, the ``description`` of the release. The message is ``reason`` without secrets, and the capsule's path.
+    """
+    if not failure:
+        return reason
+    state = State(Path(failure["state_directory"]))
+    schema = image.get("description", {}).get("schema", {})
+    try:
+        with exclusively(state.run):
+            before = state.ledger()
+            ledger, entry = before.add(
+                release=image["identity"],
+                image=image["identity"],
+                config="",
+                schema_required=schema.get("required", ""),
+                schema_tolerates=schema.get("oldest_tolerated", ""),
+                version=image.get("description", {}).get("version", ""),
+                by=failure["by"],
+                why="deploy",
+                outcome="failed",
+                reason=redacted(state, first_line(reason)),
+            )
+            state.write_ledger(ledger)
+            serving = {"what serves": str(before.current() or "nothing")}
+            path = write_capsule(state, entry, reason, {**evidence, **serving}, {}, settings)
+    except (OSError, ValueError) as error:
+        return f"{redacted(state, reason)}\nno evidence could be written: {error}"
+    return f"{redacted(state, reason)}\nevidence: {path}"
+
+
+def first_line(text: str) -> str:
+    """The first line of a message, for the ledger."""
+    return next(iter(text.splitlines()), "")
+
+
 def redacted(state: State, text: str) -> str:
-    """``text`` without the content, or a line of the content, of any secret file."""
-    for path in sorted((state.root / "secrets").glob("[!.]*")):
+    """``text`` without the content, or a line of the content, of any secret file, plain or as programs quote it."""
+    found: dict[str, str] = {}
+    for path in (state.root / "secrets").glob("[!.]*"):
         for secret in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             if len(secret) >= SHORTEST_SECRET:
-                text = text.replace(secret, f"[{path.name}]")
+                quoted = (json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe=""))
+                found |= dict.fromkeys((secret, *quoted), f"[{path.name}]")
+    # The longest first: one secret may begin with another.
+    for form in sorted(found, key=len, reverse=True):
+        text = text.replace(form, found[form])
     return text

@@ -29,6 +29,7 @@ FEWEST_REQUESTS = 20
 WATCH_SECONDS = 0.5
 LOG_LINES = 15
 CAPSULE_LINES = 300
+DATABASE_LINES = 50
 CAPSULE_WIDTH = 400
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
 TRIES = 3

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,12 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import LOG_LINES, POLL_SECONDS, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import (
+    DATABASE_LINES,
+    LOG_LINES,
+    POLL_SECONDS,
+    HostColours,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     has_content,
     json_bytes,
@@ -59,6 +65,7 @@ OLDEST_COMPOSE = (2, 20)
 OLDEST_BUILDX = (0, 12)
 COMMAND_SECONDS = 300
 CRASHES = 5
+KILLED = 128 + signal.SIGKILL
 # Where the front door meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What nobody in a container of ours needs.
@@ -71,7 +78,11 @@ HARDENED = {
 
 
 class EngineError(RuntimeError):
-    """The engine does not answer, or refused; the message holds its own words."""
+    """The engine does not answer, or refused; the message has the end of its own words, ``output`` all of them."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class EngineTimeoutError(EngineError):
@@ -129,11 +140,18 @@ class Engine:
         self, *arguments: str, standard_input: str = "", seconds: float = COMMAND_SECONDS, directory: str = "/"
     ) -> str:
         """Run the client; its standard output. Raises EngineError with its words."""
+        return self.finish(arguments, standard_input, seconds, directory).stdout
+
+    def finish(
+        self, arguments: Sequence[str], standard_input: str = "", seconds: float = COMMAND_SECONDS, directory: str = "/"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the client to a good end: both of its outputs. Raises EngineError with its words."""
         done = self.start(arguments, standard_input, seconds, directory)
         if done.returncode:
-            words = (done.stderr or done.stdout).strip()[-2000:]
-            raise EngineError(f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words}")
-        return done.stdout
+            words = (done.stderr or done.stdout).strip()
+            message = f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words[-2000:]}"
+            raise EngineError(message, words)
+        return done
 
     def once(
         self, image: str, command: Sequence[str], *options: str, seconds: float
@@ -155,8 +173,6 @@ class Engine:
         self, arguments: Sequence[str], standard_input: str, seconds: float, directory: str = "/"
     ) -> subprocess.CompletedProcess[str]:
         """Run the client to its end, whatever that is. Raises EngineError if it cannot be run or takes too long."""
-        own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
-        own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
         try:
             return subprocess.run(
                 [self.program, *arguments],
@@ -166,13 +182,19 @@ class Engine:
                 check=False,
                 cwd=directory,
                 timeout=seconds,
-                env={key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "COMPOSE_"))}
-                | own,
+                env=self.environment(),
             )
         except subprocess.TimeoutExpired as error:
             raise EngineTimeoutError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
         except OSError as error:
             raise EngineError(f"the docker client {self.program} cannot be run ({error.strerror})") from error
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a program that is to talk to this engine."""
+        own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
+        own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
+        others = ("DOCKER_", "COMPOSE_")
+        return {key: value for key, value in os.environ.items() if not key.startswith(others)} | own
 
     def logs(self, container: str, lines: int = LOG_LINES) -> str:
         """The last lines that a container printed."""
@@ -415,6 +437,9 @@ class ComposeColours(HostColours):
             found = container["State"]
             if found["OOMKilled"]:
                 return f"it ran out of memory (limit: {memory(self.workload)})"
+            # The engine does not always hear of that, but nobody else kills a release that is starting.
+            if found["Status"] != "running" and found["ExitCode"] == KILLED:
+                return f"it was killed, most likely because it ran out of memory (limit: {memory(self.workload)})"
             if found["Status"] in {"exited", "dead", "restarting"}:
                 return f"it ended at once (exit code {found['ExitCode']})"
             # One that runs again has forgotten why it ended, and will be seen between two runs, which get rarer.
@@ -503,6 +528,14 @@ class ComposeRuntime(ContainerPrograms):
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
         """The two colours, for this workload."""
         return ComposeColours(self.engine, self.state, workload, fingerprint, *limits)
+
+    def database_output(self) -> str:
+        """The last lines of the database's container."""
+        try:
+            found = self.engine.containers("database")
+            return self.engine.logs(str(found[0]["Id"]), DATABASE_LINES) if found else "(no container)"
+        except EngineError as error:
+            return f"({error})"
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""

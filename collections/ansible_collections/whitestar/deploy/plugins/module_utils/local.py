@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import LOG_LINES, HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.colours import (
+    DATABASE_LINES,
+    LOG_LINES,
+    HostColours,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
@@ -100,6 +104,14 @@ class LocalRuntime(LocalPrograms):
     def has_image(self, reference: str) -> bool:
         """Whether the release directory is there."""
         return Path(reference).is_dir()
+
+    def database_output(self) -> str:
+        """The last lines of the newest of PostgreSQL's logs."""
+        try:
+            newest = max((self.state.database / "log").glob("*.log"), key=lambda path: path.stat().st_mtime)
+            return "\n".join(newest.read_text(encoding="utf-8", errors="replace").splitlines()[-DATABASE_LINES:])
+        except (OSError, ValueError):
+            return "(no log)"
 
     def discard_image(self, identity: str) -> None:
         """Remove a release directory."""

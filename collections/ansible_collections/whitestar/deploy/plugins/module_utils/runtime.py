@@ -54,6 +54,9 @@ class Runtime(Programs, Protocol):
     def discard_image(self, identity: str) -> None:
         """Remove the image of this identity, which nothing needs."""
 
+    def database_output(self) -> str:
+        """The last lines that the database printed, as far as they can be had. Never raises."""
+
 
 def runtime(state: State, engine: Mapping[str, Any] | None) -> Runtime:
     """Containers where a module was given an ``engine``, processes otherwise."""

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import hmac
+import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,17 @@ class State:
         """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""
         found = read_json(self.configurations / f"{release}.json", {})
         return found if isinstance(found, dict) else {}
+
+    def image(self, reference: str) -> dict[str, Any]:
+        """``identity`` and ``description`` of an image, as far as they were recorded here."""
+        for path in self.images.glob("*/image.json"):
+            with suppress(ValueError):
+                found = read_json(path, {})
+                if reference in (found.get("reference"), str(path.parent)):
+                    description = found.get("description", {})
+                    known = json.loads(description) if isinstance(description, str) else description
+                    return {"identity": path.parent.name, "description": known}
+        return {"identity": reference.rpartition(":")[2][:12], "description": {}}
 
     def daemon(self, name: str) -> Daemon:
         """The background process of this name."""

@@ -11,8 +11,10 @@ short_description: Build a release as a container image
 description:
   - An action plugin on the controller names the release by the hash of everything that goes into it (C(context),
     C(dockerfile), build arguments) and sends the context only when the target has no image of that name.
-  - The target builds it with BuildKit, and records reference and description. With O(registry) the image is pushed
-    there and referred to by its digest, otherwise by its id.
+  - The target builds it with BuildKit, and records reference and description. With O(push) the image is pushed to its
+    registry and referred to by its digest, otherwise by its id.
+  - Beside the record lie C(provenance.json), an in-toto statement of what the image was built from (SLSA provenance
+    1.0), and C(sbom.cdx.json), if the Dockerfile has a stage C(sbom) that holds a file of this name.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
@@ -42,6 +44,32 @@ options:
     description: Whether to push it to the registry that O(repository) names.
     type: bool
     default: false
+  login:
+    description: Who pushes; the client's own credentials are used without it.
+    type: dict
+    suboptions:
+      username:
+        description: The account.
+        type: str
+        required: true
+      password:
+        description: Its password or token.
+        type: str
+        required: true
+  platforms:
+    description: >-
+      Platforms that the image is made for, such as C(linux/amd64); that of the engine must be among them. More than one
+      needs O(push).
+    type: list
+    elements: str
+    default: []
+  scan_command:
+    description: >-
+      Command on the target that judges an image before it is recorded or pushed, C({image}) and C({sbom}) replaced. If
+      its status is not 0 the image is refused. It is run once for each image and command.
+    type: list
+    elements: str
+    default: []
   build_arguments:
     description: Arguments of the build. No secrets.
     type: dict
@@ -51,6 +79,18 @@ options:
     type: list
     elements: str
     default: []
+  failure:
+    description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
+    type: dict
+    suboptions:
+      state_directory:
+        description: The state directory of the target.
+        type: path
+        required: true
+      by:
+        description: Who runs this, for the ledger.
+        type: str
+        required: true
   identity:
     description: Set by the action plugin.
     type: str
@@ -63,7 +103,7 @@ options:
     default: 1800
 attributes:
   check_mode:
-    description: Says whether the image would be built.
+    description: Says whether the image would be built or judged, and does neither.
     support: full
   diff_mode:
     description: Names the image.
@@ -89,6 +129,7 @@ image:
     reference: {description: "Digest or, without a registry, id of the image; empty while it is not built.", type: str}
     identity: {description: "Its name, 12 hexadecimal digits.", type: str}
     description: {description: What O(describe) printed; empty while it is not built., type: dict}
+    directory: {description: "Directory on the target with C(provenance.json) and C(sbom.cdx.json).", type: str}
 needs_context:
   description: Whether the module must be called again with the context, as the action plugin does.
   returned: success
@@ -103,12 +144,25 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
     json_bytes,
     read_json,
     write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import (
+    PROVENANCE,
+    SBOM,
+    InputError,
+    RefusedError,
+    Source,
+    logged_in,
+    pass_gate,
+    provenance,
+    require_platforms,
+    utc_now,
 )
 
 MARKER = "image.json"
@@ -124,53 +178,67 @@ def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) ->
     return found if engine.image(found["reference"]) else {}
 
 
-def build(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
-    """Build the image from the archive and say what to record. Raises EngineError with BuildKit's words."""
-    tag = f"{options['repository']}:{options['identity']}"
-    there = engine.image(tag)
-    words = ["buildx", "build", "--load", "--provenance", "false", "--tag", tag]
-    for name, value in options["build_arguments"].items():
-        words += ["--build-arg", f"{name}={value}"]
-    with tempfile.TemporaryDirectory() as scratch:
+def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Build the image from the archive, have it judged, push it: what to record. Raises EngineError, RefusedError."""
+    name = f"{options['repository']}:{options['identity']}"
+    login = options["login"] if options["push"] else None
+    there = engine.image(name)
+    with tempfile.TemporaryDirectory() as scratch, logged_in(engine, options["repository"], login) as pusher:
         with tarfile.open(options["archive"]) as archive:
             archive.extractall(scratch, **SAFELY)  # noqa: S202 - our own archive
-        place = Path(scratch)
-        engine.run(*words, "--file", str(place / "Dockerfile"), str(place / "context"), seconds=options["seconds"])
-    tags = [tag]
-    reference = str((engine.image(tag) or {}).get("Id", ""))
-    try:
-        description = described(engine, reference, options["describe"]) if options["describe"] else {}
-        if version := description.get("version"):
-            engine.run("tag", tag, f"{options['repository']}:{version}")
-            tags.append(f"{options['repository']}:{version}")
-        if options["push"]:
-            reference = pushed(engine, options, tags)
-    except EngineError:
-        # Nothing is recorded, so nobody would ever remove it; one that was there may be a release's.
-        if not there:
-            engine.run("image", "rm", *tags)
-        raise
+        source = Source(Path(scratch), options["build_arguments"], options["platforms"])
+        began = utc_now()
+        said = source.build(engine, "--load", "--tag", name, seconds=options["seconds"])
+        tags = [name]
+        try:
+            reference = str((engine.image(name) or {}).get("Id", ""))
+            description = described(engine, reference, options["describe"]) if options["describe"] else {}
+            source.write_sbom(engine, directory, seconds=options["seconds"])
+            if options["scan_command"]:
+                pass_gate(options["scan_command"], engine, reference, directory / SBOM, options["seconds"])
+            if version := description.get("version"):
+                tags.append(f"{options['repository']}:{version}")
+                engine.run("tag", name, tags[-1])
+            if options["push"]:
+                reference = push(pusher, source, options, tags)
+        except (EngineError, RefusedError):
+            # Nothing is recorded, so nobody would ever remove it; one that was there may be a release's.
+            if not there:
+                engine.run("image", "rm", *tags)
+            raise
+        subject = {"name": options["repository"], "sha256": reference.rpartition(":")[2]}
+        statement = provenance(engine, source, subject, directory / SBOM, said, began)
+        write_atomically(directory / PROVENANCE, statement, 0o644)
     return {
         "identity": options["identity"],
         "reference": reference,
         "repository": options["repository"],
         "pushed": options["push"],
+        "passed": options["scan_command"],
         "tags": tags,
         "description": description,
     }
 
 
-def pushed(engine: Engine, options: dict[str, Any], tags: list[str]) -> str:
-    """Push an image by all of its tags; what the registry refers to it by. Raises EngineError."""
-    for name in tags:
-        engine.run("push", "--quiet", name, seconds=options["seconds"])
-    digests = [str(digest) for digest in (engine.image(tags[0]) or {}).get("RepoDigests") or []]
+def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str]) -> str:
+    """Push the image for all its platforms: its reference by digest. Raises EngineError."""
+    if len(source.platforms) > 1:
+        written = source.directory / "pushed.json"
+        words = ["--platform", ",".join(source.platforms), "--push", "--metadata-file", str(written)]
+        names = [word for tag in tags for word in ("--tag", tag)]
+        source.build(pusher, *words, *names, seconds=options["seconds"])
+        reference = f"{options['repository']}@{read_json(written, {}).get('containerimage.digest', 'unknown')}"
+        pusher.run("pull", "--quiet", reference, seconds=options["seconds"])
+        return reference
+    for tag in tags:
+        pusher.run("push", "--quiet", tag, seconds=options["seconds"])
+    digests = [str(digest) for digest in (pusher.image(tags[0]) or {}).get("RepoDigests") or []]
     # The engine leaves out what is understood.
     name = options["repository"].removeprefix("docker.io/").removeprefix("library/")
-    reference = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
-    if not reference:
+    found = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
+    if not found:
         raise EngineError(f"the registry of {options['repository']} has given no digest")
-    return reference
+    return found
 
 
 def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:
@@ -186,10 +254,36 @@ def described(engine: Engine, reference: str, command: list[str]) -> dict[str, A
     return found
 
 
+def judged(engine: Engine, options: dict[str, Any], directory: Path, image: dict[str, Any]) -> dict[str, Any]:
+    """The record of an image that is there, once it has passed the gate that is asked for. Raises RefusedError."""
+    if options["scan_command"]:
+        pass_gate(options["scan_command"], engine, image["reference"], directory / SBOM, options["seconds"])
+    return image | {"passed": options["scan_command"]}
+
+
+def complete(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Build or judge the image, whichever is missing, and record it. Raises EngineError, RefusedError, OSError."""
+    with exclusively(directory.parent):
+        found = recorded(engine, directory, options["repository"], push=options["push"])
+        directory.mkdir(exist_ok=True)
+        image = judged(engine, options, directory, found) if found else build(engine, options, directory)
+        write_atomically(directory / MARKER, json_bytes(image), 0o644)
+    return image
+
+
+def recorded_failure(options: dict[str, Any], message: str, error: Exception) -> str:
+    """The message to fail with, once the failure has been recorded, if it is to be."""
+    evidence = {"last output": error.output} if isinstance(error, EngineError) else {}
+    kept = ("repository", "push", "platforms", "scan_command", "build_arguments", "describe")
+    settings = {key: options[key] for key in kept}
+    return record_failure(options["failure"], {"identity": options["identity"]}, message, evidence, settings)
+
+
 def main() -> None:
     """Run the module."""
     path = {"type": "path", "required": True}
     words = {"type": "list", "elements": "str", "default": []}
+    text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
             "engine": ENGINE_OPTION,
@@ -197,10 +291,14 @@ def main() -> None:
             "context": path,
             "dockerfile": path,
             "exclude": words,
-            "repository": {"type": "str", "required": True},
+            "repository": text,
             "push": {"type": "bool", "default": False},
+            "login": {"type": "dict", "options": {"username": text, "password": text | {"no_log": True}}},
+            "platforms": words,
+            "scan_command": words,
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
+            "failure": FAILURE_OPTION,
             "identity": {"type": "str"},
             "archive": {"type": "path"},
             "seconds": {"type": "float", "default": 1800},
@@ -213,20 +311,20 @@ def main() -> None:
     needs_context = False
     try:
         image = recorded(engine, directory, options["repository"], push=options["push"])
-        changed = not image
+        changed = not image or image.get("passed", []) != options["scan_command"]
+        if not image:
+            require_platforms(engine, options["platforms"])
         if changed and not module.check_mode:
-            needs_context = not options["archive"]
+            needs_context = not image and not options["archive"]
             if not needs_context:
-                with exclusively(directory.parent):
-                    image = recorded(engine, directory, options["repository"], push=options["push"]) or build(
-                        engine, options
-                    )
-                    directory.mkdir(exist_ok=True)
-                    write_atomically(directory / MARKER, json_bytes(image), 0o644)
-    except (EngineError, OSError, ValueError, tarfile.TarError) as error:
+                image = complete(engine, options, directory)
+    except (EngineError, RefusedError, OSError, ValueError, tarfile.TarError) as error:
         if not (directory / MARKER).exists():
             shutil.rmtree(directory, ignore_errors=True)
-        module.fail_json(msg=f"the release could not be built, nothing else was touched: {error}")
+        what = "is refused" if isinstance(error, RefusedError) else "could not be built"
+        message = f"the release {what}, nothing else was touched: {error}"
+        only_told = module.check_mode or isinstance(error, InputError)
+        module.fail_json(msg=message if only_told else recorded_failure(options, message, error))
     name = f"{options['repository']}:{options['identity']}\n"
     module.exit_json(
         changed=changed,
@@ -235,6 +333,7 @@ def main() -> None:
             "reference": image.get("reference", ""),
             "identity": options["identity"],
             "description": image.get("description", {}),
+            "directory": str(directory),
         },
         diff={"before": "" if changed else name, "after": name},
     )

@@ -44,6 +44,20 @@ options:
     type: list
     elements: path
     default: []
+  failure:
+    description: >-
+      Records a failure as that of a release, in the ledger and in a capsule, whose path the message has. What the
+      release answers to O(check_argument) then, and what the database printed last, is part of the evidence.
+    type: dict
+    suboptions:
+      state_directory:
+        description: The state directory of the target.
+        type: path
+        required: true
+      by:
+        description: Who runs this, for the ledger.
+        type: str
+        required: true
   seconds:
     description: How long the command may take, in seconds.
     type: float
@@ -75,11 +89,52 @@ answer:
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import ENGINE_OPTION, programs
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+    ENGINE_OPTION,
+    Programs,
+    programs,
+    runtime,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+
+CHECK_SECONDS = 30
+UNFINISHED = 256  # no program's
+
+
+def run(host: Programs, options: dict[str, Any], words: list[str], seconds: float) -> tuple[int, Any, str]:
+    """Run the command: (exit code, JSON answer or None, standard error or why it did not come to its end)."""
+    try:
+        return host.execute(options["image"], words, options["environment"], options["secret_files"], seconds)
+    except subprocess.TimeoutExpired:
+        return UNFINISHED, None, f"took longer than {seconds:g} s and was ended"
+    except (EngineError, OSError) as error:
+        return UNFINISHED, None, f"could not be started: {error}"
+
+
+def evidence(host: Programs, options: dict[str, Any], said: str) -> dict[str, str]:
+    """What tells why the command failed: its output, what the release says of what is to be done, the database."""
+    _, answer, complaint = run(host, options, [*options["command"], options["check_argument"]], CHECK_SECONDS)
+    state = State(Path(options["failure"]["state_directory"]))
+    return {
+        "last output": said,
+        "what the release finds there": json_bytes(answer).decode() if isinstance(answer, dict) else complaint,
+        "last output of the database": runtime(state, options["engine"]).database_output(),
+    }
+
+
+def recorded(host: Programs, options: dict[str, Any], message: str, said: str) -> str:
+    """The message to fail with, once the failure has been recorded, if it is to be."""
+    if not options["failure"]:
+        return message
+    image = State(Path(options["failure"]["state_directory"])).image(options["image"])
+    settings = {key: options[key] for key in ("image", "command", "environment")}
+    return record_failure(options["failure"], image, message, evidence(host, options, said), settings)
 
 
 def main() -> None:
@@ -93,6 +148,7 @@ def main() -> None:
             "environment": {"type": "dict", "required": True},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "needs": {"type": "list", "elements": "path", "default": []},
+            "failure": FAILURE_OPTION,
             "seconds": {"type": "float", "default": 600},
         },
         supports_check_mode=True,
@@ -102,22 +158,21 @@ def main() -> None:
     host = programs(options["engine"])
     try:
         program = host.missing(options["image"], words)
-        missing = [*([program] if program else []), *(path for path in options["needs"] if not Path(path).exists())]
-        if missing and module.check_mode:
-            module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
-        if missing:
-            module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
-        if module.check_mode:
-            words.append(options["check_argument"])
-        code, answer, complaint = host.execute(
-            options["image"], words, options["environment"], options["secret_files"], options["seconds"]
-        )
-    except subprocess.TimeoutExpired:
-        module.fail_json(msg=f"{' '.join(words)} took longer than {options['seconds']:g} s and was ended")
-    except (EngineError, OSError) as error:
+    except EngineError as error:
         module.fail_json(msg=f"{' '.join(words)} could not be started: {error}")
+    missing = [*([program] if program else []), *(path for path in options["needs"] if not Path(path).exists())]
+    if missing and module.check_mode:
+        module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
+    if missing:
+        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+    if module.check_mode:
+        words.append(options["check_argument"])
+    code, answer, complaint = run(host, options, words, options["seconds"])
     if code or not isinstance(answer, dict):
-        module.fail_json(msg=f"{' '.join(words)} failed ({code}): {complaint or answer}")
+        how = complaint if code == UNFINISHED else f"failed ({code}): {complaint or answer}"
+        message = f"{' '.join(words)} {how}"
+        said = f"{complaint}\n{answer or ''}"
+        module.fail_json(msg=message if module.check_mode else recorded(host, options, message, said))
     module.exit_json(
         changed=bool(answer.get("changed")),
         answer=answer,

@@ -110,7 +110,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import first_line, redacted, write_capsule
 from ansible_collections.whitestar.deploy.plugins.module_utils.colours import Probation
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
@@ -204,7 +204,8 @@ class Deployment:
         try:
             self._switch()
         except (ReleaseError, EngineError, OSError) as error:
-            self.ledger = self.ledger.finish(entry.number, "failed", str(error).splitlines()[0])
+            reason = redacted(self.state, first_line(str(error)))
+            self.ledger = self.ledger.finish(entry.number, "failed", reason)
             self.state.write_ledger(self.ledger)
             last = self.ledger.entries[-1]
             capsule = write_capsule(self.state, last, str(error), self.colours.evidence, before, self.workload)
@@ -285,7 +286,8 @@ def main() -> None:
                 entry, pruned = deployment.carry_out(plan)
     except (ReleaseError, EngineError, OSError, ValueError) as error:
         name = workload["release"] if workload else f"of entry {module.params['restore']}"
-        module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
+        why = redacted(state, str(error))
+        module.fail_json(msg=f"release {name} did not take over, what served before serves on: {why}")
     module.exit_json(
         changed=plan != "nothing",
         did=plan,

@@ -45,6 +45,18 @@ options:
       built. They give programs that are replaced one day a place that stays.
     type: dict
     default: {}
+  failure:
+    description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
+    type: dict
+    suboptions:
+      state_directory:
+        description: The state directory of the target.
+        type: path
+        required: true
+      by:
+        description: Who runs this, for the ledger.
+        type: str
+        required: true
 attributes:
   check_mode:
     description: Says what would be built, and builds nothing.
@@ -80,6 +92,7 @@ import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
     BuildError,
@@ -138,12 +151,15 @@ def main() -> None:
             "python": {"type": "path"},
             "describe": {"type": "list", "elements": "str", "default": []},
             "links": {"type": "dict", "default": {}},
+            "failure": FAILURE_OPTION,
         },
         supports_check_mode=True,
     )
+    identity = ""
     try:
         wanted = environment(module.params)
         directory = wanted.directory()
+        identity = directory.name
         built = marker(directory)
         changed = built is None
         if not module.check_mode:
@@ -155,7 +171,12 @@ def main() -> None:
         elif built:
             changed = bool(stale_links(directory, module.params["links"]))
     except (BuildError, OSError, ValueError) as error:
-        module.fail_json(msg=f"the release could not be built, nothing else was touched: {error}")
+        message = f"the release could not be built, nothing else was touched: {error}"
+        # Without a name nothing has been tried, so no release has failed.
+        if identity and not module.check_mode:
+            settings = {key: module.params[key] for key in ("project", "requirements", "python", "describe")}
+            message = record_failure(module.params["failure"], {"identity": identity}, message, {}, settings)
+        module.fail_json(msg=message)
     description = json.loads(built["description"]) if built and "description" in built else {}
     module.exit_json(
         changed=changed,

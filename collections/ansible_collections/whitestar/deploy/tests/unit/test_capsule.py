@@ -4,9 +4,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from urllib.parse import quote
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import CAPSULES_KEPT, write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import (
+    CAPSULES_KEPT,
+    record_failure,
+    redacted,
+    write_capsule,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
@@ -28,6 +35,64 @@ def test_secrets_are_taken_out_line_by_line(tmp_path: Path) -> None:
     assert '-  "a": 1' in text
     assert '+  "a": "[password]"' in text
     assert not any(secret in text for secret in ("open sesame", "first-token", "second-token"))
+
+
+def test_secrets_are_taken_out_however_they_are_quoted(tmp_path: Path) -> None:
+    state, secret = State(tmp_path), "planted-'\"\\ $%&é"
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "password").write_text(secret)
+    (tmp_path / "secrets" / "a_longer_one").write_text(f"{secret}-and-more")
+    for form in (secret, json.dumps(secret), repr(secret), quote(secret, safe=""), json.dumps({"key": [secret]})):
+        text = redacted(state, f"({form}) ({form.replace(secret, f'{secret}-and-more')})")
+        assert "planted" not in text, form
+        assert "[password]" in text, form
+    assert redacted(state, f"{secret}-and-more {secret}") == "[a_longer_one] [password]"
+
+
+def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "password").write_text("open sesame")
+    failure = {"state_directory": str(tmp_path), "by": "alice@laptop"}
+    description = {"version": "1.2.3", "schema": {"required": "0004", "oldest_tolerated": "0003"}}
+    image = {"identity": "aaaaaaaaaaaa", "description": description}
+    said = {"last output": "ERROR: open sesame"}
+    message = record_failure(failure, image, "it failed: open sesame\nmore", said, {"image": "x"})
+    (entry,) = state.ledger().entries
+    assert (entry.release, entry.image, entry.outcome, entry.by) == ("aaaaaaaaaaaa",) * 2 + ("failed", "alice@laptop")
+    assert (entry.version, entry.schema_required, entry.schema_tolerates) == ("1.2.3", "0004", "0003")
+    assert entry.reason == "it failed: [password]"
+    path = state.capsules / "000001-aaaaaaaaaaaa.txt"
+    assert message == f"it failed: [password]\nmore\nevidence: {path}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    text = path.read_text()
+    for words in (
+        "ERROR: [password]",
+        "what serves ==\nnothing",
+        '+  "image": "x"',
+        "aaaaaaaaaaaa failed: deploy by alice",
+    ):
+        assert words in text
+    # One that was never built is known by its name alone, and the one that serves stays the one that does.
+    ledger, _ = state.ledger().add(release="img-1", image="img", outcome="succeeded", **FACTS)
+    state.write_ledger(ledger)
+    message = record_failure(failure, {"identity": "bbbbbbbbbbbb"}, "not built", {}, {})
+    assert "000003-bbbbbbbbbbbb.txt" in message
+    current = state.ledger().current()
+    assert current
+    assert current.release == "img-1"
+    assert str(current) in (state.capsules / "000003-bbbbbbbbbbbb.txt").read_text()
+
+
+def test_without_a_place_for_it_a_failure_is_only_told() -> None:
+    assert record_failure(None, {"identity": "a"}, "why", {}, {}) == "why"
+
+
+def test_evidence_that_cannot_be_written_does_not_hide_the_failure(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text("{")
+    message = record_failure({"state_directory": str(tmp_path), "by": "a"}, {"identity": "a"}, "why", {}, {})
+    assert message.startswith("why\nno evidence could be written: ")
+    assert "ledger.json is not readable as JSON" in message
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import platform_problem, registry_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible, run_module, spool
@@ -23,6 +26,8 @@ ARG version=1.2.3
 COPY . /app
 RUN printf '{"version": "%s", "schema": {"required": "1", "oldest_tolerated": "1"}}' "$version" > /app/facts
 """
+# A stage that holds what is kept beside the image's record.
+SBOM = "FROM scratch AS sbom\nCOPY code /sbom.cdx.json\n"
 
 
 @pytest.fixture
@@ -39,22 +44,23 @@ def context(place: Path) -> Path:
 def test_everything_that_goes_in_is_in_the_name(context: Path) -> None:
     dockerfiles = {"Dockerfile": context.parent / "Dockerfile"}
 
-    def name(exclude: tuple[str, ...] = ("tests",), **arguments: str) -> str:
-        return identity(context, list(exclude), dockerfiles, arguments)
+    def name(exclude: tuple[str, ...] = ("tests",), platforms: tuple[str, ...] = (), **arguments: str) -> str:
+        return identity(context, list(exclude), dockerfiles, arguments, list(platforms))
 
     first = name()
     assert len(first) == 12
     (context / "tests" / "test_code").write_text("assert False\n")
     os.utime(context / "code", (1, 1))
     assert name() == first
-    seen = {first, name(()), name(version="2")}
+    seen = {first, name(()), name(version="2"), name(platforms=("a", "b"))}
+    assert name(platforms=("b", "a")) in seen
     (context / "code").chmod(0o755)
     seen.add(name())
     (context / "code").write_text("print('changed')\n")
     seen.add(name())
     (context.parent / "Dockerfile").write_text(DOCKERFILE + "USER 1\n")
     seen.add(name())
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
 def test_what_is_excluded_is_not_sent(context: Path) -> None:
@@ -91,13 +97,18 @@ class Builder:
     def write(self, path: str, text: str) -> dict[str, Any]:
         return {"ansible.builtin.copy": {"content": text, "dest": str(self.place / path), "mode": "0644"}}
 
+    def write_now(self, path: str, text: str) -> None:
+        (self.place / path).write_text(text)
+
     def run(self, *tasks: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         """What each task gave back, failed or not, and all that Ansible said."""
         names = [f"result{number}" for number in range(len(tasks))]
         every = [task | {"register": name, "ignore_errors": True} for task, name in zip(tasks, names, strict=True)]
         keep = self.write("results.json", f"{{{{ [{', '.join(names)}] | to_json }}}}")
-        done = run_ansible(self.place, {"tasks": [*every, keep]}, "-vvv")
+        left = self.place / "tmp"
+        done = run_ansible(self.place, {"tasks": [*every, keep], "vars": {"ansible_remote_tmp": str(left)}}, "-vvv")
         assert done.returncode == 0, done.stdout
+        assert list(left.iterdir()) == [], "arguments of a module, which may be secret, and a context"
         assert "Traceback" not in done.stdout
         return json.loads((self.place / "results.json").read_text()), done.stdout
 
@@ -161,6 +172,133 @@ def test_twelve_steps(builder: Builder) -> None:
     assert list(builder.state.images.iterdir()) == []
 
 
+def test_an_image_has_papers(builder: Builder) -> None:
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    (done,), _ = builder.run(builder.task(build_arguments={"version": "5.6.7"}))
+    image = done["image"]
+    directory = Path(image["directory"])
+    assert directory.parent == builder.state.images
+    assert (directory / "sbom.cdx.json").read_text() == "print('hello')\n"
+    statement = json.loads((directory / "provenance.json").read_text())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    (subject,) = statement["subject"]
+    assert (subject["name"], f"sha256:{subject['digest']['sha256']}") == (builder.repository, image["reference"])
+    build, run = statement["predicate"]["buildDefinition"], statement["predicate"]["runDetails"]
+    assert build["externalParameters"] == {"buildArguments": {"version": "5.6.7"}, "platforms": []}
+    context, dockerfile, base = build["resolvedDependencies"]
+    assert context["digest"]["sha256"] == tree_hash(builder.place / "context", ["tests"])
+    assert dockerfile["digest"]["sha256"] == hashlib.sha256((SBOM + DOCKERFILE).encode()).hexdigest()
+    found = builder.engine.image("debian:trixie-slim")
+    assert found
+    known = {digest.rpartition(":")[2] for digest in [found["Id"], *found["RepoDigests"]]}
+    assert base["name"].endswith("debian:trixie-slim")
+    assert base["digest"]["sha256"] in known
+    sbom = hashlib.sha256(b"print('hello')\n").hexdigest()
+    assert run["byproducts"] == [{"name": "sbom.cdx.json", "digest": {"sha256": sbom}}]
+    assert run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
+    runtime(builder.state, builder.options).discard_image(image["identity"])
+    assert not directory.exists()
+
+
+def test_an_image_is_judged_once_by_each_command(builder: Builder) -> None:
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    verdicts = builder.place / "verdicts"
+    good = ["sh", "-c", f"cat {{sbom}} >> {verdicts}"]
+    other = ["sh", "-c", f"echo {{image}} >> {verdicts}"]
+    bad = ["sh", "-c", "echo CVE-1912-0415 in {image} >&2; exit 3"]
+    before = builder.tags()
+    (seen, refused, gone), _ = builder.run(
+        builder.task(check=True, scan_command=good),
+        builder.task(scan_command=bad),
+        builder.task(scan_command=["/nowhere/scanner"]),
+    )
+    assert seen["changed"]
+    assert "the release is refused, nothing else was touched: titanic_image_scan_command: " in refused["msg"]
+    assert "CVE-1912-0415 in sha256:" in refused["msg"]
+    assert "/nowhere/scanner cannot be run on the target (No such file or directory)" in gone["msg"]
+    assert (list(builder.state.images.iterdir()), builder.tags(), verdicts.exists()) == ([], before, False)
+    (first, again, seen, judged, seen_again, refused), said = builder.run(
+        builder.task(scan_command=good),
+        builder.task(scan_command=good),
+        builder.task(check=True, scan_command=other),
+        builder.task(scan_command=other),
+        builder.task(check=True, scan_command=other),
+        builder.task(scan_command=bad),
+    )
+    changed = [result["changed"] for result in (first, again, seen, judged, seen_again)]
+    assert changed == [True, False, True, True, False]
+    assert judged["image"] == first["image"]
+    sent = [line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]
+    assert len(sent) == 1, sent
+    assert verdicts.read_text() == f"print('hello')\n{first['image']['reference']}\n"
+    assert refused["failed"]
+    host = runtime(builder.state, builder.options)
+    assert host.has_image(first["image"]["reference"]), "what was there before the verdict may serve"
+    host.discard_image(first["image"]["identity"])
+
+
+def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
+    (result,), _ = builder.run(builder.task(scan_command=["true", "{sbom}"]))
+    assert "there is no bill of materials: give the Dockerfile a stage sbom, or use {image}" in result["msg"]
+    builder.write_now("Dockerfile", "FROM scratch AS sbom\nCOPY code /other\n" + DOCKERFILE)
+    (result,), _ = builder.run(builder.task())
+    assert "the Dockerfile's stage sbom holds no file sbom.cdx.json" in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_platforms_that_cannot_be_are_refused_before_anything_is_sent(builder: Builder) -> None:
+    version = builder.engine.get("/version")
+    own = f"{version['Os']}/{version['Arch']}"
+    (foreign, unknown, seen, done, again), said = builder.run(
+        builder.task(platforms=["linux/s390x"]),
+        builder.task(platforms=[own, "linux/wasm-of-nobody"]),
+        builder.task(platforms=[own], check=True),
+        builder.task(platforms=[own]),
+        builder.task(platforms=[own]),
+    )
+    refused = "the release is refused, nothing else was touched: titanic_image_platforms: "
+    assert foreign["msg"] == f"{refused}{own}, which this engine runs, is not among linux/s390x: add it"
+    assert f"{refused}the builder default cannot make linux/wasm-of-nobody (only " in unknown["msg"]
+    assert "QEMU and binfmt_misc" in unknown["msg"]
+    assert [result["changed"] for result in (seen, done, again)] == [True, True, False]
+    assert len([line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]) == 1
+    runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
+def test_an_engine_that_keeps_one_platform_is_told_of(builder: Builder) -> None:
+    version = builder.engine.get("/version")
+    builtin = builder.engine.run("buildx", "inspect")
+    if version["Arch"] != "amd64" or "linux/386" not in builtin or "Driver:        docker\n" not in builtin:
+        pytest.skip("only an engine on amd64 with its own builder makes a second platform without emulation")
+    if "containerd" in str(builder.engine.get("/info").get("DriverStatus")):
+        pytest.skip("this engine keeps several platforms")
+    problem = platform_problem(builder.engine, ["linux/amd64", "linux/386"])
+    assert problem.startswith("the builder default keeps one platform for each image: turn on the engine's containerd")
+
+
+@pytest.mark.parametrize(
+    ("repository", "registry"),
+    [
+        ("titanic", "docker.io"),
+        ("whitestar/titanic", "docker.io"),
+        ("localhost/titanic", "localhost"),
+        ("127.0.0.1:5000/titanic", "127.0.0.1:5000"),
+        ("registry.example.org/a/b", "registry.example.org"),
+    ],
+)
+def test_the_registry_that_a_name_means(repository: str, registry: str) -> None:
+    assert registry_of(repository) == registry
+
+
+def test_a_registry_that_does_not_take_the_login_is_named_and_nothing_is_built(builder: Builder) -> None:
+    login = {"username": "alice", "password": "planted-registry-5f"}
+    (result,), _ = builder.run(builder.task(repository="127.0.0.1:1/titanic", push=True, login=login))
+    assert "titanic_image_registry_login: 127.0.0.1:1 does not take it: " in result["msg"]
+    assert "connection refused" in result["msg"]
+    assert login["password"] not in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+
+
 def test_an_image_that_somebody_removed_is_built_again(builder: Builder) -> None:
     arguments: dict[str, Any] = {"build_arguments": {"version": "7"}}
     client = ["docker", "--host", f"unix://{builder.engine.socket}"]
@@ -199,6 +337,30 @@ def test_an_image_that_cannot_be_pushed_is_not_left(builder: Builder) -> None:
     assert again["failed"]
     assert builder.engine.run("image", "ls", "--quiet", nowhere) == ""
     assert list(builder.state.images.iterdir()) == []
+
+
+def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) -> None:
+    failure = {"state_directory": str(builder.state.root), "by": "alice@laptop"}
+    builder.write_now("Dockerfile", f"{SBOM}{DOCKERFILE}RUN seq 1 900; echo no such luck >&2; exit 3\n")
+    foreign = builder.task(platforms=["linux/s390x"], failure=failure)
+    (built, told, missing), _ = builder.run(
+        builder.task(failure=failure), foreign, builder.task(failure=failure, check=True)
+    )
+    assert "evidence" not in told["msg"], "what cannot be asked for is no failed release"
+    assert not missing["failed"]
+    (entry,) = builder.state.ledger().entries
+    path = builder.state.capsules / f"000001-{entry.release}.txt"
+    assert built["msg"].endswith(f"\nevidence: {path}")
+    assert (entry.outcome, entry.image, entry.by, entry.why) == ("failed", entry.release, "alice@laptop", "deploy")
+    text = path.read_text()
+    assert "no such luck" in text
+    assert re.search(r"^#\d+ [\d.]+ 1$", text, re.MULTILINE), "all of the builder's words"
+    assert f'"repository": "{builder.repository}"' in text
+    assert [path.name for path in builder.state.images.iterdir()] == []
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    (judged,), _ = builder.run(builder.task(failure=failure, scan_command=["sh", "-c", "echo CVE-1912-0415; exit 1"]))
+    assert "CVE-1912-0415" in Path(judged["msg"].rpartition("evidence: ")[2]).read_text()
+    assert [entry.outcome for entry in builder.state.ledger().entries] == ["failed", "failed"]
 
 
 def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:

@@ -15,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     unknown_variables,
     wrong_certificate,
     wrong_provider,
+    wrong_together,
     wrong_values,
 )
 from ansible_collections.whitestar.deploy.tests.unit.means import certificate, run_ansible
@@ -204,3 +205,21 @@ def test_extra_variables_are_looked_at_too(tmp_path: Path) -> None:
     done = run_ansible(tmp_path, play(), "-e", json.dumps({"titanic_api_port": "many"}))
     assert done.returncode == 2
     assert "titanic_api_port" in done.stdout
+
+
+@pytest.mark.parametrize("push", [False, "no", None])
+@pytest.mark.parametrize("platforms", [["linux/amd64", "linux/arm64"], "linux/amd64,linux/arm64"])
+def test_several_platforms_need_a_registry(platforms: Any, push: Any) -> None:
+    values = {"titanic_image_platforms": platforms} | ({} if push is None else {"titanic_image_push": push})
+    (problem,) = wrong_together(values)
+    assert problem.startswith("titanic_image_platforms: only a registry keeps an image for several platforms: set ")
+    assert wrong_together(values | {"titanic_image_push": "yes"}) == []
+    assert wrong_together({"titanic_image_platforms": ["linux/amd64"]}) == []
+
+
+def test_a_login_without_its_password_is_named_and_one_with_it_is_not_shown() -> None:
+    login = {"username": "alice", "pasword": "planted-registry"}
+    (problem,) = wrong_values({"titanic_image_registry_login": login}, OPTIONS)
+    assert problem.startswith("titanic_image_registry_login: ")
+    assert "password" in problem
+    assert "planted-registry" not in problem

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,31 @@ def test_twelve_steps(image: Path) -> None:
 def test_a_failure_is_told_in_the_release_s_words(image: Path) -> None:
     message = run(image, "fail").message
     assert message == "tiny fail failed (1): tiny release: this migration cannot be applied"
+
+
+def test_a_failure_can_be_that_of_a_release(state: State, image: Path) -> None:
+    (state.root / "secrets").mkdir()
+    (state.root / "secrets" / "password").write_text("cannot be applied")
+    (state.database / "log").mkdir(parents=True)
+    (state.database / "log" / "postgresql-Mon.log").write_text("ERROR:  division by zero\n")
+    description = json.dumps({"version": "1.2.3", "schema": {"required": "0004", "oldest_tolerated": "0003"}})
+    (image / "image.json").write_text(json.dumps({"identity": "a" * 64, "description": description}))
+    failure = {"state_directory": str(state.root), "by": "alice@laptop"}
+    assert "evidence" not in run(image, "fail", check=True, failure=failure).message
+    assert state.ledger().entries == ()
+    message = run(image, "fail", failure=failure).message
+    path = state.capsules / "000001-aaaaaaaaaaaa.txt"
+    assert message == f"tiny fail failed (1): tiny release: this migration [password]\nevidence: {path}"
+    (entry,) = state.ledger().entries
+    assert (entry.release, entry.outcome, entry.schema_required) == ("aaaaaaaaaaaa", "failed", "0004")
+    text = path.read_text()
+    for words in ("tiny release: this migration [password]", "ERROR:  division by zero", '"fail"', "TINY_DONE"):
+        assert words in text
+    message = run(image, "sleep", failure=failure, seconds=0.3).message
+    assert message.startswith("tiny sleep took longer than 0.3 s and was ended\nevidence: ")
+    done = run(image, "migrate", failure=failure)
+    assert done.changed
+    assert len(state.ledger().entries) == 2
 
 
 def test_an_answer_that_is_no_json_is_a_failure(image: Path) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.python_environmen
     uv_command,
     uv_environment,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import Result, run_module
 
 PROJECT = """[build-system]
@@ -113,6 +114,14 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(project: Path) -> None:
     failed = build(project)
     assert "the release could not be built, nothing else was touched" in failed.message
     assert "no version" in failed.message
+    assert images(project) == []
+    failure = {"state_directory": str(project.parent), "by": "alice@laptop"}
+    assert "evidence" not in build(project, python="/nowhere/python", failure=failure).message
+    assert "evidence" in build(project, failure=failure).message
+    (capsule,) = (project.parent / "capsules").iterdir()
+    assert "no version" in capsule.read_text()
+    (entry,) = State(project.parent).ledger().entries
+    assert (capsule.name, entry.outcome) == (f"000001-{entry.image}.txt", "failed")
     assert images(project) == []
 
 
