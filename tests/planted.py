@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
 from tests.deployment import RUN_SECONDS, Deployment
+from tests.switch.site import copy_service
 
+# What every planted secret starts with; no escaping changes it, and no other run on this machine has it.
+RUN = f"planted-{uuid.uuid4().hex[:8]}-"
+MARK = RUN.encode()
 PLANTED = {
-    "owner's password": "planted-owner-4c1d'\"$(x)",
-    "application's password": "planted-app-9e27 %s{{x",
-    "write token": "planted-token-b05a",
-    "second write token": "planted-token-77f3",
+    "owner's password": f"{RUN}owner-4c1d'\"$(x)",
+    "application's password": f"{RUN}app-9e27 %s{{{{x",
+    "write token": f"{RUN}token-b05a",
+    "second write token": f"{RUN}token-77f3",
 }
-# What every planted secret starts with; no escaping changes it.
-MARK = b"planted-"
 VARIABLES: dict[str, Any] = {
     "titanic_secrets_values": {
         "database_owner_password": {"__ansible_unsafe": PLANTED["owner's password"]},
@@ -38,8 +41,9 @@ PERSON = {
 class Watch(threading.Thread):
     """Reads the arguments and the environment of every process, again and again, and keeps those with a secret."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: bytes = MARK) -> None:
         super().__init__(daemon=True)
+        self.mark = mark
         self.done = threading.Event()
         self.found: set[str] = set()
         self.looks = 0
@@ -56,12 +60,24 @@ class Watch(threading.Thread):
             text = path.read_bytes()
         except OSError:
             return
-        if MARK in text:
+        if self.mark in text:
             self.found.add(f"{path.name}: {text.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
 
 
+# A release that prints every secret that it can read, in several spellings, and ends.
+TELLTALE = """
+import json, os, pathlib, sys, urllib.parse
+if os.environ.get("TITANIC_BIND"):
+    for name, value in os.environ.items():
+        if name.endswith("_FILE") and pathlib.Path(value).is_file():
+            for secret in pathlib.Path(value).read_text().splitlines():
+                print(name, secret, repr(secret), json.dumps([secret]), urllib.parse.quote(secret), file=sys.stderr)
+    sys.exit("broken on purpose")
+"""
+
+
 def live(deployment: Deployment, **variables: Any) -> str:
-    """Everything that the runs of a life print: release, check, changed token, status; processes are watched."""
+    """What the runs of a life print: release, check, changed token, status, failed release; processes are watched."""
     watch = Watch()
     watch.start()
     texts = []
@@ -73,11 +89,12 @@ def live(deployment: Deployment, **variables: Any) -> str:
         texts.append(run(deployment, "--check"))
         texts.append(run(deployment))
         texts.append(run(deployment, "--tags", "status"))
+        texts.append(fail(deployment, **changed, **variables))
     finally:
         watch.done.set()
         watch.join()
     assert watch.looks > 100
-    assert watch.found == set()
+    assert not watch.found, watch.found
     return "\n".join(texts)
 
 
@@ -86,6 +103,33 @@ def run(deployment: Deployment, *arguments: str) -> str:
     result = deployment.run("site.yml", "-vvv", "--diff", *arguments)
     assert result.returncode == 0, result.stdout
     return result.stdout
+
+
+def fail(deployment: Deployment, **variables: Any) -> str:
+    """The output of a run whose release tells all that it knows; what it printed itself is taken away again."""
+    context = copy_service(deployment.place / "telltale")
+    with (context / "src/titanic_api/__init__.py").open("a") as package:
+        package.write(TELLTALE)
+    deployment.configure(**variables, titanic_image_context=str(context))
+    result = deployment.run("site.yml", "-vvv", "--diff", "--tags", "api")
+    deployment.configure(**variables)
+    assert result.returncode != 0, result.stdout
+    assert "broken on purpose" in result.stdout
+    # On Compose its log is gone with its container.
+    for log in (deployment.state / "log").glob("*.log"):
+        if MARK in log.read_bytes():
+            log.unlink()
+    return result.stdout
+
+
+def assert_told_without_secrets(deployment: Deployment, *names: str) -> None:
+    """The failed release printed the secrets of these names, and its capsule has the names in their place."""
+    (capsule,) = (deployment.state / "capsules").iterdir()
+    text = capsule.read_text()
+    assert "broken on purpose" in text
+    for name in names:
+        assert text.count(f"[{name}]") >= 4, text
+    assert MARK.decode() not in text
 
 
 def assert_in_use(deployment: Deployment) -> None:

@@ -14,7 +14,14 @@ import pytest
 from tests.deployment import Deployment, torn_down, workplace
 from tests.engine import Engine
 from tests.interface import ROOT
-from tests.planted import MARK, assert_for_owners_alone, assert_in_use, assert_only_in_secret_files, live
+from tests.planted import (
+    MARK,
+    assert_for_owners_alone,
+    assert_in_use,
+    assert_only_in_secret_files,
+    assert_told_without_secrets,
+    live,
+)
 
 PROJECT = f"titanic-test-{uuid.uuid4().hex[:8]}"
 # What is in each of the image's layers' files, to see that they were searched.
@@ -67,9 +74,15 @@ def test_the_planted_secrets_are_the_ones_in_use(deployment: Deployment, output:
     assert_in_use(deployment)
 
 
+def test_the_capsule_of_a_failed_release_holds_no_secret(deployment: Deployment, output: str) -> None:
+    assert_told_without_secrets(deployment, "write_tokens", "database_app_password")
+
+
 def test_files_and_volumes_hold_no_secret(deployment: Deployment, engine: Engine, containers: list[str]) -> None:
     assert (deployment.state / "project/compose.yaml").is_file()
     assert (deployment.state / "ledger.json").is_file()
+    for name in ("sbom.cdx.json", "provenance.json"):
+        assert list((deployment.state / "images").glob(f"*/{name}"))
     listed = engine("volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}").split()
     volumes = [Path(volume["Mountpoint"]) for volume in engine.inspect("volume", *listed)]
     # An engine in a machine of its own keeps its volumes there.
@@ -99,6 +112,6 @@ def test_images_hold_no_secret(engine: Engine, containers: list[str]) -> None:
         while chunk := saving.stdout.read(CHUNK):
             text = before + chunk
             found = {word: seen or word in text for word, seen in found.items()}
-            before = chunk[-len(KNOWN) :]
+            before = chunk[-max(map(len, found)) :]
     assert saving.returncode == 0
     assert found == {MARK: False, KNOWN: True}

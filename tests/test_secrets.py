@@ -8,7 +8,14 @@ import pytest
 
 from tests.deployment import Deployment, torn_down, workplace
 from tests.interface import ROOT
-from tests.planted import MARK, assert_for_owners_alone, assert_in_use, assert_only_in_secret_files, live
+from tests.planted import (
+    MARK,
+    assert_for_owners_alone,
+    assert_in_use,
+    assert_only_in_secret_files,
+    assert_told_without_secrets,
+    live,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,11 @@ def test_output_and_processes_hold_no_secret(output: str) -> None:
 @pytest.mark.slow
 def test_the_planted_secrets_are_the_ones_in_use(deployment: Deployment, output: str) -> None:
     assert_in_use(deployment)
+
+
+@pytest.mark.slow
+def test_the_capsule_of_a_failed_release_holds_no_secret(deployment: Deployment, output: str) -> None:
+    assert_told_without_secrets(deployment, "write_tokens")
 
 
 @pytest.mark.slow
