@@ -62,7 +62,7 @@ def engine(project: str) -> Iterator[str]:
     # those of other scenarios come and go meanwhile
     for name in (project, f"*/{project}"):
         form = ["--no-trunc", "--format", "{{.ID}} {{.Repository}} {{.Tag}}"]
-        yield from docker("image", "ls", "--filter", f"reference={name}", *form).splitlines()
+        yield from sorted(docker("image", "ls", "--filter", f"reference={name}", *form).splitlines())
 
 
 def docker(*words: str) -> str:
