@@ -129,16 +129,19 @@ def host(engine: Engine) -> Iterator[Host]:
         try:
             engine("build", "--quiet", "--tag", name, str(place / "image"))
             # An overlay needs a file system that is none itself.
-            engine("run", "--detach", "--privileged", "--init", "--volume", "/var/lib/docker", "--name", name, name)
+            engine("network", "create", name)
+            words = ["--detach", "--privileged", "--init", "--volume", "/var/lib/docker", "--network", name]
+            engine("run", *words, "--name", name, name)
             engine("cp", str(place / "key.pub"), f"{name}:/root/.ssh/authorized_keys")
             configure_service(engine, name, place)
             (container,) = engine.inspect("container", name)
-            address = str(container["NetworkSettings"]["Networks"]["bridge"]["IPAddress"])
+            address = str(container["NetworkSettings"]["Networks"][name]["IPAddress"])
             public = engine("exec", name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
             (place / "known_hosts").write_text(f"{address} {public}\n")
             yield Host(engine, address, place)
         finally:
             engine.run("rm", "--force", "--volumes", name)
+            engine.run("network", "rm", name)
             engine.run("rmi", "--force", name)
 
 

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -140,7 +141,9 @@ def test_an_expired_certificate_is_refused(empty_site: Site) -> None:
 def acme_authority(engine: Engine, place: Path) -> Iterator[tuple[str, str]]:
     """A real ACME authority, another Caddy's, that finds the site on this machine: (its directory, its root as PEM)."""
     # An address of this machine that containers of every network reach.
-    gateway = engine.inspect("network", "bridge")[0]["IPAM"]["Config"][0]["Gateway"]
+    network = f"titanic-test-{uuid.uuid4().hex[:8]}"
+    engine("network", "create", network)
+    gateway = engine.inspect("network", network)[0]["IPAM"]["Config"][0]["Gateway"]
     port = free_port()
     configuration = place / "Caddyfile"
     configuration.write_text(
@@ -162,6 +165,7 @@ def acme_authority(engine: Engine, place: Path) -> Iterator[tuple[str, str]]:
         yield f"https://{gateway}:{port}/acme/local/directory", asked.stdout
     finally:
         engine("rm", "--force", container)
+        engine("network", "rm", network)
 
 
 def test_a_certificate_is_fetched_by_acme(container_engine: Engine, tmp_path: Path) -> None:
