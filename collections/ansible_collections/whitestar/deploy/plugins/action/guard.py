@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +27,10 @@ BUILT_PROVIDERS = ("local", "compose")
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)
+# How variables end that name something to read.
+FILES = ("_csv", "_context")
+# Those that are read on the target, on this provider or on any.
+ON_TARGET = {"local": {"titanic_seed_csv", "titanic_image_context"}, "compose": {"titanic_seed_csv"}}
 
 
 def role_options() -> dict[str, dict[str, Any]]:
@@ -59,8 +63,13 @@ def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
     ]
 
 
-def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One sentence for each value of the wrong type, outside its choices or its range."""
+def wrong_values(
+    values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], elsewhere: Container[str] = ()
+) -> list[str]:
+    """One sentence for each value of the wrong type, outside its choices or its range.
+
+    ``elsewhere`` names paths on another machine than this one, which the stage that reads them will look for.
+    """
     found = []
     for name, value in values.items():
         option = {key: part for key, part in options[name].items() if key != "required"}
@@ -76,7 +85,11 @@ def wrong_values(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
             and value != option.get("default")
         ):
             found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
-        elif option.get("type") == "path" and name.endswith(("_csv", "_context")) and not Path(str(value)).exists():
+        elif (
+            option.get("type") == "path"
+            and name.endswith(FILES)
+            and not (name in elsewhere or Path(str(value)).exists())
+        ):
             found.append(f"{name}: there is no {value} on this machine")
         elif option.get("type") == "path" and name.endswith("_directory") and not str(value).startswith(("/", "~")):
             found.append(f"{name}: {value} is not an absolute path")
@@ -166,7 +179,8 @@ class ActionModule(ActionBase):
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
-        problems += wrong_values(values, options) or [*wrong_certificate(values), *wrong_together(values)]
+        elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
+        problems += wrong_values(values, options, elsewhere) or [*wrong_certificate(values), *wrong_together(values)]
         result.update(changed=False, problems=problems)
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))

@@ -34,15 +34,15 @@ SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 
 def fingerprints(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, str]:
-    """A hash of each setting, by name; of files that are loaded, of their content. Raises OSError."""
+    """A hash of each setting, by name; of a data set on this machine, of its content. Raises OSError."""
     found = {}
     wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
     for name, value in sorted(values.items()):
         if name.startswith(LEFT_OUT) or name in wired:
             continue
         text = json.dumps(value, sort_keys=True, default=str).encode()
-        if name.endswith("_csv"):
-            text = Path(str(value)).expanduser().read_bytes()
+        if name.endswith("_csv") and (path := Path(str(value)).expanduser()).is_file():
+            text = path.read_bytes()
         secret = options[name].get("no_log")
         found[name] = (
             hashlib.scrypt(text, salt=salt.encode(), **SCRYPT).hex()[:32] if secret else stable_hash(text.hex())

@@ -117,6 +117,10 @@ def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> 
     assert "hunter2-secret" not in "".join(problems)
 
 
+def test_a_path_on_another_machine_is_not_looked_for_on_this_one() -> None:
+    assert wrong_values({"titanic_seed_csv": "/nowhere/rows.csv"}, OPTIONS, {"titanic_seed_csv"}) == []
+
+
 def test_a_secret_of_the_wrong_type_is_named() -> None:
     assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be of type dict"]
 
