@@ -21,6 +21,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+# What this file sets follows from other settings, or from what a stage gives back.
+WIRING = Path(__file__).resolve().parents[2] / "playbooks" / "vars" / "wiring.yml"
 PREFIX = "titanic_"
 BUILT_PROVIDERS = ("local", "compose")
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
@@ -187,8 +189,10 @@ class ActionModule(ActionBase):
         return dict(result)
 
     def _values(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Every setting that is known now, by name; the roles that are handed those of the wiring validate them."""
         values = {}
-        for name in sorted(set(options) & set(map(str, variables))):
+        wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
+        for name in sorted((set(options) & set(map(str, variables))) - set(wired)):
             try:
                 values[name] = self._templar.template(variables[name])
             except AnsibleError:

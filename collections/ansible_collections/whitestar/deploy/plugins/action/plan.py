@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail
 from ansible_collections.whitestar.deploy.plugins.action.guard import ActionModule as GuardModule
 from ansible_collections.whitestar.deploy.plugins.action.guard import role_options
@@ -25,8 +24,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 
 FORMAT = 1
 MODE = 0o600
-# What this file sets follows from other settings, or from what a stage gives back.
-WIRING = Path(__file__).resolve().parents[2] / "playbooks" / "vars" / "wiring.yml"
 # Of the guard and of the plan itself: they say how a run goes about it, not what it does.
 LEFT_OUT = ("titanic_guard_", "titanic_plan")
 # Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
@@ -36,9 +33,8 @@ SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 def fingerprints(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, str]:
     """A hash of each setting, by name; of a data set on this machine, of its content. Raises OSError."""
     found = {}
-    wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
     for name, value in sorted(values.items()):
-        if name.startswith(LEFT_OUT) or name in wired:
+        if name.startswith(LEFT_OUT):
             continue
         text = json.dumps(value, sort_keys=True, default=str).encode()
         if name.endswith("_csv") and (path := Path(str(value)).expanduser()).is_file():
