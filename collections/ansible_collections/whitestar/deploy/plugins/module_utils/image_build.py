@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine, EngineError, pinned
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, tree_hash, write_atomically
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    has_content,
+    json_bytes,
+    tree_hash,
+    write_atomically,
+)
 
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
@@ -67,7 +72,8 @@ class Source:
                 written = Path(scratch, SBOM)
                 if not written.is_file():
                     raise EngineError(f"the Dockerfile's stage sbom holds no file {SBOM}")
-                write_atomically(directory / SBOM, written.read_bytes(), 0o644)
+                if not has_content(directory / SBOM, written.read_bytes(), 0o644):
+                    write_atomically(directory / SBOM, written.read_bytes(), 0o644)
 
 
 def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:
