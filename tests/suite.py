@@ -30,6 +30,7 @@ LANES = 2
 # A step that takes longer hangs; the slowest takes some fifteen minutes beside another one.
 STEP_SECONDS = 2700
 PROGRESS_SECONDS = 60
+PROVIDERS = ("compose", "local")
 TAIL_LINES = 12
 LAB = "lab"
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
@@ -75,10 +76,12 @@ class Outcome:
         return "passed" if self.passed else "skipped"
 
 
-def pytest_step(name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False) -> Step:
+def pytest_step(
+    name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False, more: Sequence[str] = ()
+) -> Step:
     """A step that runs pytest over paths and leaves a JUnit report."""
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
-    return Step(name, [*command, *paths], needs or paths, pytest=True, engine=engine)
+    return Step(name, [*command, *more, *paths], needs or paths, pytest=True, engine=engine)
 
 
 def shell_scripts() -> list[str]:
@@ -129,6 +132,12 @@ def scenarios() -> list[Step]:
     return [Step(f"molecule-{name}", [*molecule, name], engine=name.startswith("compose")) for name in names]
 
 
+def switches() -> list[Step]:
+    """One step for each provider whose releases are switched, killed and crowded."""
+    only = "--provider={}".format
+    return [pytest_step(f"switch-{name}", "tests/switch", engine=True, more=[only(name)]) for name in PROVIDERS]
+
+
 def steps() -> list[Step]:
     """All steps, in the order in which they start."""
     molecule = scenarios()
@@ -140,7 +149,10 @@ def steps() -> list[Step]:
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
         # the longest first
-        pytest_step("switch", "tests/switch", engine=True),
+        *(
+            pytest_step(f"switch-{name}", "tests/switch", engine=True, more=[f"--provider={name}"])
+            for name in PROVIDERS
+        ),
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),

@@ -12,9 +12,27 @@ from tests.engine import Engine
 from tests.switch.site import ComposeSite, Site, copy_service, new_site
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out on containers what processes have shown of the same code, unless TESTS_SWITCH_ALL is set."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--provider`` runs the tests of one provider; the suite has two of them side by side."""
+    parser.addoption("--provider", choices=["local", "compose"], help="only the tests that deploy with this provider")
+
+
+def provider_of(item: pytest.Item) -> str:
+    """The provider that a test deploys with."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return str(params.get("engine", "compose"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the tests of one provider if that is asked for.
+
+    What processes have shown of the same code is left out on containers, unless TESTS_SWITCH_ALL is set.
+    """
     left_out = pytest.mark.skip(reason="shown with processes; TESTS_SWITCH_ALL=1 runs it with containers as well")
+    if wanted := config.getoption("--provider"):
+        config.hook.pytest_deselected(items=[item for item in items if provider_of(item) != wanted])
+        items[:] = [item for item in items if provider_of(item) == wanted]
     for item in items:
         on_containers = isinstance(item, pytest.Function) and "compose" in item.name
         if on_containers and item.get_closest_marker("shown_once") and not os.environ.get("TESTS_SWITCH_ALL"):

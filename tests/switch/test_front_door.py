@@ -102,6 +102,11 @@ def nothing_but_the_key_file_holds(site: Site, key: str) -> None:
     assert holders[0].stat().st_mode & 0o777 == 0o600
 
 
+LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
+
+
+# The guard is the same on every provider, and refuses before it knows the target.
+@LOCAL
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -129,6 +134,7 @@ def test_what_cannot_be_a_certificate_is_refused_by_name(
     assert empty_site.left() == []
 
 
+@LOCAL
 def test_an_expired_certificate_is_refused(empty_site: Site) -> None:
     made = new_certificate(NAME, days=-1)
     empty_site.settings |= {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
@@ -276,6 +282,7 @@ def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) 
     assert site.rows() == people + 1
 
 
+@LOCAL
 def test_maintenance_outlasts_the_front_door(site: Site) -> None:
     site.succeed("--tags", "maintenance")
     site.kill("proxy")
@@ -291,5 +298,6 @@ def test_maintenance_outlasts_the_front_door(site: Site) -> None:
     assert site.ask("/people?limit=1")[0] == 200
 
 
+@LOCAL
 def test_there_is_no_maintenance_of_nothing(empty_site: Site) -> None:
     assert "nothing is deployed" in empty_site.refuse("--tags", "maintenance")
