@@ -2,7 +2,7 @@
 
 Called by ``make test`` inside .venv; ``make test ONLY=service`` runs the steps whose names start so, ``ONLY=list``
 names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``, or where
-``TITANIC_TEST_REPORTS`` says. The last line counts the tests: those of pytest one by one, a linter or a scenario as
+``TESTS_REPORTS`` says. The last line counts the tests: those of pytest one by one, a linter or a scenario as
 one. The exit status is 0 when nothing failed, 1 when something did, 2 when there is no such step, 130 after Ctrl-C.
 """
 
@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPORTS = Path(os.environ.get("TITANIC_TEST_REPORTS", ROOT / ".reports"))
+REPORTS = Path(os.environ.get("TESTS_REPORTS", ROOT / ".reports"))
 COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
 LANES = 2
-# A step that takes longer hangs; the slowest takes some fifteen minutes beside another one.
+# A step that takes longer hangs; the slowest takes nearly half an hour beside another one.
 STEP_SECONDS = 2700
 PROGRESS_SECONDS = 60
 TAIL_LINES = 12

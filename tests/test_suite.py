@@ -122,7 +122,7 @@ def test_every_test_of_the_checkout_is_in_a_step(root: Path, files: list[Path]) 
 
 def test_interrupted_run_says_what_ran_and_leaves_nothing(root: Path, reports: Path) -> None:
     command = [sys.executable, "tests/suite.py", "lint-shell", "lint-mypy"]
-    environment = {**os.environ, "TITANIC_TEST_REPORTS": str(reports)}
+    environment = {**os.environ, "TESTS_REPORTS": str(reports)}
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
