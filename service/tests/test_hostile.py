@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import socket
@@ -127,10 +128,10 @@ def answer(service: Service, data: bytes) -> bytes:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
-        except TimeoutError:
-            raise
-        except OSError:
-            pass  # refused before it was all sent; what was said of it can still be read
+        except OSError as error:
+            # Refused before it was all sent; what was said of it can still be read.
+            if not (isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN):
+                raise
         with contextlib.suppress(ConnectionResetError):
             while piece := connection.recv(1 << 20):
                 received += piece
