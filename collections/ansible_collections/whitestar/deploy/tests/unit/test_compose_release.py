@@ -180,7 +180,7 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
     [
         ("exits", 30, "it ended at once (exit code 1); its last output:\ntiny release {} starts"),
         ("never", 1, "/readyz did not answer 200 within 1 s (last: 503"),
-        ("hungry", 30, "it ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
+        ("hungry", 30, "ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
     ],
 )
 def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
