@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RUN_SECONDS = 300
+RUN_SECONDS = 500
 
 
 class Deployment:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT_LABEL = "com.docker.compose.project"
-CLIENT_SECONDS = 120
+CLIENT_SECONDS = 400
 
 
 @dataclass(frozen=True)

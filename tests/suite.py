@@ -357,11 +357,12 @@ def line(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """The closing table, the reasons for what was skipped, and the plain line with the sums."""
+    """The closing table, the reasons for what was skipped, what failed once more, and the plain line with the sums."""
     rows = ["", f"{'':7}  {'step':<28}{'time':>9}{'passed':>8}{'failed':>8}{'skipped':>9}"]
     rows += [f"{outcome.word:>7}  {line(outcome)}" for outcome in outcomes]
     for outcome in outcomes:
         rows += [f"skipped in {outcome.step.name}: {n} × {why}" for why, n in outcome.reasons.most_common()]
+    rows += [evidence(outcome.step) for outcome in outcomes if outcome.failed]
     passed, failed, skipped = (sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped"))
     rows += [f"{seconds:.0f} s; logs in .reports/", f"{passed} passed, {failed} failed, {skipped} skipped"]
     return "\n".join(rows)

@@ -37,8 +37,8 @@ PORT = 8080
 # An address that is kept for documentation, so that nobody has it (RFC 5737).
 NOBODY = "198.51.100.1"
 # Ansible gives a connection ten seconds.
-UNREACHABLE_SECONDS = 30
-COMMAND_SECONDS = 120
+UNREACHABLE_SECONDS = 100
+COMMAND_SECONDS = 300
 
 # The image is built there from nothing, beside whatever else this machine does.
 RUN_SECONDS = 900

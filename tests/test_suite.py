@@ -57,6 +57,7 @@ def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list(outcome.reasons) == ["no such thing here"]
     text = summary([outcome], 3.0)
     assert "skipped in sample: 1 × no such thing here" in text
+    assert "test_bad: assert False" in text, "where a long output is cut, its end is what is read"
     assert text.splitlines()[-1] == "1 passed, 2 failed, 1 skipped"
     shown = capsys.readouterr().out
     assert "test_bad: assert False" in shown
@@ -98,7 +99,7 @@ def test_hanging_step_is_ended_with_its_children(monkeypatch: pytest.MonkeyPatch
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     (outcome,) = ran(Step("hang", [sys.executable, "-c", parent]))
     assert outcome.failed == 1
-    assert outcome.seconds < 15
+    assert outcome.seconds < 50
     deadline = time.monotonic() + 10
     while alive(int(pid.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)

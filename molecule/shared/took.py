@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 
-LONGEST_SECONDS = 120
+LONGEST_SECONDS = 500
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ import psycopg2
 import requests
 
 OWNER, APP = "titanic_owner", "titanic_app"
-START_SECONDS = 30
+START_SECONDS = 90
 numbers = count(1)
 
 

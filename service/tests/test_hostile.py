@@ -124,7 +124,7 @@ def answer(service: Service, data: bytes) -> bytes:
     """Whatever comes back until the connection is closed."""
     address = urllib.parse.urlsplit(service.url)
     received = b""
-    with socket.create_connection((address.hostname, address.port or 0), timeout=8) as connection:
+    with socket.create_connection((address.hostname, address.port or 0), timeout=60) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)

@@ -44,8 +44,8 @@ TOOLS = {
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 PASSWORD = "image-test-5ecret"
 PASSENGERS = 887
-HEALTHY_SECONDS = 30
-STOP_SECONDS = 10
+HEALTHY_SECONDS = 120
+STOP_SECONDS = 25
 # What the image's own Python finds in it: Python packages, Debian's notes, the interpreter, the distribution.
 INVENTORY = """
 import importlib.metadata, json, pathlib, platform

@@ -24,7 +24,7 @@ ACCOUNT, PASSWORD = "alice", "planted-registry-3d"
 # bcrypt with few rounds, which is what this registry reads.
 HTPASSWD = "alice:$2b$04$YqMXa8.LIDR9una9iCRfbeLeiWjsaDfubN82kADvTS8aSuHOCOKeC\n"
 BASIC = base64.b64encode(f"{ACCOUNT}:{PASSWORD}".encode())
-START_SECONDS = 20
+START_SECONDS = 90
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.deployment import free_port
 from tests.engine import Engine, process_in
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_SECONDS = 240
+RUN_SECONDS = 500
 COLOURS = ("blue", "green")
 
 

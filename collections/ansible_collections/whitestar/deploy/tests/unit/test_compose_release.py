@@ -52,7 +52,7 @@ class Target:
 
     def arguments(self, **options: Any) -> dict[str, Any]:
         given = {"state_directory": str(self.state.root), "engine": self.options}
-        return given | {"by": "alice@laptop", "why": "deploy", "ready_seconds": 20, "drain_seconds": 1} | options
+        return given | {"by": "alice@laptop", "why": "deploy", "ready_seconds": 120, "drain_seconds": 20} | options
 
     def deploy(self, workload: dict[str, Any], *, check: bool = False, **options: Any) -> Result:
         return run_module("host_release", self.arguments(workload=workload, **options), check=check)
@@ -178,9 +178,9 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
 @pytest.mark.parametrize(
     ("behaviour", "seconds", "words"),
     [
-        ("exits", 30, "it ended at once (exit code 1); its last output:\ntiny release {} starts"),
-        ("never", 1, "/readyz did not answer 200 within 1 s (last: 503"),
-        ("hungry", 30, "ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
+        ("exits", 240, "it ended at once (exit code 1); its last output:\ntiny release {} starts"),
+        ("never", 5, "/readyz did not answer 200 within 5 s (last: 503"),
+        ("hungry", 240, "ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
     ],
 )
 def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
@@ -191,7 +191,7 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     before = target.serving()
     started = time.monotonic()
     failed = target.deploy(bad, ready_seconds=seconds)
-    assert time.monotonic() - started < 20, "it was waited for although it had ended"
+    assert time.monotonic() - started < 200, "it was waited for although it had ended"
     assert f"release {bad['release']} did not take over, what served before serves on" in failed.message
     assert words.format(bad["release"]) in failed.message
     assert target.serving() == before
@@ -221,12 +221,12 @@ def test_a_run_killed_before_readiness_leaves_the_old_one_serving(target: Target
     target.deploy(good)
     before = target.serving()
     run = start_module("host_release", target.arguments(workload=stuck, ready_seconds=60))
-    wait_for(ready(target, "green"), 20)
+    wait_for(ready(target, "green"))
     run.kill()
     run.communicate()
     assert target.serving() == before
     run = start_module("host_release", target.arguments(workload=better))
-    wait_for(lambda: better["release"] in target.serving(), 20)
+    wait_for(lambda: better["release"] in target.serving())
     done = finish_module(run)
     assert done["did"] == "switched"
     assert list(target.serving()) == [better["release"]]

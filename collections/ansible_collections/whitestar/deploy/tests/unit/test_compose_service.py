@@ -71,7 +71,7 @@ class Door:
             "check_command": ["caddy", "adapt", "--config", "/candidate/Caddyfile", "--adapter", "caddyfile"],
             "reload_command": ["caddy", "reload", *CADDY, "--address", "unix//tmp/caddy.sock"],
             "answers_at": self.address,
-            "seconds": 20,
+            "seconds": 120,
         }
         return given | options
 

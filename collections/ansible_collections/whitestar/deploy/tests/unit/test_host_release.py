@@ -36,7 +36,7 @@ A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 
 def arguments(state: State, **options: Any) -> dict[str, Any]:
     given = {"state_directory": str(state.root), "by": "alice@laptop", "why": "deploy"}
-    return given | {"ready_seconds": 20, "drain_seconds": 1} | options
+    return given | {"ready_seconds": 120, "drain_seconds": 20} | options
 
 
 def deploy(state: State, workload: dict[str, Any], *, check: bool = False, **options: Any) -> Result:
@@ -148,19 +148,21 @@ def test_a_release_that_died_is_started_again(state: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"),
+    ("behaviour", "seconds", "words"),
     [
-        ("exits", "it ended at once; its last output:\ntiny release {} starts\ntiny release: no reason to live"),
-        ("never", "/readyz did not answer 200 within 1 s (last: 503"),
-        ("fails", "it got ready, but /people fails: 500"),
-        ("slow", "it got ready, but /people took longer than 2 s"),
+        ("exits", 120, "it ended at once; its last output:\ntiny release {} starts\ntiny release: no reason to live"),
+        ("never", 5, "/readyz did not answer 200 within 5 s (last: 503"),
+        ("fails", 120, "it got ready, but /people fails: 500"),
+        ("slow", 120, "it got ready, but /people took longer than 2 s"),
     ],
 )
-def test_a_bad_release_is_recorded_and_the_old_one_serves_on(state: State, behaviour: str, words: str) -> None:
+def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
+    state: State, behaviour: str, seconds: int, words: str
+) -> None:
     good, bad = make_workload(state, A), make_workload(state, B, TINY_BEHAVIOUR=behaviour)
     deploy(state, good)
     before = serving(state)
-    failed = deploy(state, bad, ready_seconds=1)
+    failed = deploy(state, bad, ready_seconds=seconds)
     assert f"release {bad['release']} did not take over, what served before serves on" in failed.message
     assert words.format(bad["release"]) in failed.message
     assert serving(state) == before
@@ -364,7 +366,7 @@ def test_no_request_fails_while_the_old_release_is_drained(state: State) -> None
     while run.poll() is None:
         gaps += not serving(state)
     assert not finish_module(run).failed
-    body, _ = slow.communicate(timeout=10)
+    body, _ = slow.communicate(timeout=60)
     assert json.loads(body)["release"].startswith(A)
     assert gaps == 0
 
@@ -389,7 +391,7 @@ def test_ctrl_c_stops_the_new_release_and_leaves_the_old_one(state: State) -> No
     run = start_module("host_release", arguments(state, workload=stuck, ready_seconds=60))
     wait_for(lambda: try_request(state.address("green"), "/healthz"))
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=20)
+    run.communicate(timeout=60)
     assert serving(state) == before
     assert not state.daemon("green").process()
     assert Ledger.from_document(json.loads((state.root / "ledger.json").read_text())).current() is not None

