@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if provider_of(item) != wanted])
         items[:] = [item for item in items if provider_of(item) == wanted]
     for item in items:
-        on_containers = isinstance(item, pytest.Function) and "compose" in item.name
-        if on_containers and item.get_closest_marker("shown_once") and not os.environ.get("TESTS_SWITCH_ALL"):
+        once = provider_of(item) == "compose" and item.get_closest_marker("shown_once")
+        if once and not os.environ.get("TESTS_SWITCH_ALL"):
             item.add_marker(left_out)
 
 
