@@ -110,6 +110,36 @@ def test_a_database_that_hangs(own_server: Database) -> None:
         recovers(service)
 
 
+def test_connections_that_died_in_silence_cost_one_wait_and_not_one_each(serve: Serve, database: Database) -> None:
+    """As after a network was cut: nobody says goodbye, and whoever asks on an old connection hears nothing."""
+    service = serve(WORKERS=1)
+    ours = "SELECT pid FROM pg_stat_activity WHERE usename = 'titanic_app' AND datname = %s"
+    with database.server.connect(database.name, "titanic_owner") as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
+        asked = [f"{service.url}/people?limit={number}" for number in range(1, 7)]
+        threads = [threading.Thread(target=requests.get, args=(url,), kwargs={"timeout": 10}) for url in asked]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 1
+        while len(database.sql(ours, (database.name,), user="postgres")) < 7 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        connection.rollback()
+    for thread in threads:
+        thread.join()
+    silent = [row[0] for row in database.sql(ours, (database.name,), user="postgres")]
+    assert len(silent) >= 4
+    for pid in silent:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        urls = [f"{service.url}/people?limit={number}" for number in range(11, 17)]
+        statuses = [requests.get(url, timeout=10).status_code for url in urls]
+    finally:
+        for pid in silent:
+            os.kill(pid, signal.SIGCONT)
+    assert statuses.count(503) <= 2, "one for the connection that looks whether the cache holds, one for the pool"
+    assert statuses[2:] == [200] * 4
+
+
 def test_an_unknown_outcome_is_no_success(serve: Serve, database: Database) -> None:
     """The server is stopped in the middle of a write; afterwards the write may be there, but nobody was told so."""
     service = serve(WORKERS=1)

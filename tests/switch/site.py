@@ -143,8 +143,11 @@ class Site(ABC):
         return str(body["release"])
 
     def rows(self) -> int:
-        """How many people the front door lists."""
-        status, body = self.ask("/people")
+        """How many people the front door lists. It is asked again if it says so, as it does after a fault."""
+        deadline = time.monotonic() + 60
+        while (answer := self.ask("/people"))[0] == 503 and time.monotonic() < deadline:
+            time.sleep(1)
+        status, body = answer
         assert status == 200, body
         return len(body)
 
