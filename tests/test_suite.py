@@ -122,13 +122,13 @@ def test_every_test_of_the_checkout_is_in_a_step(root: Path, files: list[Path]) 
 
 
 def test_interrupted_run_says_what_ran_and_leaves_nothing(root: Path, reports: Path) -> None:
-    command = [sys.executable, "tests/suite.py", "lint-shell", "lint-mypy"]
+    command = [sys.executable, "tests/suite.py", "lint-shell", "lint-ansible"]
     environment = {**os.environ, "TESTS_REPORTS": str(reports)}
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
-        while "lint-mypy" not in process.stdout.readline():
+        while "lint-ansible" not in process.stdout.readline():
             pass
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
