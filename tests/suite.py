@@ -379,6 +379,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if any(step.name in ("service", "repository") for step in chosen):
         browser()
+    # A shell's background job ignores Ctrl-C, and so would all that it starts, tests of Ctrl-C among them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     suite, started = Suite(), time.monotonic()
     lab_was_up = LAB_ENVIRONMENT.is_file()
     interrupted = False
