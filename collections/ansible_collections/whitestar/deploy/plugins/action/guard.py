@@ -116,31 +116,44 @@ def wrong_provider(provider: str) -> list[str]:
     return [f"titanic_provider: provider {provider} is not built yet; use one of: {', '.join(BUILT_PROVIDERS)}"]
 
 
-def wrong_certificate(values: Mapping[str, Any]) -> list[str]:
-    """Why the front door could not use the certificate and key that it is given, if so; nothing of the key is said."""
-    if values.get("titanic_api_tls") != "given":
-        return []
-    name, given = str(values.get("titanic_api_hostname") or "localhost"), values.get("titanic_secrets_tls") or {}
+def wrong_certificates(values: Mapping[str, Any]) -> list[str]:
+    """Why the front door or the database could not use the certificate and key that it is given, if so."""
+    found = []
+    if values.get("titanic_api_tls") == "given":
+        name = str(values.get("titanic_api_hostname") or "localhost")
+        found += wrong_certificate(values, "titanic_secrets_tls", name, told="titanic_api_hostname")
+    if boolean(values.get("titanic_database_tls", False)):
+        if values.get("titanic_provider") == "local":
+            return [*found, "titanic_database_tls: the local database is reached by a socket: leave it out"]
+        found += wrong_certificate(values, "titanic_secrets_database_tls", "database")
+    return found
+
+
+def wrong_certificate(values: Mapping[str, Any], variable: str, name: str, told: str = "") -> list[str]:
+    """Why a certificate and key cannot be used under this name, if so; nothing of the key is said.
+
+    ``told`` is the variable that the name comes from, where one does.
+    """
+    given = values.get(variable) or {}
     try:
         certificate = x509.load_pem_x509_certificates(str(given.get("certificate")).encode())[0]
     except ValueError:
-        return ["titanic_secrets_tls: certificate is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"]
+        return [f"{variable}: certificate is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"]
     try:
         key = load_pem_private_key(str(given.get("key")).encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return ["titanic_secrets_tls: key is not a private key as PEM without a passphrase"]
+        return [f"{variable}: key is not a private key as PEM without a passphrase"]
     found = []
     if key.public_key() != certificate.public_key():
-        found.append("titanic_secrets_tls: key is not the one of certificate: give the one it was made with")
+        found.append(f"{variable}: key is not the one of certificate: give the one it was made with")
     if certificate.not_valid_after_utc < datetime.now(UTC):
         ended = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-        found.append(f"titanic_secrets_tls: certificate was valid until {ended}: give a newer one")
+        found.append(f"{variable}: certificate was valid until {ended}: give a newer one")
     names = certificate_names(certificate)
     if not any(matches(name, pattern) for pattern in names):
         its = ", ".join(names) or "no name"
-        found.append(
-            f"titanic_api_hostname: the certificate is for {its}, not for {name}: give another name or certificate"
-        )
+        remedy = "give another name or certificate" if told else "give one that is"
+        found.append(f"{told or variable}: the certificate is for {its}, not for {name}: {remedy}")
     return found
 
 
@@ -182,7 +195,7 @@ class ActionModule(ActionBase):
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
         elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
-        problems += wrong_values(values, options, elsewhere) or [*wrong_certificate(values), *wrong_together(values)]
+        problems += wrong_values(values, options, elsewhere) or [*wrong_certificates(values), *wrong_together(values)]
         result.update(changed=False, problems=problems)
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))

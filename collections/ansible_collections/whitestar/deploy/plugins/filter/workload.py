@@ -44,8 +44,8 @@ def database_environment(connection: dict[str, Any]) -> dict[str, str]:
 
 
 def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
-    """The files with passwords that a database ``connection`` names, by their own names."""
-    paths = (connection.get(key) for key in ("password_file", "owner_password_file"))
+    """The files with secrets that a database ``connection`` names, by their own names."""
+    paths = (connection.get(key) for key in ("password_file", "owner_password_file", "sslrootcert"))
     return {Path(path).name: str(path) for path in paths if path}
 
 

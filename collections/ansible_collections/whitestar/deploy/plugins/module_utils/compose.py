@@ -310,6 +310,7 @@ class Service:
         self.name = name
         self.image = image
         self.files = files
+        self.configured = bool(files or watched)
         self.configuration = stable_hash([dict(files), watched] if watched else dict(files))
         service = merged(merged(HARDENED, definition), {"image": image})
         service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
@@ -353,7 +354,7 @@ class Service:
             engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
         if steps:
             self._wait(answers_at, seconds, before)
-        if steps and self.files:
+        if steps and self.configured:
             write_atomically(self.directory / ".applied", self.configuration.encode(), 0o644)
 
     def last_output(self) -> str:
@@ -381,11 +382,13 @@ class Service:
         return any(not wanted <= set(container["NetworkSettings"]["Networks"]) for container in containers)
 
     def _applied(self) -> str:
-        """The hash of the files that the container was last brought to."""
+        """The hash of what the container was last configured with."""
+        if not self.configured:
+            return self.configuration
         try:
             return (self.directory / ".applied").read_text(encoding="utf-8")
         except OSError:
-            return "" if self.files else stable_hash({})
+            return ""
 
     def _wait(self, answers_at: str, seconds: float, before: Mapping[str, int]) -> None:
         """Wait until it is ready or has ended; how often a container had been restarted ``before`` does not count."""

@@ -13,7 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     role_options,
     unknown_tags,
     unknown_variables,
-    wrong_certificate,
+    wrong_certificates,
     wrong_provider,
     wrong_together,
     wrong_values,
@@ -138,12 +138,12 @@ def given(files: dict[str, str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["api.example.org", "API.example.org", "*.example.org"])
 def test_a_certificate_for_the_name_passes(name: str) -> None:
-    assert wrong_certificate(given(certificate("other.example.org", name))) == []
+    assert wrong_certificates(given(certificate("other.example.org", name))) == []
 
 
 @pytest.mark.parametrize("names", [(), ("example.org",), ("*.api.example.org",), ("*.org",)])
 def test_a_certificate_for_another_name_is_refused(names: tuple[str, ...]) -> None:
-    (problem,) = wrong_certificate(given(certificate(*names)))
+    (problem,) = wrong_certificates(given(certificate(*names)))
     assert problem.startswith("titanic_api_hostname: the certificate is for ")
 
 
@@ -159,13 +159,27 @@ def test_a_certificate_for_another_name_is_refused(names: tuple[str, ...]) -> No
 )
 def test_a_certificate_that_cannot_be_used_is_refused(change: dict[str, str], words: str) -> None:
     files = certificate("api.example.org") | change
-    (problem,) = wrong_certificate(given(files))
+    (problem,) = wrong_certificates(given(files))
     assert problem.startswith(words)
     assert files["key"] not in problem
 
 
 def test_a_certificate_that_nobody_uses_is_not_looked_at() -> None:
-    assert wrong_certificate(given({}) | {"titanic_api_tls": "none"}) == []
+    assert wrong_certificates(given({}) | {"titanic_api_tls": "none"}) == []
+
+
+def test_the_database_s_certificate_is_looked_at_like_the_front_door_s() -> None:
+    good = {"titanic_provider": "compose", "titanic_database_tls": True}
+    assert wrong_certificates(good | {"titanic_secrets_database_tls": certificate("database")}) == []
+    (other,) = wrong_certificates(good | {"titanic_secrets_database_tls": certificate("db.example.org")})
+    assert other == (
+        "titanic_secrets_database_tls: the certificate is for db.example.org, not for database: give one that is"
+    )
+    (missing,) = wrong_certificates(good)
+    assert missing.startswith("titanic_secrets_database_tls: certificate is not a certificate")
+    (useless,) = wrong_certificates(good | {"titanic_provider": "local"})
+    assert useless.startswith("titanic_database_tls: the local database is reached by a socket")
+    assert wrong_certificates(good | {"titanic_database_tls": False}) == []
 
 
 def test_a_provider_that_is_not_built_is_refused() -> None:

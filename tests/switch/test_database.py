@@ -1,0 +1,106 @@
+"""The database of a Compose target: spoken to with TLS if that is asked for, and newer images on the same data."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.certificates import Certificate, new_certificate
+from tests.switch.site import ComposeSite, new_site
+
+if TYPE_CHECKING:
+    from tests.engine import Engine
+
+PEOPLE = 887
+# Whether each connection of the service is encrypted, and there is one.
+ENCRYPTED = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'titanic_app'"
+
+
+@pytest.fixture
+def one_site(container_engine: Engine) -> Iterator[ComposeSite]:
+    """A site of the test's own, on which nothing has been deployed yet."""
+    with new_site(container_engine) as site:
+        assert isinstance(site, ComposeSite)
+        yield site
+
+
+def asked(site: ComposeSite, sql: str) -> str:
+    """What the database says to its administrator."""
+    (container,) = site.containers("database")
+    return site.engine("exec", container["Id"], "psql", "-XAtq", "-U", "postgres", "-c", sql)
+
+
+def given(certificate: Certificate, authority: Certificate) -> dict[str, object]:
+    files = {"certificate": certificate.certificate, "key": certificate.key, "authority": authority.certificate}
+    return {"titanic_database_tls": True, "titanic_secrets_database_tls": files}
+
+
+def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(one_site: ComposeSite) -> None:
+    site, authority, stranger = one_site, new_certificate("authority"), new_certificate("stranger")
+    first, renewed, strange = (new_certificate("database", authority=by) for by in (authority, authority, stranger))
+    site.settings |= given(first, authority)
+    output = site.succeed("--diff", "-vv")
+    assert first.key.splitlines()[1] not in output
+    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "t")
+    assert site.changed(site.succeed()) == 0
+
+    # A renewed one is loaded; nothing is started again.
+    running = {name: site.containers(name)[0]["State"]["StartedAt"] for name in ("database", site.colour())}
+    site.settings |= given(renewed, authority)
+    site.succeed()
+    assert {name: site.containers(name)[0]["State"]["StartedAt"] for name in running} == running
+    assert site.changed(site.succeed()) == 0
+
+    # One that is not the authority's serves nobody: a release that trusts another authority does not get ready.
+    before = site.release()
+    site.settings |= given(renewed, stranger)
+    refused = site.refuse("--tags", "secrets,api", "-e", "titanic_api_ready_seconds=5")
+    assert "certificate verify failed" in site.capsule(refused)
+    assert site.release() == before
+    site.settings |= given(strange, stranger)
+    site.succeed()
+    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "t")
+
+    site.settings |= {"titanic_database_tls": False}
+    site.succeed()
+    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "f")
+    assert site.changed(site.succeed()) == 0
+
+
+def test_a_newer_image_of_the_same_major_version_takes_over_the_data(one_site: ComposeSite) -> None:
+    site = one_site
+    site.succeed()
+    person = {
+        "survived": True,
+        "passengerClass": 1,
+        "name": "Miss. Kept",
+        "sex": "female",
+        "siblingsOrSpousesAboard": 0,
+        "parentsOrChildrenAboard": 0,
+        "fare": 1,
+    }
+    assert site.ask("/people", "POST", person)[0] == 201
+    old = site.containers("database")[0]
+    newer = f"{site.project}-postgres:17"
+    subprocess.run(
+        [site.engine.program, "build", "--quiet", "--tag", newer, "-"],
+        input="FROM postgres:17\nLABEL newer=yes\n",
+        text=True,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        site.settings |= {"titanic_database_image": newer}
+        assert "start the container" in site.succeed("--check", "-v")
+        assert site.containers("database")[0]["Id"] == old["Id"]
+        site.succeed()
+        (new,) = site.containers("database")
+        assert (new["Config"]["Labels"]["newer"], site.rows()) == ("yes", PEOPLE + 1)
+        assert site.changed(site.succeed()) == 0
+    finally:
+        site.settings.pop("titanic_database_image", None)
+        site.remove()
+        site.engine("rmi", "--force", newer)
