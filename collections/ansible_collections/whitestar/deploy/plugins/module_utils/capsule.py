@@ -39,7 +39,7 @@ def write_capsule(
 ) -> Path:
     """Write the evidence of the failed ``entry`` and return where; ``before`` and ``after`` are workloads.
 
-    The content of every file in the state directory's ``secrets`` is replaced by the file's name. Raises OSError.
+    The content of every file below the state directory's ``secrets`` is replaced by the file's name. Raises OSError.
     """
     change = difflib.unified_diff(
         json_bytes(dict(before)).decode().splitlines(),
@@ -105,7 +105,8 @@ def first_line(text: str) -> str:
 def redacted(state: State, text: str) -> str:
     """``text`` without the content, or a line of the content, of any secret file, plain or as programs quote it."""
     found: dict[str, str] = {}
-    for path in (state.root / "secrets").glob("[!.]*"):
+    files = [path for path in (state.root / "secrets").rglob("[!.]*") if path.is_file()]
+    for path in files:
         for secret in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             if len(secret) >= SHORTEST_SECRET:
                 quoted = (json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe=""))

@@ -26,15 +26,17 @@ def test_secrets_are_taken_out_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "password").write_text("open sesame")
     (tmp_path / "secrets" / "write_tokens").write_text("first-token\nsecond-token\n")
     (tmp_path / "secrets" / "short").write_text("to")
+    (tmp_path / "secrets" / "tls").mkdir()
+    (tmp_path / "secrets" / "tls" / "key").write_text("-----BEGIN PRIVATE KEY-----\nkey-of-the-door\n")
     _, entry = Ledger().add(release="img-1", image="img", outcome="failed", **FACTS)
-    evidence = {"last output": "told second-token to open sesame"}
+    evidence = {"last output": "told second-token to open sesame by key-of-the-door"}
     path = write_capsule(state, entry, "refused first-token", evidence, {"a": 1}, {"a": "open sesame"})
     text = path.read_text()
-    assert "told [write_tokens] to [password]" in text
+    assert "told [write_tokens] to [password] by [key]" in text
     assert "refused [write_tokens]" in text
     assert '-  "a": 1' in text
     assert '+  "a": "[password]"' in text
-    assert not any(secret in text for secret in ("open sesame", "first-token", "second-token"))
+    assert not any(secret in text for secret in ("open sesame", "first-token", "second-token", "key-of-the-door"))
 
 
 def test_secrets_are_taken_out_however_they_are_quoted(tmp_path: Path) -> None:
