@@ -26,6 +26,16 @@ from tests.engine import Engine, process_in
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 500
 COLOURS = ("blue", "green")
+# Somebody to write.
+PERSON = {
+    "survived": True,
+    "passengerClass": 1,
+    "name": "Mrs. Written Before",
+    "sex": "female",
+    "siblingsOrSpousesAboard": 0,
+    "parentsOrChildrenAboard": 0,
+    "fare": 1.0,
+}
 
 
 class Site(ABC):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.certificates import Certificate, new_certificate
-from tests.switch.site import ComposeSite, new_site
+from tests.switch.site import PERSON, ComposeSite, new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine
@@ -19,9 +19,9 @@ PEOPLE = 887
 ENCRYPTED = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'titanic_app'"
 
 
-@pytest.fixture
-def one_site(container_engine: Engine) -> Iterator[ComposeSite]:
-    """A site of the test's own, on which nothing has been deployed yet."""
+@pytest.fixture(scope="module")
+def own_site(container_engine: Engine) -> Iterator[ComposeSite]:
+    """A site of these tests' own, on which nothing has been deployed yet."""
     with new_site(container_engine) as site:
         assert isinstance(site, ComposeSite)
         yield site
@@ -38,8 +38,8 @@ def given(certificate: Certificate, authority: Certificate) -> dict[str, object]
     return {"titanic_database_tls": True, "titanic_secrets_database_tls": files}
 
 
-def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(one_site: ComposeSite) -> None:
-    site, authority, stranger = one_site, new_certificate("authority"), new_certificate("stranger")
+def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site: ComposeSite) -> None:
+    site, authority, stranger = own_site, new_certificate("authority"), new_certificate("stranger")
     first, renewed, strange = (new_certificate("database", authority=by) for by in (authority, authority, stranger))
     site.settings |= given(first, authority)
     output = site.succeed("--diff", "-vv")
@@ -70,19 +70,10 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(one_site
     assert site.changed(site.succeed()) == 0
 
 
-def test_a_newer_image_of_the_same_major_version_takes_over_the_data(one_site: ComposeSite) -> None:
-    site = one_site
+def test_a_newer_image_of_the_same_major_version_takes_over_the_data(own_site: ComposeSite) -> None:
+    site = own_site
     site.succeed()
-    person = {
-        "survived": True,
-        "passengerClass": 1,
-        "name": "Miss. Kept",
-        "sex": "female",
-        "siblingsOrSpousesAboard": 0,
-        "parentsOrChildrenAboard": 0,
-        "fare": 1,
-    }
-    assert site.ask("/people", "POST", person)[0] == 201
+    assert site.ask("/people", "POST", PERSON)[0] == 201
     old = site.containers("database")[0]
     newer = f"{site.project}-postgres:17"
     subprocess.run(
@@ -101,6 +92,6 @@ def test_a_newer_image_of_the_same_major_version_takes_over_the_data(one_site: C
         assert (new["Config"]["Labels"]["newer"], site.rows()) == ("yes", PEOPLE + 1)
         assert site.changed(site.succeed()) == 0
     finally:
-        site.settings.pop("titanic_database_image", None)
-        site.remove()
-        site.engine("rmi", "--force", newer)
+        site.settings.pop("titanic_database_image")
+        site.succeed("--tags", "database")
+        site.engine("rmi", newer)

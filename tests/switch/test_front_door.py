@@ -20,7 +20,7 @@ from cryptography import x509
 
 from tests.certificates import new_certificate
 from tests.deployment import free_port
-from tests.switch.site import new_site
+from tests.switch.site import PERSON, new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 
 NAME = "titanic.test"
 PEOPLE = 887
-PERSON = {
-    "survived": True,
-    "passengerClass": 1,
-    "name": "Miss. Patient",
-    "sex": "female",
-    "siblingsOrSpousesAboard": 0,
-    "parentsOrChildrenAboard": 0,
-    "fare": 1,
-}
 
 
 def seen(port: int, authority: str) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.load.open_loop import BackgroundLoad, LoadPlan
-from tests.switch.site import RUN_SECONDS, copy_service
+from tests.switch.site import PERSON, RUN_SECONDS, copy_service
 
 if TYPE_CHECKING:
     from tests.switch.site import ComposeSite, Site
@@ -33,15 +33,6 @@ ANSWER_SECONDS = 4
 SERVING_AGAIN_SECONDS = 60
 KILLS = int(os.environ.get("TESTS_DATABASE_KILLS", "3"))
 WRITERS = 4
-PERSON = {
-    "survived": True,
-    "passengerClass": 1,
-    "name": "Mrs. Written Before",
-    "sex": "female",
-    "siblingsOrSpousesAboard": 0,
-    "parentsOrChildrenAboard": 0,
-    "fare": 1.0,
-}
 LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
 COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="session")
 
