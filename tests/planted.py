@@ -69,7 +69,7 @@ TELLTALE = """
 import json, os, pathlib, sys, urllib.parse
 if os.environ.get("TITANIC_BIND"):
     for name, value in os.environ.items():
-        if name.endswith("_FILE") and pathlib.Path(value).is_file():
+        if name.startswith("TITANIC_") and name.endswith("_FILE") and pathlib.Path(value).is_file():
             for secret in pathlib.Path(value).read_text().splitlines():
                 print(name, secret, repr(secret), json.dumps([secret]), urllib.parse.quote(secret), file=sys.stderr)
     sys.exit("broken on purpose")
