@@ -104,7 +104,8 @@ def measure(engine: Engine, rounds: int) -> str:
         ("image, unpacked", f"{size:.0f} MB", "100 MB"),
         ("the stack at rest", f"{memory:.0f} MiB, {processor:.1f} % of one processor", "–"),
     ]
-    lines = [f"Medians of {rounds} rounds (lowest–highest), in turn, on one machine.", ""]
+    lines = ["# The last committed run of the bench on Compose", ""]
+    lines += [f"Medians of {rounds} rounds (lowest–highest), in turn, on one machine.", ""]
     lines += ["| Compose | measured | goal |", "|---|--:|--:|"]
     return "\n".join([*lines, *(f"| {what} | {found} | {goal} |" for what, found, goal in rows)]) + "\n"
 

@@ -126,7 +126,7 @@ def main_readme() -> str:
         figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
     containers = ROOT / "bench/results/compose.md"
     if containers.is_file():
-        figures = f"{figures}\n\n{containers.read_text().rstrip()}"
+        figures += "\n\n" + containers.read_text().partition("\n\n")[2].rstrip()
     part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
     return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
 
