@@ -134,8 +134,9 @@ def scenarios() -> list[Step]:
 
 def switches() -> list[Step]:
     """One step for each provider whose releases are switched, killed and crowded."""
-    only = "--provider={}".format
-    return [pytest_step(f"switch-{name}", "tests/switch", engine=True, more=[only(name)]) for name in PROVIDERS]
+    return [
+        pytest_step(f"switch-{name}", "tests/switch", engine=True, more=[f"--provider={name}"]) for name in PROVIDERS
+    ]
 
 
 def steps() -> list[Step]:

@@ -16,8 +16,8 @@ import pytest
 
 from tests.deployment import RUN_SECONDS, Deployment, workplace
 
-# What is promised on a quiet machine with two cores (120 s with a cold package cache, 10 s again) and as much again, or
-# twice as much, since the suite runs another step beside this one.
+# What is promised on a quiet machine with two cores (120 s with a cold package cache, 10 s again) and several times as
+# much, since the suite runs another step beside this one, on a machine that others may use: bounds against what hangs.
 FIRST_SECONDS = 500
 SECOND_SECONDS = 120
 ACCOUNT = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]

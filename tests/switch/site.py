@@ -20,12 +20,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.deployment import free_port
 from tests.engine import Engine, process_in
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 500
 COLOURS = ("blue", "green")
+# Tests of one provider only.
+LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
+COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="session")
 # Somebody to write.
 PERSON = {
     "survived": True,

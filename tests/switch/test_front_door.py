@@ -20,7 +20,7 @@ from cryptography import x509
 
 from tests.certificates import new_certificate
 from tests.deployment import free_port
-from tests.switch.site import PERSON, new_site
+from tests.switch.site import LOCAL, PERSON, new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine
@@ -91,9 +91,6 @@ def nothing_but_the_key_file_holds(site: Site, key: str) -> None:
     holders = [path for path in site.state.rglob("*") if path.is_file() and line in path.read_bytes()]
     assert holders == [site.state / "secrets/tls/key"]
     assert holders[0].stat().st_mode & 0o777 == 0o600
-
-
-LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
 
 
 # The guard is the same on every provider, and refuses before it knows the target.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.switch.site import LOCAL
+
 if TYPE_CHECKING:
     from tests.switch.site import Site
 
@@ -58,9 +60,6 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site:
 
 
 # What is compared differs between providers, which the test above shows on each; how it is refused does not.
-LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
-
-
 @LOCAL
 def test_a_plan_is_refused_when_anything_has_moved(site: Site, plan: Path) -> None:
     serves, attempts = site.release(), len(site.ledger())

@@ -72,8 +72,9 @@ class Source:
                 written = Path(scratch, SBOM)
                 if not written.is_file():
                     raise EngineError(f"the Dockerfile's stage sbom holds no file {SBOM}")
-                if not has_content(directory / SBOM, written.read_bytes(), 0o644):
-                    write_atomically(directory / SBOM, written.read_bytes(), 0o644)
+                bill = written.read_bytes()
+                if not has_content(directory / SBOM, bill, 0o644):
+                    write_atomically(directory / SBOM, bill, 0o644)
 
 
 def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:
