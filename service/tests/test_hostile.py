@@ -120,6 +120,15 @@ def cases() -> Iterator[Case]:
     yield Case("chunked and large", request("POST", "/people", many, "Transfer-Encoding: chunked"))
 
 
+REFUSED_EARLY = [
+    request("POST", "/people", b"", "Content-Length: 4000", content_type="text/plain"),
+    request("POST", "/people", b"", "Transfer-Encoding: chunked", content_type="text/plain"),
+    request("POST", "/people", b"", "Content-Length: 400000"),
+    request("DELETE", NOBODY, b"", "Content-Length: 4000"),
+    b"POST /people HTTP/1.1\r\nHost: x\r\nA b: c\r\nContent-Length: 4000\r\n\r\n",
+]
+
+
 def answer(service: Service, data: bytes) -> bytes:
     """Whatever comes back until the connection is closed."""
     address = urllib.parse.urlsplit(service.url)
@@ -182,3 +191,20 @@ def remove_what_was_made(service: Service, rows: int) -> None:
     for person in people[rows:]:
         service("DELETE", f"/people/{person['uuid']}")
     assert len(service.get("/people").json()) == rows
+
+
+@pytest.mark.parametrize("head", REFUSED_EARLY)
+def test_who_is_refused_may_go_on_sending(service: Service, head: bytes) -> None:
+    """A reset would throw away the answer that he has not read yet."""
+    address = urllib.parse.urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
+        connection.sendall(head)
+        received = b""
+        while piece := connection.recv(1 << 20):
+            received += piece
+        assert received.startswith(b"HTTP/1.1 4")
+        # The answer is whole, and its connection still takes what a slower client has not sent yet.
+        for _ in range(4):
+            connection.sendall(b"x" * 1000)
+            time.sleep(0.05)
+        connection.shutdown(socket.SHUT_WR)

@@ -47,7 +47,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": settings.bind,
         "workers": settings.workers,
-        "worker_class": "gevent",
+        "worker_class": "titanic_api.worker.Worker",
         "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "graceful_timeout": settings.graceful_timeout_seconds,
         "keepalive": KEEPALIVE_SECONDS,
