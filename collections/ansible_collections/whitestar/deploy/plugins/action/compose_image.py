@@ -11,8 +11,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.validation import check_type_list
-from ansible.plugins.action import ActionBase
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import ForkedModule
 
 LAYOUT = 1
 
@@ -34,7 +34,7 @@ def pack(archive: Path, context: Path, exclude: list[str], dockerfiles: dict[str
             tar.add(path, name)
 
 
-class ActionModule(ActionBase):
+class ActionModule(ForkedModule):
     """See the module's documentation."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A module in a fork of the controller does and says what it does and says when it is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import ansible_collections.whitestar.deploy.plugins.action.forked as action
+import ansible_collections.whitestar.deploy.plugins.plugin_utils.forked as forked
+import pytest
+import yaml
+from ansible_collections.whitestar.deploy.tests.unit.means import COLLECTION, run_ansible
+
+HERE = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+SENT, FORKED = "Using module file", "in a fork of the controller"
+
+
+def tell(place: Path, task: dict[str, Any], variables: dict[str, Any], *arguments: str) -> tuple[str, str]:
+    """What a run says of one task, without times and places; and how its module was run."""
+    ran = run_ansible(place, {"vars": variables, "tasks": [{"name": "task", **task}]}, "-vvv", *arguments)
+    ways = [way for way in (SENT, FORKED) if way in ran.stdout]
+    assert len(ways) == 1, ran.stdout
+    body = ran.stdout.partition("TASK [task]")[2]
+    hidden = r"^(<here>|task path|redirecting|Running|Using|Read|Origin).*\n|ansible-(?:tmp|local)[\w./-]*"
+    return re.sub(hidden, "", body, flags=re.MULTILINE), ways[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({"given": {"one": "1st"}, "generated": []}, ["--check", "--diff"]),
+        ({"given": {"one": "1st"}, "generated": []}, ["--diff"]),
+        ({"given": {"two": 2}}, []),
+        ({"nonsense": True}, []),
+    ],
+)
+def test_both_ways_say_and_do_the_same(tmp_path: Path, given: dict[str, Any], arguments: list[str]) -> None:
+    told = {}
+    for way, variables in ((SENT, {}), (FORKED, HERE)):
+        place = tmp_path / way.replace(" ", "")
+        place.mkdir()
+        task = {"whitestar.deploy.host_secrets": {"directory": "secrets", **given}}
+        said = [tell(place, task, variables, *arguments) for _ in range(2)]
+        assert {how for _, how in said} == {way}
+        kept = {file.name: file.read_text() for file in place.glob("secrets/*")}
+        told[way] = [text for text, _ in said], kept
+    assert told[SENT] == told[FORKED]
+
+
+@pytest.mark.parametrize(
+    ("task", "variables"),
+    [
+        ({"environment": {"A": "b"}}, HERE),
+        ({"become": True}, HERE),
+        ({"async": 30, "poll": 1}, HERE),
+        ({}, {}),
+        ({}, HERE | {"ansible_python_interpreter": "/usr/bin/env python3"}),
+    ],
+)
+def test_what_a_fork_cannot_give_is_sent(tmp_path: Path, task: dict[str, Any], variables: dict[str, Any]) -> None:
+    module = {"whitestar.deploy.host_secrets": {"directory": str(tmp_path / "secrets")}}
+    ran = run_ansible(tmp_path, {"vars": variables, "tasks": [module | task]}, "-vvv")
+    assert SENT in ran.stdout
+    assert FORKED not in ran.stdout
+
+
+def test_an_interrupt_lets_the_module_unwind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(**_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            print("unwound")
+
+    monkeypatch.setattr(forked, "run_module", stuck)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ended = forked._fork("whitestar.deploy.host_secrets", {})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (ended["rc"], ended["stdout"]) == (forked.INTERRUPTED, "unwound\n")
+
+
+@pytest.mark.parametrize(("end", "status"), [(SystemExit(3), 3), (SystemExit("no"), 1), (GeneratorExit("odd"), 1)])
+def test_nothing_comes_back_from_the_fork(monkeypatch: pytest.MonkeyPatch, end: BaseException, status: int) -> None:
+    def leave(**_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(forked, "run_module", leave)
+    ended = forked._fork("whitestar.deploy.host_secrets", {})
+    assert ended["rc"] == status
+    assert ("GeneratorExit: odd" in ended["stderr"]) == isinstance(end, GeneratorExit)
+
+
+def test_a_module_that_breaks_says_why() -> None:
+    ended = forked._fork("whitestar.deploy.no_such_module", {})
+    assert ended["rc"] == 1
+    assert "no_such_module" in json.loads(ended["stdout"])["exception"]["event"]["msg"]
+
+
+def test_every_module_takes_this_way() -> None:
+    routes = yaml.safe_load((COLLECTION / "meta" / "runtime.yml").read_text())["plugin_routing"]["action"]
+    modules = {file.stem for file in (COLLECTION / "plugins" / "modules").glob("*.py")}
+    own = {file.stem for file in (COLLECTION / "plugins" / "action").glob("*.py")}
+    assert set(routes) == modules - own
+    assert {route["redirect"] for route in routes.values()} == {f"whitestar.deploy.{Path(action.__file__).stem}"}
