@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -321,6 +322,12 @@ def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containe
     assert len(people) == rows + len(written), "a write was doubled"
 
 
+HALF_A_WRITE = (
+    b"POST /people HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+)
+
+
 def workers(pid: int) -> list[int]:
     """The processes below one that have none below them."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -331,8 +338,14 @@ def test_killed_workers_are_replaced_at_once(site: Site) -> None:
     master = site.pid(site.colour())
     before = workers(master)
     assert len(before) >= 2
-    for worker in before:
-        os.kill(worker, signal.SIGKILL)
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as writer:
+        writer.sendall(HALF_A_WRITE)
+        time.sleep(1)
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        told = b"".join(iter(lambda: writer.recv(65536), b""))
+    assert told.startswith(b"HTTP/1.1 503"), told
+    assert b"urn:titanic:problem:outcome-unknown" in told, "he cannot know whether it was written"
     site.wait_until_it_answers(SERVING_AGAIN_SECONDS)
     assert site.pid(site.colour()) == master
     assert not set(before) & set(workers(master))
