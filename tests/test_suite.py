@@ -106,6 +106,24 @@ def test_hanging_step_is_ended_with_its_children(monkeypatch: pytest.MonkeyPatch
     assert not alive(int(pid.read_text()))
 
 
+def test_step_that_is_ended_may_tidy_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(suite, "STEP_SECONDS", 2)
+    left = tmp_path / "left"
+    work = f"""
+import pathlib, time
+pathlib.Path({str(left)!r}).touch()
+try:
+    time.sleep(60)
+finally:
+    time.sleep(1)
+    pathlib.Path({str(left)!r}).unlink()
+"""
+    (outcome,) = ran(Step("tidy", [sys.executable, "-c", work]))
+    assert outcome.failed == 1
+    assert outcome.seconds >= 2, "it had begun"
+    assert not left.exists()
+
+
 def test_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nosuchstep"]) == 2
     assert "ONLY=list" in capsys.readouterr().err
