@@ -284,7 +284,7 @@ class Project:
         Its image has been pinned and is there. Raises EngineError.
         """
         # One replica after another, and so when they end: beside them others serve, who feel every container that is
-        # made or taken away (200 requests/s on two cores, three releases and rollbacks: p99 118 ms, all at once 282 ms).
+        # made or taken away (200 requests/s on two cores, three releases and rollbacks: p99 118 ms; all at once 282).
         words = ["--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"]
         self.compose("--parallel", "1", "up", *words, *(["--force-recreate"] if anew else []), service)
 

@@ -169,18 +169,38 @@ def test_there_is_nothing_on_an_engine_that_is_only_planned() -> None:
     assert planned.image("postgres:17") is None
 
 
-def test_a_good_engine_is_left_alone(engine: dict[str, Any]) -> None:
+@pytest.mark.parametrize("installs", [True, False])
+def test_the_directory_is_made_and_a_good_engine_is_left_alone(
+    engine: dict[str, Any], place: Path, *, installs: bool
+) -> None:
+    state = place / "new" / "state"
+    options = {"engine": engine, "install": installs, "state_directory": str(state)}
+    foreseen = run_module("compose_target", options, check=True)
+    assert not state.exists()
+    assert (foreseen.changed, foreseen["steps"], foreseen["planned"]) == (True, [f"make {state}"], False)
+    assert run_module("compose_target", options)["steps"] == [f"make {state}"]
     for check in (True, False):
-        done = run_module("compose_engine", {"engine": engine}, check=check)
-        assert not done.changed
-        assert (done["steps"], done["planned"]) == ([], False)
+        assert not run_module("compose_target", options, check=check).changed
+    state.chmod(0o777)
+    assert run_module("compose_target", options).changed
+    assert state.stat().st_mode & 0o7777 == 0o755
+
+
+def test_what_is_no_directory_is_refused(engine: dict[str, Any], place: Path) -> None:
+    (place / "file").touch()
+    for wrong in (place / "file", place / "file" / "below"):
+        message = run_module("compose_target", {"engine": engine, "state_directory": str(wrong)}).message
+        assert message.startswith("titanic_target_state_directory: ")
+        assert str(place / "file") in message
 
 
 # Only ever in check mode: these machines belong to somebody.
 def test_the_module_refuses_before_it_installs(place: Path) -> None:
     socket = f"{place}/docker.sock"
-    options = {"engine": {"socket": socket, "program": "docker", "project": "people"}}
-    message = run_module("compose_engine", options, check=True).message
+    engine = {"socket": socket, "program": "docker", "project": "people"}
+    options = {"engine": engine, "install": True, "state_directory": str(place / "state")}
+    message = run_module("compose_target", options, check=True).message
+    assert not (place / "state").exists()
     assert (
         f"titanic_target_engine_install: the packages' engine answers at /var/run/docker.sock, not at {socket}"
         in message
