@@ -18,6 +18,7 @@ import traceback
 from typing import Any
 
 from ansible import constants
+from ansible.module_utils import _internal
 from ansible.module_utils._internal._ansiballz._loader import run_module
 from ansible.module_utils.common.json import Direction, get_module_encoder
 from ansible.plugins.action import ActionBase
@@ -88,6 +89,8 @@ def _run(name: str, parameters: bytes) -> int:
     # As in a Python that has just started, so that a module unwinds when the run is interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # What a module warns of belongs into its answer. On the controller it would go to a display, here to nobody's.
+    _internal.is_controller = False
     collection, _, module = name.rpartition(".")
     with os.fdopen(1, "w", encoding="utf-8") as sys.stdout, os.fdopen(2, "w", encoding="utf-8") as sys.stderr:
         try:
