@@ -65,6 +65,16 @@ def test_one_json_line_a_request(serve: Serve) -> None:
     assert "secret" not in service.output + service.errors
 
 
+@pytest.mark.parametrize(("level", "seen"), [("info", []), ("debug", ["/healthz", "/readyz", "/health", "/ready"])])
+def test_probes_that_succeed_are_for_debugging(serve: Serve, level: str, seen: list[str]) -> None:
+    """A front door asks several times a second, and would push what people asked out of the log."""
+    service = serve(LOG_LEVEL=level)
+    before = len(service.log)
+    for path in ("/healthz", "/readyz", "/health", "/ready", "/version"):
+        assert service.get(path).ok
+    assert [line["route"] for line in lines(service, before + len(seen) + 1)[before:]] == [*seen, "/version"]
+
+
 def test_request_ids(serve: Serve) -> None:
     service = serve(WORKERS=1)
     given = service.get("/people?limit=1", headers={"X-Request-ID": "abc-1.2:3"})

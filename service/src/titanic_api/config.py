@@ -174,7 +174,11 @@ class Settings:
         "where the workers keep the files of their metrics",
     )
     log_level: str = _setting(
-        "TITANIC_LOG_LEVEL", _choice(*LOG_LEVELS), "info", "info", "least serious log line: " + ", ".join(LOG_LEVELS)
+        "TITANIC_LOG_LEVEL",
+        _choice(*LOG_LEVELS),
+        "info",
+        "info",
+        f"least serious log line: {', '.join(LOG_LEVELS)}; a probe that succeeds is debug",
     )
 
     @classmethod

@@ -32,6 +32,7 @@ ROUTE = "titanic.route"
 REQUEST_ID = "titanic.request_id"
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+PROBES = frozenset({"/healthz", "/health", "/readyz", "/ready"})
 SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LOGGED_PATH_LENGTH = 256
@@ -99,7 +100,7 @@ class Observe:
     def __init__(self, application: Application, settings: Settings) -> None:
         self._application = application
         self._level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-        self._children: dict[tuple[str, str, str], tuple[Any, Any, Any]] = {}
+        self._children: dict[tuple[str, str, str], tuple[Any, Any, Any, int]] = {}
         self._second = (0, "")
         build_info.labels(__version__, settings.release).set(1)
         pool_size.set(settings.pool_size)
@@ -136,18 +137,33 @@ class Observe:
         children = self._children.get((label, route, status))
         if children is None:
             errors = errors_total.labels(label, route) if status >= "500" else None
-            children = requests_total.labels(label, route, status), duration_seconds.labels(label, route), errors
+            severity = logging.ERROR if errors else logging.DEBUG if route in PROBES else logging.INFO
+            children = (
+                requests_total.labels(label, route, status),
+                duration_seconds.labels(label, route),
+                errors,
+                severity,
+            )
             self._children[label, route, status] = children
-        requests, duration, errors = children
+        requests, duration, errors, severity = children
         requests.inc()
         duration.observe(seconds)
         if errors is not None:
             errors.inc()
-        if (logging.ERROR if errors is not None else logging.INFO) >= self._level:
-            self._write(environ, method, route, status, length, seconds, request_id)
+        if severity >= self._level:
+            level = logging.getLevelName(severity).lower()
+            self._write(environ, level, method, route, status, length, seconds, request_id)
 
     def _write(
-        self, environ: Environ, method: str, route: str, status: str, length: str, seconds: float, request_id: str
+        self,
+        environ: Environ,
+        level: str,
+        method: str,
+        route: str,
+        status: str,
+        length: str,
+        seconds: float,
+        request_id: str,
     ) -> None:
         now = time.time()
         second = int(now)
@@ -157,7 +173,7 @@ class Observe:
         # header and no body is logged: those may hold secrets.
         line = (
             f'{{"time":"{self._second[1]}.{int(now % 1 * 1000):03d}Z",'
-            f'"level":"{"error" if status >= "500" else "info"}","message":"request",'
+            f'"level":"{level}","message":"request",'
             f'"request_id":"{request_id}","method":{json.dumps(method[:32])},'
             f'"path":{json.dumps(environ.get("PATH_INFO", "")[:LOGGED_PATH_LENGTH])},"route":{json.dumps(route)},'
             f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{length if length.isdigit() else "null"},'
