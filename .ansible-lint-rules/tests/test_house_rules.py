@@ -118,7 +118,7 @@ def test_every_rule_is_enabled() -> None:
 
 
 def test_repository_switches_nothing_off() -> None:
-    """But the rule that house-task-name takes the place of, and one that takes a shared action plugin for a module's name."""
+    """But a rule that house-task-name takes the place of, and one that takes an action plugin for a module's name."""
     settings = yaml.safe_load((RULES.parent / ".ansible-lint").read_text())
     assert settings["profile"] == "production"
     assert settings.get("skip_list", []) == ["name[casing]", "fqcn[canonical]"]
