@@ -21,7 +21,7 @@ import yaml
 from tests.deployment import Deployment, workplace
 from tests.engine import Engine
 from tests.interface import ROOT
-from tests.switch.site import copy_service
+from tests.switch.site import PERSON, copy_service
 
 PROJECT = f"titanic-test-{uuid.uuid4().hex[:8]}"
 STATE = Path("/var/lib") / PROJECT
@@ -279,6 +279,18 @@ def test_a_release_and_the_way_back(site: Site, images: None) -> None:
     assert site.release() == first
     assert len(site.ask("GET", "/people")[1]) == 887
     assert site.left() == []
+
+
+def test_a_killed_engine_is_started_by_the_next_run_and_has_lost_nothing(site: Site, images: None) -> None:
+    status, person = site.ask("POST", "/people", PERSON)
+    assert status == 201
+    # What it ran goes on without it, and is nobody's then.
+    site.host.run("pkill -9 -x dockerd; pkill -9 -x containerd; sleep 1; ! docker version")
+    output = site.succeed("--diff")
+    assert "+start the engine" in output
+    assert site.ask("GET", f"/people/{person['uuid']}")[0] == 200
+    assert len(site.ask("GET", "/people")[1]) == 888
+    assert changed(site.succeed()) == 0
 
 
 def test_a_teardown_leaves_the_engine_and_nothing_else(site: Site, images: None) -> None:

@@ -23,12 +23,14 @@ ROUNDS = {"local": 10, "compose": 2}
 ROUNDS_IN_A_LOAD = 5
 # The first that the machine carries beside a build, told by the 90th percentile of its latency: a container that is
 # asked for more than its share of the processor does not say in time that it is ready, with or without a release.
+# TESTS_SWITCH_RATE says which one instead: both providers carry 200 on two cores, but not both at once.
 REQUESTS_PER_SECOND = {"local": [60], "compose": [200, 100, 50, 25]}
 CARRIED_MS = 150
 STEADY_SECONDS = 5
-# The promise is twice the steady 99th percentile. On two cores that the runs, the builds and this client share with
-# what is tested, that is a measurement of the machine, which is printed. What is asserted is that the front door found
-# no request in a hundred without a release: it asks for 1800 ms then.
+# The promise is twice the steady 99th percentile. Where two cores carry the runs, the builds and this client beside
+# what is tested, that measures the machine: one unrelated busy process makes it 3.6 times the steady one, an unrelated
+# `docker run` six times. So it is printed, and what is asserted is that the front door found no request in a hundred
+# without a release: it asks for 1800 ms then.
 NOTICED_MS = 1800
 AT_MOST_SECONDS = 880
 
@@ -51,7 +53,8 @@ def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> N
     served = {first}
     plan = LoadPlan(site.url, seconds=AT_MOST_SECONDS, post_share=0.2, new_connection_share=0.5)
     acknowledged = 0
-    for rate in REQUESTS_PER_SECOND[site.provider]:
+    asked = os.environ.get("TESTS_SWITCH_RATE")
+    for rate in [float(asked)] if asked else REQUESTS_PER_SECOND[site.provider]:
         plan = dataclasses.replace(plan, rate=rate)
         reading = dataclasses.replace(plan, post_share=0)
         steady = run_load(dataclasses.replace(reading, seconds=STEADY_SECONDS))
