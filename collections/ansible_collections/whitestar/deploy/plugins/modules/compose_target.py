@@ -78,18 +78,21 @@ MODE = 0o755
 
 
 def keep_engine(engine: Engine, host: Host, *, check: bool) -> list[str]:
-    """What was done, or would be, for an engine to answer that is new enough. Raises EngineError if none can."""
+    """What was done, or would be, for an engine to answer that is new enough. Raises EngineError if none can.
+
+    Raises ValueError for what keeps it from that, in sentences that name their variable.
+    """
     if not engine_problems(engine):
         return []
     if refused := lasting_problems(engine, host):
-        raise EngineError("\n".join(refused))
+        raise ValueError("\n".join(refused))
     missing = host.missing()
     if not check:
         if missing:
             install(missing)
         start(engine)
         if left := engine_problems(engine):
-            raise EngineError("\n".join(left))
+            raise ValueError("\n".join(left))
     return [*(f"install {name}" for name in missing), "start the engine"]
 
 
@@ -120,6 +123,8 @@ def main() -> None:
         if module.params["install"]:
             installed = keep_engine(engine, Host(), check=check)
         steps = installed + keep_directory(Path(module.params["state_directory"]), check=check)
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     except EngineError as error:
         module.fail_json(msg=f"titanic_target_engine_install: {error}")
     except OSError as error:
