@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = Path(os.environ.get("TESTS_REPORTS", ROOT / ".reports"))
 COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
 LANES = 2
-# A step that takes longer hangs; the slowest takes nearly half an hour beside another one.
+# A step that takes longer hangs; the slowest takes twenty minutes beside another one.
 STEP_SECONDS = 3600
 # A test that is ended first takes away the site that it has made.
 TIDY_SECONDS = 120

@@ -9,10 +9,12 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -200,6 +202,11 @@ class Service:
 
     def post(self, person: Any, **headers: str) -> requests.Response:
         return self("POST", "/people", json=person, headers=headers)
+
+    def connect(self, timeout: float) -> socket.socket:
+        """A connection of one's own, for what no HTTP client would send; each wait lasts so many seconds at most."""
+        address = urllib.parse.urlsplit(self.url)
+        return socket.create_connection((address.hostname, address.port or 0), timeout=timeout)
 
     @property
     def output(self) -> str:

@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -318,8 +317,7 @@ def test_a_unix_socket(database: Database, tmp_path: Path) -> None:
 
 def test_a_slow_body_is_cut_off(serve: Serve) -> None:
     service = serve(REQUEST_TIMEOUT_SECONDS=1, WORKERS=1)
-    address = urllib.parse.urlsplit(service.url)
-    with socket.create_connection((address.hostname, address.port or 0), timeout=10) as connection:
+    with service.connect(10) as connection:
         head = "POST /people HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
         connection.sendall(head.encode())
         started = time.monotonic()

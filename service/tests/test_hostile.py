@@ -9,7 +9,6 @@ import itertools
 import json
 import socket
 import time
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +130,8 @@ REFUSED_EARLY = [
 
 def answer(service: Service, data: bytes) -> bytes:
     """Whatever comes back until the connection is closed."""
-    address = urllib.parse.urlsplit(service.url)
     received = b""
-    with socket.create_connection((address.hostname, address.port or 0), timeout=60) as connection:
+    with service.connect(60) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
@@ -196,8 +194,7 @@ def remove_what_was_made(service: Service, rows: int) -> None:
 @pytest.mark.parametrize("head", REFUSED_EARLY)
 def test_who_is_refused_may_go_on_sending(service: Service, head: bytes) -> None:
     """A reset would throw away the answer that he has not read yet."""
-    address = urllib.parse.urlsplit(service.url)
-    with socket.create_connection((address.hostname, address.port or 0), timeout=20) as connection:
+    with service.connect(20) as connection:
         connection.sendall(head)
         received = b""
         while piece := connection.recv(1 << 20):

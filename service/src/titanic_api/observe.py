@@ -100,7 +100,7 @@ class Observe:
     def __init__(self, application: Application, settings: Settings) -> None:
         self._application = application
         self._level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-        self._children: dict[tuple[str, str, str], tuple[Any, Any, Any, int]] = {}
+        self._children: dict[tuple[str, str, str], tuple[Any, Any, Any, str]] = {}
         self._second = (0, "")
         build_info.labels(__version__, settings.release).set(1)
         pool_size.set(settings.pool_size)
@@ -142,16 +142,15 @@ class Observe:
                 requests_total.labels(label, route, status),
                 duration_seconds.labels(label, route),
                 errors,
-                severity,
+                logging.getLevelName(severity).lower() if severity >= self._level else "",
             )
             self._children[label, route, status] = children
-        requests, duration, errors, severity = children
+        requests, duration, errors, level = children
         requests.inc()
         duration.observe(seconds)
         if errors is not None:
             errors.inc()
-        if severity >= self._level:
-            level = logging.getLevelName(severity).lower()
+        if level:
             self._write(environ, level, method, route, status, length, seconds, request_id)
 
     def _write(

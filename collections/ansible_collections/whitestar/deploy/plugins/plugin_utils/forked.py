@@ -40,7 +40,7 @@ class ForkedModule(ActionBase):
         **more: Any,
     ) -> dict[str, Any]:
         variables = task_vars or {}
-        if more.get("wrap_async") or not self._is_this_process(variables):
+        if not self._is_this_process(variables):
             sent: dict[str, Any] = super()._execute_module(module_name, module_args, tmp, task_vars, **more)
             return sent
         name = str(module_name or self._task.action)
@@ -54,10 +54,11 @@ class ForkedModule(ActionBase):
     def _is_this_process(self, variables: dict[str, Any]) -> bool:
         """Whether a module that is sent would run as this user, on this machine, with this interpreter."""
         task = self._task
-        elsewhere = self._connection.transport != "local" or self._connection.become or task.delegate_to
-        otherwise = any(task.environment or []) or constants.DEFAULT_KEEP_REMOTE_FILES
-        interpreter = self._templar.template(variables.get("ansible_python_interpreter"))
-        return not elsewhere and not otherwise and interpreter == sys.executable
+        if self._connection.transport != "local" or self._connection.become or task.delegate_to:
+            return False
+        if task.async_val or any(task.environment or []) or constants.DEFAULT_KEEP_REMOTE_FILES:
+            return False
+        return bool(self._templar.template(variables.get("ansible_python_interpreter")) == sys.executable)
 
 
 def _fork(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,15 @@ def run_module(name: str, arguments: dict[str, Any], *, check: bool = False, **m
     return finish_module(start_module(name, arguments, check=check, **more))
 
 
+OWNER = {"host": "h", "user": "u", "pid": 1, "started": 1}
+
+
+def begun(root: Path, **options: Any) -> dict[str, Any]:
+    """Arguments of host_session for a run of OWNER's that begins; ``options`` beside these or instead of them."""
+    given = {"state_directory": str(root), "state": "begun", "owner": OWNER, "address": "127.0.0.1", "port": 5000}
+    return given | options
+
+
 def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a play on this machine, in an empty configuration."""
     (place / "ansible.cfg").write_text("[defaults]\nstdout_callback = ansible.builtin.default\n")

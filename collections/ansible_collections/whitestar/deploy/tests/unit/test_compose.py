@@ -35,6 +35,7 @@ from ansible_collections.whitestar.deploy.tests.unit.means import (
 )
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     answering,
+    begun,
     client,
     make_image,
     run_module,
@@ -304,15 +305,11 @@ def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monke
 
 
 def test_a_run_begins_with_what_the_engine_lacks(place: Path) -> None:
-    given = {
-        "state_directory": str(place / "state"),
-        "state": "begun",
-        "owner": {"host": "h", "user": "u", "pid": 1, "started": 1},
-        "engine": {"socket": f"{place}/docker.sock", "program": "docker", "project": "people"},
-        "address": "127.0.0.1",
-        "port": 5000,
-        "deploys": False,
-    }
+    given = begun(
+        place / "state",
+        engine={"socket": f"{place}/docker.sock", "program": "docker", "project": "people"},
+        deploys=False,
+    )
     for check in (True, False):
         message = run_module("host_session", given, check=check).message
         assert message.startswith("titanic_target_engine: no Docker engine answers at")

@@ -24,6 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.state import Stat
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     Result,
+    begun,
     finish_module,
     record,
     remove_project,
@@ -431,14 +432,7 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
 
 
 def test_a_run_begins_with_what_serves(target: Target) -> None:
-    given = {
-        "state_directory": str(target.state.root),
-        "state": "begun",
-        "owner": {"host": "h", "user": "u", "pid": 1, "started": 1},
-        "engine": target.options,
-        "address": "127.0.0.1",
-        "port": 0,
-    }
+    given = begun(target.state.root, engine=target.options, port=0)
     seen = run_module("host_session", given, check=True)
     assert not seen.changed
     assert (seen["live"], seen["live_image"]) == ({}, "")

@@ -19,6 +19,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.state import Stat
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     RUN_SECONDS,
     Result,
+    begun,
     finish_module,
     free_port,
     open_directory,
@@ -252,13 +253,7 @@ def test_secrets_are_where_they_are_outside_and_in_no_record(door: Door, place: 
 
 def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) -> None:
     address, _, port = door.address.partition(":")
-    given = {
-        "state_directory": str(door.state.root),
-        "state": "begun",
-        "owner": {"host": "h", "user": "u", "pid": 1, "started": 1},
-        "address": address,
-        "port": int(port),
-    }
+    given = begun(door.state.root, address=address, port=int(port))
     assert not run_module("host_session", given | {"engine": door.options}, check=True).failed
     other = door.options | {"project": f"{door.engine.project}-other"}
     message = run_module("host_session", given | {"engine": other}, check=True).message

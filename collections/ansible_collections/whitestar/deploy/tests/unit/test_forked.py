@@ -16,7 +16,14 @@ import ansible_collections.whitestar.deploy.plugins.action.forked as action
 import ansible_collections.whitestar.deploy.plugins.plugin_utils.forked as forked
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.tests.unit.means import ACCOUNT, COLLECTION, free_port, run_ansible
+from ansible_collections.whitestar.deploy.tests.unit.means import (
+    ACCOUNT,
+    COLLECTION,
+    OWNER,
+    begun,
+    free_port,
+    run_ansible,
+)
 
 HERE = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
 SENT, FORKED = "Using module file", "in a fork of the controller"
@@ -56,12 +63,10 @@ def test_both_ways_say_and_do_the_same(tmp_path: Path, given: dict[str, Any], ar
 
 def test_a_module_s_warning_is_told(place: Path) -> None:
     state = place / "state"
-    own = {"host": "h", "user": "u", "pid": 1, "started": 1}
-    begin = {"state": "begun", "state_directory": str(state), "address": "127.0.0.1", "port": free_port()}
-    task = {"whitestar.deploy.host_session": begin | {"account": ACCOUNT, "owner": own}, "register": "begun"}
+    task = {"whitestar.deploy.host_session": begun(state, port=free_port(), account=ACCOUNT)}
     for variables in ({}, HERE):
         state.mkdir(exist_ok=True)
-        (state / "lock.json").write_text(json.dumps(own | {"host": "elsewhere", "since": 0.0, "until": 1.0}))
+        (state / "lock.json").write_text(json.dumps(OWNER | {"host": "elsewhere", "since": 0.0, "until": 1.0}))
         said, _ = tell(place, task, variables)
         assert "[WARNING]: took the deploy lock over from u@elsewhere (process 1, since " in said
 

@@ -19,6 +19,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock,
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.unit.means import (
     Result,
+    begun,
     free_port,
     module_environment,
     run_module,
@@ -31,15 +32,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become 
 
 
 def begin(root: Path, *, check: bool = False, **options: Any) -> Result:
-    given = {
-        "state_directory": str(root),
-        "state": "begun",
-        "owner": ME,
-        "address": "127.0.0.1",
-        "port": free_port(),
-        "account": "nobody",
-    }
-    return run_module("host_session", given | options, check=check)
+    given = {"owner": ME, "port": free_port(), "account": "nobody"} | options
+    return run_module("host_session", begun(root, **given), check=check)
 
 
 def end(root: Path, *, check: bool = False, owner: dict[str, Any] = ME) -> Result:
