@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import shutil
+import socket
+import struct
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,43 @@ from service.tests.lab import (
     running_postgres,
     serving,
 )
+
+CLONE_NEWNET = 0x40000000  # unshare(2); Python has os.unshare and os.setns since 3.12
+SIOCSIFFLAGS = 0x8914  # netdevice(7)
+THIS_NETWORK = "/proc/thread-self/ns/net"
+NETWORKS = pytest.StashKey[tuple[int, int]]()  # the machine's and the tests' own, as open namespaces
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes a network for the tests, where Linux lets them: they need its loopback device alone.
+
+    Chromium drops the connections it is making whenever an address of the machine comes or goes
+    (``net::ERR_NETWORK_CHANGED``), as they do while containers start next door.
+    """
+    if sys.platform != "linux":
+        return
+    libc, machine = ctypes.CDLL(None), os.open(THIS_NETWORK, os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        return  # another account than root: the machine's own network will do
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", 1))  # IFF_UP
+    config.stash[NETWORKS] = machine, os.open(THIS_NETWORK, os.O_RDONLY)
+    libc.setns(machine, CLONE_NEWNET)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Runs each test of this directory, what it starts included, in that network."""
+    networks = item.config.stash.get(NETWORKS, None)
+    if networks is None or Path(__file__).parent not in item.path.parents:
+        return (yield)
+    machine, own = networks
+    libc = ctypes.CDLL(None)
+    libc.setns(own, CLONE_NEWNET)
+    try:
+        return (yield)
+    finally:
+        libc.setns(machine, CLONE_NEWNET)
 
 
 @pytest.fixture(scope="session")
