@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.certificates import Certificate, new_certificate
+from tests.deployment import free_port
 from tests.switch.site import PERSON, ComposeSite, new_site
 
 if TYPE_CHECKING:
@@ -36,6 +38,61 @@ def asked(site: ComposeSite, sql: str) -> str:
 def given(certificate: Certificate, authority: Certificate) -> dict[str, object]:
     files = {"certificate": certificate.certificate, "key": certificate.key, "authority": authority.certificate}
     return {"titanic_database_tls": True, "titanic_secrets_database_tls": files}
+
+
+@pytest.fixture
+def sleeper(own_site: ComposeSite) -> Iterator[str]:
+    """An image that stays up and has a client of PostgreSQL, in the place of pgAdmin's, which needs a registry."""
+    name = f"{own_site.project}-sleeper:1"
+    build = [own_site.engine.program, "build", "--quiet", "--tag", name, "-"]
+    recipe = 'FROM postgres:17\nENTRYPOINT ["sleep", "600"]\n'
+    subprocess.run(build, input=recipe, text=True, check=True, stdout=subprocess.DEVNULL)
+    yield name
+    own_site.engine("rmi", "--force", name)
+
+
+def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, sleeper: str) -> None:
+    """Whatever stands in its place: started by people alone, as its own account, with its own secret, on this host."""
+    site, port = own_site, free_port()
+    site.settings |= {
+        "titanic_database_pgadmin": True,
+        "titanic_database_pgadmin_image": sleeper,
+        "titanic_database_pgadmin_port": port,
+        "titanic_database_pgadmin_email": "ada@example.org",
+    }
+    assert "offer pgadmin" in site.succeed("-v")
+    assert site.changed(site.succeed()) == 0
+    assert site.containers("pgadmin") == []
+    project = site.state / "project"
+    up = [site.engine.program, "compose", "--profile", "pgadmin", "up", "--detach", "--pull", "never", "pgadmin"]
+    subprocess.run(up, cwd=project, check=True, capture_output=True)
+    (container,) = site.containers("pgadmin")
+    assert container["NetworkSettings"]["Ports"]["5050/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+    assert "PGADMIN_DEFAULT_EMAIL=ada@example.org" in container["Config"]["Env"]
+
+    def inside(*words: str) -> subprocess.CompletedProcess[str]:
+        return site.engine.run("exec", container["Id"], *words)
+
+    secrets, configuration = site.state / "secrets", "/etc/pgadmin/servers.json"
+    assert inside("id", "--user").stdout.strip() == "5050"
+    assert inside("cat", f"{secrets}/pgadmin_password").stdout == (secrets / "pgadmin_password").read_text()
+    assert inside("ls", f"{secrets}").stdout.split() == ["pgadmin_password"]
+    assert "Read-only file system" in inside("touch", "/pgadmin4").stderr
+    servers = json.loads(inside("cat", configuration).stdout)["Servers"]
+    password = (secrets / "database_app_password").read_text()
+    address = (
+        f"postgresql://{servers['1']['Username']}:{password}@{servers['1']['Host']}/{servers['1']['MaintenanceDB']}"
+    )
+    assert inside("psql", "-XAtqc", "SELECT count(*) FROM people", address).stdout.strip() == str(PEOPLE)
+    said = (
+        json.dumps(container) + (project / "compose.yaml").read_text() + (project / "pgadmin/servers.json").read_text()
+    )
+    assert not [path.name for path in secrets.glob("*_password") if path.read_text() in said]
+
+    site.settings |= {"titanic_database_pgadmin": False}
+    assert "withdraw pgadmin" in site.succeed("-v")
+    assert site.containers("pgadmin") == []
+    assert site.changed(site.succeed()) == 0
 
 
 def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site: ComposeSite) -> None:

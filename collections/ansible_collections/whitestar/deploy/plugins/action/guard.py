@@ -106,6 +106,8 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+    if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
+        return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
     return []
 
 
@@ -195,7 +197,11 @@ class ActionModule(ActionBase):
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
         elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
-        problems += wrong_values(values, options, elsewhere) or [*wrong_certificates(values), *wrong_together(values)]
+        together = {**values, "titanic_provider": provider}
+        problems += wrong_values(values, options, elsewhere) or [
+            *wrong_certificates(together),
+            *wrong_together(together),
+        ]
         result.update(changed=False, problems=problems)
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))

@@ -278,6 +278,14 @@ class Project:
         """Run ``docker compose`` on the project. Raises EngineError."""
         return self.engine.run("compose", *arguments, seconds=seconds, directory=str(self.directory))
 
+    def withdraw(self, name: str) -> None:
+        """Take a service away, with its containers and files; its volumes stay, and stay the project's."""
+        for container in self.engine.containers(name):
+            self.engine.run("rm", "--force", "--volumes", str(container["Id"]))
+        shutil.rmtree(self.directory / name, ignore_errors=True)
+        volumes = self.part(name).get("volumes")
+        self.write(name, {"volumes": volumes} if volumes else {})
+
     def up(self, service: str, *, anew: bool = False) -> None:
         """Have a service run as the file says, with ``anew`` in a new container even if there is one that looks right.
 
@@ -331,10 +339,7 @@ class Service:
 
     def steps(self) -> list[str]:
         """What is needed, in order: write, start, reload."""
-        stale = [
-            name for name, text in self.files.items() if not has_content(self.directory / name, text.encode(), 0o644)
-        ]
-        steps = ["write"] if stale or self.project.part(self.name) != self.part else []
+        steps = ["write"] if self.stale() else []
         if not self._runs():
             steps.append("start")
         elif self._applied() != self.configuration:
@@ -346,10 +351,7 @@ class Service:
         engine = self.project.engine
         before = {found["Id"]: found["RestartCount"] for found in engine.containers(self.name)}
         if "write" in steps:
-            make_directory(self.directory, 0o755)
-            for name, text in self.files.items():
-                write_atomically(self.directory / name, text.encode(), 0o644)
-            self.project.write(self.name, self.part)
+            self.write()
         if "start" in steps:
             self.project.up(self.name, anew=self._cut_off())
         if "reload" in steps:
@@ -358,6 +360,18 @@ class Service:
             self._wait(answers_at, seconds, before)
         if steps and self.configured:
             write_atomically(self.directory / ".applied", self.configuration.encode(), 0o644)
+
+    def stale(self) -> bool:
+        """Whether its part of the project or one of its files is another than it should be."""
+        files = ((self.directory / name, text.encode()) for name, text in self.files.items())
+        return self.project.part(self.name) != self.part or not all(has_content(*file, 0o644) for file in files)
+
+    def write(self) -> None:
+        """Write its files and its part of the project."""
+        make_directory(self.directory, 0o755)
+        for name, text in self.files.items():
+            write_atomically(self.directory / name, text.encode(), 0o644)
+        self.project.write(self.name, self.part)
 
     def last_output(self) -> str:
         """The last lines that it printed."""

@@ -69,6 +69,13 @@ options:
     type: list
     elements: str
     default: []
+  optional:
+    description: >-
+      Services beside it that people start when they want them (C(docker compose --profile NAME up)), by name, each with
+      C(image), C(definition), C(volumes), C(secret_files) and C(files) like those of this module. An empty one is taken
+      away with its containers; its volumes stay.
+    type: dict
+    default: {}
   answers_at:
     description: Where the service answers HTTP once it is ready (C(host:port)).
     type: str
@@ -98,6 +105,11 @@ EXAMPLES = r"""
 RETURN = r"""
 steps:
   description: What was needed, in order.
+  returned: success
+  type: list
+  elements: str
+optional:
+  description: What became of optional services (C(offer NAME), C(withdraw NAME)).
   returned: success
   type: list
   elements: str
@@ -166,6 +178,26 @@ def check_major(engine: Engine, volume: str, image: str) -> None:
         )
 
 
+def keep_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check: bool) -> list[str]:
+    """Have the project's file offer these services, or take away those that are empty; what that takes."""
+    steps = []
+    for name, options in wanted.items():
+        if not options:
+            if "services" in project.part(name):
+                steps.append(f"withdraw {name}")
+                if not check:
+                    project.withdraw(name)
+            continue
+        definition = options["definition"] | {"profiles": [name]}
+        own = [options.get(key, {}) for key in ("volumes", "secret_files", "files")]
+        service = Service(project, name, options["image"], definition, *own)
+        if service.stale():
+            steps.append(f"offer {name}")
+            if not check:
+                service.write()
+    return steps
+
+
 def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
     """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
@@ -211,6 +243,7 @@ def main() -> None:
             "data_directories": {"type": "dict", "default": {}},
             "check_command": words,
             "reload_command": words,
+            "optional": {"type": "dict", "default": {}},
             "answers_at": {"type": "str"},
             "seconds": {"type": "float", "default": 60},
         },
@@ -223,11 +256,13 @@ def main() -> None:
     try:
         with nullcontext() if module.check_mode else exclusively(state.root / "project"):
             steps, image, service = keep(engine, options, check=module.check_mode)
+            optional = keep_optional(service.project, options["optional"], check=module.check_mode)
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=f"{options['name']}: {error}")
     module.exit_json(
-        changed=bool(steps),
+        changed=bool(steps or optional),
         steps=steps,
+        optional=optional,
         image=image,
         diff={"before": json_bytes(before).decode(), "after": json_bytes(service.part).decode()},
     )

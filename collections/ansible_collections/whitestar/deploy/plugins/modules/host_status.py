@@ -141,7 +141,10 @@ class Containers:
     def remove(self) -> None:
         """Stop and remove containers, networks and volumes, and the images that were built."""
         if self.project.file.exists():
-            self.project.compose("down", "--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS))
+            # Containers and volumes of services that people start, too.
+            self.project.compose(
+                "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS)
+            )
         host = runtime(self.state, vars(self.engine))
         for directory in self.state.images.glob("*"):
             host.discard_image(directory.name)

@@ -269,6 +269,29 @@ def test_people_can_run_the_project_by_hand(door: Door) -> None:
     assert door.run() == run
 
 
+def test_what_is_optional_is_offered_and_started_by_people_alone(door: Door) -> None:
+    directory, part = door.state.root / "project", {"image": "caddy:2", "definition": {"command": ["sleep", "60"]}}
+    one, two = ({"beside": part | {"files": {"note": note}}} for note in ("one", "two"))
+    assert door.keep(check=True, optional=one)["optional"] == ["offer beside"]
+    assert not (directory / "beside").exists()
+    run = door.run()
+    assert door.keep(optional=one)["optional"] == ["offer beside"]
+    assert not door.keep(optional=one).changed
+    assert (door.run(), door.engine.containers("beside")) == (run, [])
+    door.engine.run("compose", "--profile", "beside", "up", "--detach", directory=str(directory))
+    (started,) = door.engine.containers("beside")
+    assert (started["State"]["Running"], started["HostConfig"]["CapDrop"]) == (True, ["ALL"])
+
+    assert door.keep(optional=two)["optional"] == ["offer beside"]
+    assert (directory / "beside" / "note").read_text() == "two"
+    assert door.keep(check=True, optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert len(door.engine.containers("beside")) == 1
+    assert door.keep(optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert (door.run(), door.engine.containers("beside")) == (run, [])
+    assert not (directory / "beside").exists()
+    assert not door.keep(optional={"beside": {}}).changed
+
+
 def test_an_engine_that_does_not_answer_is_named(place: Path) -> None:
     door = Door(place, {"socket": f"{place}/none.sock", "program": "docker", "project": "unit"})
     for check in (True, False):

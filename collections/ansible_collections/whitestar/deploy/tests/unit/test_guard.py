@@ -182,6 +182,14 @@ def test_the_database_s_certificate_is_looked_at_like_the_front_door_s() -> None
     assert wrong_certificates(good | {"titanic_database_tls": False}) == []
 
 
+def test_pgadmin_is_refused_where_there_are_no_containers() -> None:
+    asked = {"titanic_database_pgadmin": "yes"}
+    assert wrong_together(asked | {"titanic_provider": "compose"}) == []
+    (useless,) = wrong_together(asked | {"titanic_provider": "local"})
+    assert useless.startswith("titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target")
+    assert wrong_together({"titanic_provider": "local"}) == []
+
+
 def test_a_provider_that_is_not_built_is_refused() -> None:
     assert wrong_provider("local") == []
     assert wrong_provider("compose") == []
