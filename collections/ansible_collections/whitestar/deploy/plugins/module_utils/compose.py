@@ -131,6 +131,11 @@ class Engine:
         found = (self.get(f"/containers/{container['Id']}/json") for container in listed or [])
         return sorted((container for container in found if container), key=lambda container: str(container["Name"]))
 
+    def volumes(self) -> list[dict[str, Any]]:
+        """Every volume of the project, whether one of its services uses it or not, as the engine lists it."""
+        filters = json.dumps({"label": [f"{PROJECT_LABEL}={self.project}"]})
+        return list((self.get("/volumes", filters=filters) or {}).get("Volumes") or [])
+
     def image(self, reference: str) -> dict[str, Any] | None:
         """An image as ``docker image inspect`` shows it; None if it is not there."""
         found = self.get(f"/images/{quote(reference, safe=':@/')}/json")
@@ -279,12 +284,11 @@ class Project:
         return self.engine.run("compose", *arguments, seconds=seconds, directory=str(self.directory))
 
     def withdraw(self, name: str) -> None:
-        """Take a service away, with its containers and files; its volumes stay, and stay the project's."""
+        """Take a service away, with its containers, files and part; its volumes stay until a teardown."""
         for container in self.engine.containers(name):
             self.engine.run("rm", "--force", "--volumes", str(container["Id"]))
         shutil.rmtree(self.directory / name, ignore_errors=True)
-        volumes = self.part(name).get("volumes")
-        self.write(name, {"volumes": volumes} if volumes else {})
+        self.write(name, {})
 
     def up(self, service: str, *, anew: bool = False) -> None:
         """Have a service run as the file says, with ``anew`` in a new container even if there is one that looks right.

@@ -59,6 +59,6 @@ def _containers(engine: Engine) -> dict[str, str]:
         found[f"the container {container['Name'].lstrip('/')}"] = stable_hash([*own, container["State"]["Status"]])
     for network in engine.get("/networks", **label) or []:
         found[f"the network {network['Name']}"] = str(network["Id"])
-    for volume in (engine.get("/volumes", **label) or {}).get("Volumes") or []:
+    for volume in engine.volumes():
         found[f"the volume {volume['Name']}"] = str(volume["CreatedAt"])
     return found

@@ -183,7 +183,7 @@ def keep_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check:
     steps = []
     for name, options in wanted.items():
         if not options:
-            if "services" in project.part(name):
+            if project.part(name):
                 steps.append(f"withdraw {name}")
                 if not check:
                     project.withdraw(name)

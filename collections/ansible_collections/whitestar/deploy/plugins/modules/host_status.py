@@ -141,10 +141,11 @@ class Containers:
     def remove(self) -> None:
         """Stop and remove containers, networks and volumes, and the images that were built."""
         if self.project.file.exists():
-            # Containers and volumes of services that people start, too.
-            self.project.compose(
-                "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS)
-            )
+            # Services that people start are among them, and volumes that no service uses any longer are not.
+            words = ["--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS)]
+            self.project.compose("--profile", "*", "down", *words)
+            for volume in self.engine.volumes():
+                self.engine.run("volume", "rm", str(volume["Name"]))
         host = runtime(self.state, vars(self.engine))
         for directory in self.state.images.glob("*"):
             host.discard_image(directory.name)
