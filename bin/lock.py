@@ -21,6 +21,7 @@ LOCKS = [
     ("service/image", "requirements.txt", ["requirements.in"]),
     ("service/image", "sbom.txt", ["sbom.in"]),
     ("roles/lab_images/files/caddy", "requirements.txt", ["requirements.in"]),
+    ("roles/lab_cluster/files/programs", "requirements.txt", ["requirements.in"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),
     ("requirements", "test.txt", ["test.in", "../service/pyproject.toml"]),

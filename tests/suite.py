@@ -146,21 +146,22 @@ def steps() -> list[Step]:
     molecule = scenarios()
     deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
     deploying = [path for path in deploying if (ROOT / path).exists()]
-    bootstrap, second_host = "tests/test_bootstrap.py", "tests/test_second_host.py"
+    apart = {name: f"tests/test_{name}.py" for name in ("bootstrap", "cluster", "second_host")}
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
-    repository = [path for path in tests if path not in (*deploying, bootstrap, second_host)]
+    repository = [path for path in tests if path not in (*deploying, *apart.values())]
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
         *switches(),  # the longest first
+        pytest_step("cluster", apart["cluster"], engine=True),
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),
         pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True),
         pytest_step("repository", *repository),
-        pytest_step("bootstrap", bootstrap),
+        pytest_step("bootstrap", apart["bootstrap"]),
         pytest_step("site", *deploying, engine=True),
-        pytest_step("second-host", second_host, engine=True),
+        pytest_step("second-host", apart["second_host"], engine=True),
         pytest_step("load", "tests/load"),
         pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),

@@ -16,7 +16,7 @@ LOCKS = [*sorted((ROOT / "requirements").glob("*.txt")), ROOT / "service/require
 # What only the Dockerfile's stages install.
 IMAGE_LOCKS = sorted((ROOT / "service/image").glob("*.txt"))
 # Files that cannot open with a sentence: data, texts of licences, what a tool writes or reads as a whole.
-NO_HEADER = {".txt", ".csv", ".json", ".png", ".svg", ".md", ".in", ".ico", ".typed", ".woff2", ""}
+NO_HEADER = {".txt", ".csv", ".json", ".png", ".svg", ".md", ".in", ".ico", ".typed", ".woff2", ".sum", ""}
 COMMENT = re.compile(
     r"""^(#!.*\n)?(---\n)?((#|//|--|;|/\*|<!--|{#|<!doctype html>\n<!--|r?\"\"\")\s*)+\S""", re.IGNORECASE
 )
