@@ -39,14 +39,20 @@ pytestmark = [
 ]
 
 
-def played(name: str, **environment: str) -> str:
-    """Run one of the lab's playbooks; what it printed."""
-    places = f"lab_cluster_directory={CLUSTER} lab_cluster_cache={CACHE}"
+def run(name: str, directory: Path = CLUSTER, **environment: str) -> tuple[int, str]:
+    """Run one of the lab's playbooks; its exit status and what it printed."""
+    places = f"lab_cluster_directory={directory} lab_cluster_cache={CACHE}"
     command = ["ansible-playbook", f"playbooks/{name}.yml", "--extra-vars", places]
     kept = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
     done = subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=UP_SECONDS)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.returncode, done.stdout + done.stderr
+
+
+def played(name: str, **environment: str) -> str:
+    """What a playbook printed that came to a good end."""
+    status, printed = run(name, CLUSTER, **environment)
+    assert status == 0, printed
+    return printed
 
 
 def asked(*words: str, text: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -193,6 +199,15 @@ def test_nothing_of_it_listens_in_the_machine_s_own_network_but_its_link() -> No
     listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
     ours = [line.split()[3] for line in listening.splitlines() if "kube" in line or "etcd" in line or "forward" in line]
     assert ours == ["10.243.0.1:5055"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_second_one_on_the_same_machine_is_refused() -> None:
+    other = CLUSTER.with_name("another-cluster-of-tests")
+    status, printed = run("cluster-up", other)
+    assert status != 0
+    assert "a kubelet runs on this machine" in printed
+    assert not other.exists()
 
 
 def test_the_cluster_of_kubeconfig_is_used_where_it_is_set() -> None:

@@ -95,6 +95,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -151,8 +152,10 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KERNEL = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
 KERNEL_KEYS = ("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
 CGROUPS = Path("/sys/fs/cgroup")
-# What the daemons make outside of their own directories, whatever they are told.
-STRAY = ("/run/containerd", "/run/netns", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
+# What the daemons make outside of their own directories, whatever they are told: theirs alone, and shared with others.
+STRAY = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
+SHIMS = Path("/run/containerd/s")
+SHARED = (SHIMS, SHIMS.parent, NAMESPACE.parent)
 # The policy agent decides at each new connection to or from a pod. What comes from the node itself, such as kubelet's
 # probes, is not forwarded. The rules that the agent makes take CONFIG_NFT_QUEUE, which not every kernel has.
 QUEUE = "-t mangle -A FORWARD -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100"
@@ -407,6 +410,16 @@ class Cluster:
             self.absent()
         install_host_packages()
         self.programs.keep()
+        self._lay_out()
+        self._sign()
+        self._connect()
+        for name in self.daemons:
+            self._start(name)
+        self._wait_for("kube-apiserver", lambda: self.answers("/readyz"))
+        self._fill()
+        write_atomically(self.record, json_bytes(self.wanted()), 0o644)
+
+    def _lay_out(self) -> None:
         for name in ("bin", "files", "kubeconfig", "logs", "pki", "run", "volumes"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         kernel = {name: (Path("/proc/sys") / name).read_text() for name in (*KERNEL, *KERNEL_KEYS)}
@@ -421,11 +434,8 @@ class Cluster:
             place = self.directory / "files" / path
             place.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(place, text.encode(), 0o644)
-        self._sign()
-        self._connect()
-        for name in self.daemons:
-            self._start(name)
-        self._wait_for("kube-apiserver", lambda: self.answers("/readyz"))
+
+    def _fill(self) -> None:
         self.kubectl("apply", "--server-side", "--filename", str(self.directory / "files/manifests.yaml"))
         words = ["rollout", "status", "--timeout", f"{START_SECONDS}s", "deployment"]
         for namespace, name in DEPLOYMENTS:
@@ -434,7 +444,6 @@ class Cluster:
             except ClusterError as error:
                 last = quietly(*self._kubectl(), "--namespace", namespace, "logs", f"deployment/{name}", "--tail=15")
                 raise ClusterError(f"{error}; it printed:\n{last}") from error
-        write_atomically(self.record, json_bytes(self.wanted()), 0o644)
 
     def absent(self) -> None:
         """Stop it and remove everything of it: containers, mounts, cgroups, network, files."""
@@ -442,9 +451,10 @@ class Cluster:
             self.daemon(name).stop(STOP_SECONDS)
         self._end_processes()
         self._unmount()
-        for group in sorted(CGROUPS.glob("**/kubepods/**/"), key=lambda path: -len(path.parts)):
-            with suppress(OSError):
-                group.rmdir()
+        for root in kubelet_cgroups() if self.settings.exists() else []:
+            for group, _, _ in os.walk(root, topdown=False):
+                with suppress(OSError):
+                    Path(group).rmdir()
         quietly("ip", "link", "delete", f"{NAME}0")
         quietly("ip", "netns", "delete", NAME)
         before = read_json(self.settings, {})
@@ -453,6 +463,10 @@ class Cluster:
                 (Path("/proc/sys") / name).write_text(value)
         for path in before.get("new", []):
             shutil.rmtree(path, ignore_errors=True)
+        forget_dead_shims()
+        for directory in SHARED:
+            with suppress(OSError):  # what is not empty holds something of somebody else
+                directory.rmdir()
         shutil.rmtree(self.directory)
         with suppress(OSError):  # the lab's own directory, once it is empty
             self.directory.parent.rmdir()
@@ -506,9 +520,9 @@ class Cluster:
         path = f"{self.directory / 'bin'}:{SYSTEM_PATH}"
         self.daemon(name).start(command, {"PATH": path, "HOME": str(self.directory)}, {})
         if name == "containerd":
-            socket = self.directory / "containerd.sock"
-            client = [str(self.directory / "bin/ctr"), "--address", str(socket), "--namespace", "k8s.io"]
-            self._wait_for(name, lambda: socket.exists() and quietly(*client, "version"))
+            listens = self.directory / "containerd.sock"
+            client = [str(self.directory / "bin/ctr"), "--address", str(listens), "--namespace", "k8s.io"]
+            self._wait_for(name, lambda: listens.exists() and quietly(*client, "version"))
             for image in self.programs.images:
                 run([*client, "images", "import", str(self.programs.directory / f"{image}.tar")], seconds=STEP_SECONDS)
 
@@ -521,16 +535,22 @@ class Cluster:
             raise ClusterError(f"{name} ended, its log ends:\n{self.daemon(name).log_tail()}")
 
     def _end_processes(self) -> None:
-        """End whatever runs a program of ours or runs in a pod: shims, and what they hold."""
+        """End what still runs: shims, and whatever has a root file system that our containerd made."""
         for directory in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 command = (directory / "cmdline").read_bytes().decode(errors="replace")
-                ours = f"{self.directory}/bin/" in command or f"{self.directory}/containerd.sock" in command
-                if ours or "/kubepods/" in (directory / "cgroup").read_text():
+                ours = (f"{self.directory}/bin/", f"{self.directory}/containerd.sock")
+                if any(path in command for path in ours) or self._contains(directory):
                     process = Process.of(int(directory.name))
                     os.kill(int(directory.name), signal.SIGKILL)
                     if process:
                         process.wait(5)
+
+    def _contains(self, process: Path) -> bool:
+        """Whether a process lives in one of our containers."""
+        # the fifth field of mountinfo is the mount point, the last one the options, see proc(5)
+        mounts = (line.split() for line in (process / "mountinfo").read_text().splitlines())
+        return any(fields[4] == "/" and f"{self.directory}/containerd/" in fields[-1] for fields in mounts)
 
     def _unmount(self) -> None:
         # the fifth field of mountinfo is the mount point, see proc(5)
@@ -544,6 +564,21 @@ def _encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
+def kubelet_cgroups() -> list[Path]:
+    """The cgroups that a kubelet makes for its pods, of either version of cgroups."""
+    return [path for path in (CGROUPS / "kubepods", *CGROUPS.glob("*/kubepods")) if path.is_dir()]
+
+
+def forget_dead_shims() -> None:
+    """Remove the sockets of shims that have ended; those of an engine's containers are in the same directory."""
+    for path in SHIMS.glob("*"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+
+
 def install_host_packages() -> None:
     """Install what must come from the machine's own release. Raises ClusterError."""
     listed = quietly("dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\\n", *HOST_PACKAGES)
@@ -554,10 +589,13 @@ def install_host_packages() -> None:
     run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *HOST_PACKAGES], quiet, STEP_SECONDS)
 
 
-def require_root() -> None:
-    """Raises ClusterError for everybody else."""
+def require_room(cluster: Cluster) -> None:
+    """Raises ClusterError where no cluster can be started or removed."""
     if os.geteuid() != 0:
         raise ClusterError("only root may start a cluster or remove it: become root, or set KUBECONFIG")
+    groups = kubelet_cgroups()
+    if groups and not cluster.directory.exists():
+        raise ClusterError(f"a kubelet runs on this machine ({groups[0]}): set KUBECONFIG to have its cluster used")
 
 
 def main() -> None:
@@ -585,7 +623,7 @@ def main() -> None:
             module.exit_json(changed=False, kubeconfig=given, origin=f"the cluster of {given}")
         changed = cluster.directory.exists() if absent else not cluster.ready()
         if changed and not module.check_mode:
-            require_root()
+            require_room(cluster)
             with exclusively(cluster.directory):
                 (cluster.absent if absent else cluster.present)()
     except (ClusterError, OSError, ValueError) as error:
