@@ -24,7 +24,7 @@ NODE = "10.243.0.2"
 NAMESPACE = "lab-test"
 # Building the programs takes ten minutes of two cores that do nothing else.
 UP_SECONDS = 3000
-WAIT_SECONDS = 90
+WAIT_SECONDS = 300
 HARDENED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 pytestmark = [
@@ -124,7 +124,7 @@ def cluster() -> Iterator[None]:
         service("server", 8080),
         pod("caller", "postgres:17", ["sleep", "3000"], container=mount, **volume),
     )
-    asked("--namespace", NAMESPACE, "wait", "--for=condition=Ready", "--timeout=80s", "pod", "--all")
+    asked("--namespace", NAMESPACE, "wait", "--for=condition=Ready", "--timeout=280s", "pod", "--all")
     yield
     played("cluster-down")
     assert traces() == before
