@@ -152,7 +152,6 @@ def steps() -> list[Step]:
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
         *switches(),  # the longest first
-        pytest_step("cluster", apart["cluster"], engine=True),
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
@@ -165,6 +164,8 @@ def steps() -> list[Step]:
         pytest_step("load", "tests/load"),
         pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
+        # Which may have programs to build, and so comes when no latency is measured beside it.
+        pytest_step("cluster", apart["cluster"], engine=True),
         *molecule[1:],
     ]
 
