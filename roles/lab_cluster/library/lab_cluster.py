@@ -105,6 +105,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,14 @@ HOST_PACKAGES = ("containernetworking-plugins", "iproute2", "iptables", "runc")
 GO = "1.26"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What kubelet sets for the whole machine.
-KERNEL = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
-KERNEL_KEYS = ("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
+KERNEL = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
 CGROUPS = Path("/sys/fs/cgroup")
 # What the daemons make outside of their own directories, whatever they are told: theirs alone, and shared with others.
 STRAY = ("/var/lib/cni", "/var/lib/kubelet", "/var/log/containers")
@@ -197,15 +204,6 @@ def quietly(*command: str) -> str:
     with suppress(ClusterError):
         return run(command)
     return ""
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
-    """Wait for a condition. Raises ClusterError after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"{what} took longer than {seconds:g} s")
-        time.sleep(0.2)
 
 
 class Programs:
@@ -365,7 +363,7 @@ class Cluster:
         self.record = self.directory / "applied.json"
         self.settings = self.directory / "before.json"
 
-    @property
+    @cached_property
     def programs(self) -> Programs:
         """What it runs."""
         return Programs(Path(self.options["programs"]), Path(self.options["cache"]), self.options["images"])
@@ -422,7 +420,7 @@ class Cluster:
     def _lay_out(self) -> None:
         for name in ("bin", "files", "kubeconfig", "logs", "pki", "run", "volumes"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
-        kernel = {name: (Path("/proc/sys") / name).read_text() for name in (*KERNEL, *KERNEL_KEYS)}
+        kernel = {name: (Path("/proc/sys") / name).read_text() for name in KERNEL}
         new = [path for path in STRAY if not Path(path).exists()]
         write_atomically(self.settings, json_bytes({"kernel": kernel, "new": new}), 0o644)
         for program in self.programs.directory.iterdir():
@@ -527,12 +525,14 @@ class Cluster:
                 run([*client, "images", "import", str(self.programs.directory / f"{image}.tar")], seconds=STEP_SECONDS)
 
     def _wait_for(self, name: str, condition: Callable[[], object]) -> None:
-        try:
-            wait_until(lambda: condition() or not self.daemon(name).process(), name)
-        except ClusterError as error:
-            raise ClusterError(f"{error}; its log ends:\n{self.daemon(name).log_tail()}") from error
-        if not condition():
-            raise ClusterError(f"{name} ended, its log ends:\n{self.daemon(name).log_tail()}")
+        """Wait for what a daemon is to bring about. Raises ClusterError if it ends, or takes too long."""
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            alive = self.daemon(name).process()
+            if not alive or time.monotonic() > deadline:
+                why = f"took longer than {START_SECONDS} s" if alive else "ended"
+                raise ClusterError(f"{name} {why}; its log ends:\n{self.daemon(name).log_tail()}")
+            time.sleep(0.2)
 
     def _end_processes(self) -> None:
         """End what still runs: shims, and whatever has a root file system that our containerd made."""
