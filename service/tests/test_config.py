@@ -54,6 +54,8 @@ def test_what_kubernetes_adds_is_no_setting() -> None:
         ("TITANIC_WORKERS", "0"),
         ("TITANIC_WORKERS", "2.5"),
         ("TITANIC_POOL_TIMEOUT_SECONDS", "nan"),
+        ("TITANIC_KEEPALIVE_SECONDS", "2.5"),
+        ("TITANIC_KEEPALIVE_SECONDS", "3601"),
         ("TITANIC_CACHE_MAX_STALE_SECONDS", "-1"),
         ("TITANIC_MAX_BODY_BYTES", "64k"),
         ("TITANIC_LOG_LEVEL", "INFO"),

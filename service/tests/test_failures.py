@@ -306,6 +306,67 @@ def test_sigterm_is_quick_while_idle_connections_are_open(serve: Serve) -> None:
     assert time.monotonic() - started < 6
 
 
+# Connections.
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Everything that comes before the service closes the connection. Raises TimeoutError if it does not."""
+    received = b""
+    while piece := connection.recv(1 << 20):
+        received += piece
+    return received
+
+
+@pytest.mark.parametrize(("chosen", "seconds"), [({}, 2), ({"KEEPALIVE_SECONDS": 4}, 4)])
+def test_a_connection_is_kept(serve: Serve, chosen: dict[str, int], seconds: int) -> None:
+    with serve(**chosen, WORKERS=1).connect(20) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = connection.recv(65536)
+            while not received.endswith(b"}\n"):
+                received += connection.recv(65536)
+            assert b"\r\nConnection: keep-alive\r\n" in received
+        started = time.monotonic()
+        assert until_closed(connection) == b""
+        assert seconds - 0.5 < time.monotonic() - started < seconds + 1.5
+
+
+def test_no_connection_is_kept(serve: Serve) -> None:
+    """Whatever the answer is, and whatever the client asks for."""
+    service = serve(KEEPALIVE_SECONDS=0, WORKERS=1)
+    tag = service.get("/people").headers["ETag"]
+    person = json.dumps(PERSON)
+    sending = f"Content-Type: application/json\r\nContent-Length: {len(person)}\r\n\r\n{person}"
+    for request, status in {
+        "GET /people HTTP/1.1\r\nConnection: keep-alive\r\n\r\n": 200,
+        "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n": 200,
+        "HEAD /people HTTP/1.1\r\n\r\n": 200,
+        f"GET /people HTTP/1.1\r\nIf-None-Match: {tag}\r\n\r\n": 304,
+        f"POST /people HTTP/1.1\r\n{sending}": 201,
+        f"PUT /people HTTP/1.1\r\n{sending}": 405,
+        "POST /people HTTP/1.1\r\nContent-Length: 4000\r\n\r\n": 415,
+        "GET /nowhere HTTP/1.1\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n": 404,
+        "NONSENSE\r\n\r\n": 400,
+    }.items():
+        with service.connect(10) as connection:
+            connection.sendall(request.replace("\r\n", "\r\nHost: x\r\n", 1).encode())
+            started = time.monotonic()
+            received = until_closed(connection)
+            took = time.monotonic() - started
+        assert int(received[9:12]) == status, request
+        assert received.count(b"HTTP/1.") == 1, request
+        assert b"\r\nConnection: close\r\n" in received, request
+        assert took < 1, f"{request}: as by a connection that is kept for a while"
+
+
+def test_where_no_connection_is_kept_a_silent_one_is_not_either(serve: Serve) -> None:
+    service = serve(KEEPALIVE_SECONDS=0)
+    with service.connect(10) as silent, service.connect(10) as half:
+        half.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert until_closed(silent) == b""
+        assert until_closed(half) == b""
+
+
 def test_a_unix_socket(database: Database, tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     with serving(database, BIND=f"unix:{path}", WORKERS=1), socket.socket(socket.AF_UNIX) as connection:

@@ -43,6 +43,12 @@ def test_the_data_set_is_the_one_of_the_design() -> None:
     assert not any('"' in row["Name"] for row in rows)
 
 
+def test_a_release_says_without_a_database_what_it_would_seed(template_copy: Database) -> None:
+    told = template_copy.ok("version", DATABASE_HOST="/nowhere")
+    assert told["seed"] == template_copy.ok("seed", "--check")["sha256"]
+    assert told["seed"] == "ddade662d3bb8b6fceea4c8fc24fb30162a640a50996a78770d18caaa99d5f78"
+
+
 def seeded(database: Database, text: str | bytes, *arguments: str) -> dict[str, object]:
     data = text.encode() if isinstance(text, str) else text
     result: dict[str, object] = database.ok("seed", "--file", "-", *arguments, stdin=data)

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     seed.add_argument("--reset", action="store_true", help="give the CSV's passengers the CSV's values again")
     seed.add_argument("--check", action="store_true", help="only say what would be done")
     command("check", _check, "Say whether this release can serve this database.")
-    command("version", _version, "Say which version and schema revision this is.")
+    command("version", _version, "Say which version, schema revision and packaged data set this is.")
     command("openapi", _openapi, "Print the OpenAPI document.")
     return parser
 
@@ -125,9 +125,10 @@ def _check(_: argparse.Namespace) -> int:
 
 def _version(_: argparse.Namespace) -> int:
     from titanic_api import schema
+    from titanic_api.seed import packaged_sha256
 
     required = {"required": schema.REQUIRED, "oldest_tolerated": schema.OLDEST_TOLERATED}
-    _print({"version": __version__, "schema": required})
+    _print({"version": __version__, "schema": required, "seed": packaged_sha256()})
     return OK
 
 

@@ -156,6 +156,13 @@ class Settings:
         "20",
         "how long SIGTERM lets running requests finish",
     )
+    keepalive_seconds: int = _setting(
+        "TITANIC_KEEPALIVE_SECONDS",
+        _number(int, 0, 3600, "seconds"),
+        2,
+        "2",
+        "how long an idle connection is kept, even while stopping; 0: every answer closes its connection",
+    )
     rate_limit_per_minute: int = _setting(
         "TITANIC_RATE_LIMIT_PER_MINUTE",
         _number(int, 0, 1000000, "requests"),

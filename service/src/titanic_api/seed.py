@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from titanic_api.config import Settings
 
+PACKAGED = "the packaged data set"  # as errors name it
 SEED_LOCK = 0x7117A21D  # the advisory lock of everybody who seeds
 NAMESPACE = UUID("5b0c9d0e-6b0a-5c57-9d6c-1912041514ab").bytes
 LINE_BYTES = 65536
@@ -261,6 +262,15 @@ WHERE seeded_people.values_hash <> excluded.values_hash
 """
 
 
+def packaged_sha256() -> str:
+    """What ``seed`` reports as ``sha256`` of the packaged data set, found without a database."""
+    with closing(_open(None)) as stream:
+        passengers = Passengers(stream, PACKAGED)
+        for _ in passengers.pieces():
+            pass
+    return passengers.sha256
+
+
 def seed(settings: Settings, source: str | None, *, reset: bool = False, check: bool = False) -> dict[str, Any]:
     """Merge a CSV (a path, ``-`` for standard input, None for the packaged data set) into the people.
 
@@ -272,7 +282,7 @@ def seed(settings: Settings, source: str | None, *, reset: bool = False, check: 
         problem = schema.problem(state)
         if problem is not None:
             raise Refused(problem)
-        passengers = Passengers(stream, source or "the packaged data set")
+        passengers = Passengers(stream, source or PACKAGED)
         with connection.cursor() as cursor:
             inserted, updated, remembered = _merge(cursor, passengers, reset)
         if check or not inserted + updated + remembered:
@@ -334,4 +344,4 @@ def _open(source: str | None) -> IO[bytes]:
         raise Refused(f"{source}: {error.strerror}") from None
 
 
-__all__ = ["Passengers", "Refused", "passenger_uuid", "seed"]
+__all__ = ["Passengers", "Refused", "packaged_sha256", "passenger_uuid", "seed"]

@@ -16,7 +16,8 @@ from titanic_api.config import ConfigurationError, Settings
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
 MAX_REQUEST_LINE_BYTES = 8190
-KEEPALIVE_SECONDS = 2
+# How long a connection may take to bring its one request, where none is kept.
+ARRIVAL_SECONDS = 2
 # The heartbeats are file times, which must not wait for a slow disk.
 MEMORY = "/dev/shm"  # noqa: S108 (gunicorn unlinks its file at once)
 
@@ -47,10 +48,10 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": settings.bind,
         "workers": settings.workers,
-        "worker_class": "titanic_api.worker.Worker",
+        "worker_class": "titanic_api.worker." + ("Worker" if settings.keepalive_seconds else "ClosingWorker"),
         "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "graceful_timeout": settings.graceful_timeout_seconds,
-        "keepalive": KEEPALIVE_SECONDS,
+        "keepalive": settings.keepalive_seconds or ARRIVAL_SECONDS,
         "limit_request_line": MAX_REQUEST_LINE_BYTES,
         "limit_request_fields": MAX_HEADERS,
         "limit_request_field_size": MAX_HEADER_BYTES,

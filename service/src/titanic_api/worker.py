@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker, which lets the answer to a request arrive whose body nobody has read."""
+"""gunicorn's gevent workers: both let an answer arrive whose request was not read to its end, one keeps connections."""
 
 from __future__ import annotations
 
@@ -32,6 +32,19 @@ class Worker(GeventWorker):
         """Answer what is not HTTP."""
         super().handle_error(req, client, addr, exc)
         util.close_graceful(client, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)
+
+
+class ClosingWorker(Worker):
+    """Gives each connection one answer, which says that it is the last.
+
+    gunicorn does that by itself at a keepalive of 0, but then waits without a limit for the request: a connection that
+    stays silent is there for good, and SIGTERM takes as long as it may.
+    """
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
+        """Answer the request. Raises StopIteration, as gunicorn asks where a connection is to be closed."""
+        req.force_close()
+        return super().handle_request(listener_name, req, sock, addr)
 
 
 def _has_unread_body(request: Any) -> bool:
