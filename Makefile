@@ -40,6 +40,7 @@ bench: ## measure the service beside two others, in one run, and draw the plot; 
 	@bin/run bench python -m bench $(ARGS)
 	@bin/run bench python -m bench.seed
 	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.compose
+	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.kubernetes
 
 docs: ## write the generated parts of the documentation: variable tables, figures
 	@bin/run test python bin/docs.py $(ARGS)

@@ -23,7 +23,8 @@ REST_SECONDS = 20
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def _timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
+    """How many seconds it takes."""
     started = time.monotonic()
     work()
     return time.monotonic() - started
@@ -81,25 +82,25 @@ def measure(engine: Engine, rounds: int) -> str:
     """The report, in Markdown. Raises AssertionError when a run fails."""
     with new_site(engine) as site:
         assert isinstance(site, ComposeSite)
-        cold = _timed(lambda: _build(engine, f"{site.project}:cold", "--no-cache"))
-        warm = _timed(lambda: _build(engine, f"{site.project}:warm"))
-        first = _timed(site.succeed)
+        cold = timed(lambda: _build(engine, f"{site.project}:cold", "--no-cache"))
+        warm = timed(lambda: _build(engine, f"{site.project}:warm"))
+        first = timed(site.succeed)
         again, alone, releases = [], [], []
         for number in range(rounds):
-            alone.append(_timed(lambda: _compose_up(site)))
-            again.append(_timed(site.succeed))
+            alone.append(timed(lambda: _compose_up(site)))
+            again.append(timed(site.succeed))
             site.change_service(f"# {number}")
-            releases.append(_timed(site.succeed))
+            releases.append(timed(site.succeed))
         memory, processor = _at_rest(site)
         size = _size(engine, f"{site.project}:cold")
         engine("rmi", f"{site.project}:cold", f"{site.project}:warm")
     more = statistics.median(ours - theirs for ours, theirs in zip(again, alone, strict=True))
     rows = [
         ("first run, base images present", f"{first:.1f} s", f"{GOALS['first']:g} s"),
-        ("run that changes nothing", _seconds(again), f"{GOALS['again']:g} s"),
-        ("`docker compose up --detach` of the same project", _seconds(alone), "–"),
+        ("run that changes nothing", seconds_in_words(again), f"{GOALS['again']:g} s"),
+        ("`docker compose up --detach` of the same project", seconds_in_words(alone), "–"),
         ("what a run takes more than that", f"{more:.1f} s", f"{MORE_THAN_COMPOSE:g} s"),
-        ("release of a changed source, its build included", _seconds(releases), f"{GOALS['release']:g} s"),
+        ("release of a changed source, its build included", seconds_in_words(releases), f"{GOALS['release']:g} s"),
         ("build without and with the cache", f"{cold:.1f} s, {warm:.1f} s", "–"),
         ("image, unpacked", f"{size:.0f} MB", "100 MB"),
         ("the stack at rest", f"{memory:.0f} MiB, {processor:.1f} % of one processor", "–"),
@@ -110,7 +111,8 @@ def measure(engine: Engine, rounds: int) -> str:
     return "\n".join([*lines, *(f"| {what} | {found} | {goal} |" for what, found, goal in rows)]) + "\n"
 
 
-def _seconds(values: Sequence[float]) -> str:
+def seconds_in_words(values: Sequence[float]) -> str:
+    """Median, lowest and highest of some seconds."""
     return f"{statistics.median(values):.1f} s ({min(values):.1f}–{max(values):.1f})"
 
 

@@ -124,9 +124,10 @@ def main_readme() -> str:
         introduction, _, rest = results.read_text().partition("\n\n")[2].partition("\n\n")
         ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
         figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
-    containers = ROOT / "bench/results/compose.md"
-    if containers.is_file():
-        figures += "\n\n" + containers.read_text().partition("\n\n")[2].rstrip()
+    for name in ("compose", "kubernetes"):
+        measured = ROOT / f"bench/results/{name}.md"
+        if measured.is_file():
+            figures += "\n\n" + measured.read_text().partition("\n\n")[2].rstrip()
     part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
     return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
 

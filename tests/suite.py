@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,19 +32,24 @@ STEP_SECONDS = 3600
 # A test that is ended first takes away the site that it has made.
 TIDY_SECONDS = 120
 PROGRESS_SECONDS = 60
-PROVIDERS = ("compose", "local")
+PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
 LAB = "lab"
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
+CLUSTER = "kubernetes-up"
+CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
+# The tests of the lab's cluster itself make one of their own, beside which there can be no other.
+CLUSTER_TESTS = "cluster"
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 MESSAGE_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the suite: its name, the paths it needs, whether pytest counts for it, whether the lab must be up.
+    """One command of the suite: its name, the paths it needs, whether pytest counts for it, what must be up.
 
-    A step with ``engine`` starts when the lab is up, with the lab's engine in its environment.
+    A step with ``engine`` starts when the lab is up, with the lab's engine in its environment; one with ``after`` when
+    the step of that name has been done or left out.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Step:
     pytest: bool = False
     directory: str = "."
     engine: bool = False
+    after: str = ""
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""
@@ -79,11 +85,11 @@ class Outcome:
 
 
 def pytest_step(
-    name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False, more: Sequence[str] = ()
+    name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False, more: Sequence[str] = (), after: str = ""
 ) -> Step:
     """A step that runs pytest over paths and leaves a JUnit report."""
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
-    return Step(name, [*command, *more, *paths], needs or paths, pytest=True, engine=engine)
+    return Step(name, [*command, *more, *paths], needs or paths, pytest=True, engine=engine or bool(after), after=after)
 
 
 def shell_scripts() -> list[str]:
@@ -131,13 +137,28 @@ def scenarios() -> list[Step]:
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     names.sort(key=lambda name: name != "default")  # the longest first
     molecule = [sys.executable, "-m", "molecule", "test", "--scenario-name"]
-    return [Step(f"molecule-{name}", [*molecule, name], engine=name.startswith("compose")) for name in names]
+    return [
+        Step(
+            f"molecule-{name}",
+            [*molecule, name],
+            engine=name.startswith(("compose", "kubernetes")),
+            after=CLUSTER if name.startswith("kubernetes") else "",
+        )
+        for name in names
+    ]
 
 
 def switches() -> list[Step]:
     """One step for each provider whose releases are switched, killed and crowded."""
     return [
-        pytest_step(f"switch-{name}", "tests/switch", engine=True, more=[f"--provider={name}"]) for name in PROVIDERS
+        pytest_step(
+            f"switch-{name}",
+            "tests/switch",
+            engine=True,
+            more=[f"--provider={name}"],
+            after=CLUSTER if name == "kubernetes" else "",
+        )
+        for name in PROVIDERS
     ]
 
 
@@ -147,16 +168,18 @@ def steps() -> list[Step]:
     deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
     deploying = [path for path in deploying if (ROOT / path).exists()]
     apart = {name: f"tests/test_{name}.py" for name in ("bootstrap", "cluster", "second_host")}
+    clustered = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kubernetes*.py"))
+    *switched, switched_on_kubernetes = switches()
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
-    repository = [path for path in tests if path not in (*deploying, *apart.values())]
+    repository = [path for path in tests if path not in (*deploying, *apart.values(), *clustered)]
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
-        *switches(),  # the longest first
+        *switched,  # the longest first
         pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),
-        pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True),
+        pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True, more=["-m", "not cluster"]),
         pytest_step("repository", *repository),
         pytest_step("bootstrap", apart["bootstrap"]),
         pytest_step("site", *deploying, engine=True),
@@ -165,8 +188,13 @@ def steps() -> list[Step]:
         pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
         # Which may have programs to build, and so comes when no latency is measured beside it.
-        pytest_step("cluster", apart["cluster"], engine=True),
-        *molecule[1:],
+        pytest_step(CLUSTER_TESTS, apart["cluster"], engine=True),
+        *(step for step in molecule[1:] if step.after != CLUSTER),
+        Step(CLUSTER, [*PLAYBOOK, "playbooks/cluster-up.yml"], engine=True, after=CLUSTER_TESTS),
+        switched_on_kubernetes,
+        pytest_step("kubernetes", *clustered, after=CLUSTER),
+        pytest_step("collection-kubernetes", f"{COLLECTION}/tests/unit", more=["-m", "cluster"], after=CLUSTER),
+        *(step for step in molecule[1:] if step.after == CLUSTER),
     ]
 
 
@@ -205,6 +233,13 @@ def no_lab() -> str | None:
     return "there is no Docker engine, and only root on Debian can bring one up"
 
 
+def no_cluster() -> str | None:
+    """Why no cluster can be had on this machine, if so."""
+    if os.geteuid() == 0 or os.environ.get("KUBECONFIG"):
+        return None
+    return "there is no cluster (KUBECONFIG), and only root can bring one up"
+
+
 class Suite:
     """Runs steps and collects their outcomes; one instance a run."""
 
@@ -213,7 +248,7 @@ class Suite:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.mutex = threading.Lock()
         self.stopped = False
-        self.lab_is_up = threading.Event()
+        self.done: dict[str, threading.Event] = defaultdict(threading.Event)
 
     def say(self, text: str) -> None:
         """Prints one thing at a time."""
@@ -226,9 +261,12 @@ class Suite:
             return
         outcome = Outcome(step)
         if step.engine:
-            self.lab_is_up.wait()
+            self.done[LAB].wait()
+        if step.after:
+            self.done[step.after].wait()
         # pytest has tests that need no engine beside those that do and skip themselves
         why = no_lab() if step.name == LAB or (step.engine and not step.pytest) else None
+        why = why or (no_cluster() if CLUSTER in (step.name, step.after) and not step.pytest else None)
         if missing := step.missing():
             why = f"there is no {missing}"
         if why:
@@ -240,8 +278,7 @@ class Suite:
             status = self.run(step)
             outcome.seconds = time.monotonic() - started
             count(outcome, status)
-        if step.name == LAB:
-            self.lab_is_up.set()
+        self.done[step.name].set()
         with self.mutex:
             self.outcomes.append(outcome)
         self.say(f"{outcome.word:>7}  {line(outcome)}")
@@ -279,12 +316,15 @@ class Suite:
     def stop(self) -> None:
         """Ends what runs and starts nothing more."""
         self.stopped = True
-        self.lab_is_up.set()
+        for step in steps():
+            self.done[step.name].set()
         with ThreadPoolExecutor(LANES) as pool:
             list(pool.map(end, list(self.running.values())))
 
     def all(self, chosen: list[Step]) -> None:
         """Runs the steps two at a time."""
+        for name in {step.after for step in chosen} - {step.name for step in chosen}:
+            self.done[name].set()
         done = threading.Event()
         threading.Thread(target=self.report_progress, args=(done,), daemon=True).start()
         try:
@@ -369,6 +409,13 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
     return "\n".join(rows)
 
 
+def take_down(name: str) -> None:
+    """Takes away what this run has brought up, to a log of its own."""
+    print(f"… the {name} is taken down again", flush=True)
+    with (REPORTS / f"{name}-down.log").open("w") as log:
+        subprocess.run([*PLAYBOOK, f"playbooks/{name}-down.yml"], cwd=ROOT, stdout=log, stderr=log, check=False)
+
+
 def main(arguments: list[str]) -> int:
     """Runs the chosen steps; see the file's first words for the exit status."""
     REPORTS.mkdir(parents=True, exist_ok=True)
@@ -377,6 +424,8 @@ def main(arguments: list[str]) -> int:
         print("\n".join(step.name for step in every))
         return 0
     chosen = [step for step in every if not arguments or step.name.startswith(tuple(arguments))]
+    if any(step.after == CLUSTER for step in chosen):
+        chosen = [step for step in every if step in chosen or step.name == CLUSTER]
     if any(step.engine for step in chosen) and every[0] not in chosen:
         chosen = [every[0], *chosen]
     if not chosen:
@@ -387,16 +436,16 @@ def main(arguments: list[str]) -> int:
     # A shell's background job ignores Ctrl-C, and so would all that it starts, tests of Ctrl-C among them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     suite, started = Suite(), time.monotonic()
-    lab_was_up = LAB_ENVIRONMENT.is_file()
+    lab_was_up, cluster_was_up = LAB_ENVIRONMENT.is_file(), CLUSTER_DIRECTORY.is_dir()
     interrupted = False
     try:
         suite.all(chosen)
     except KeyboardInterrupt:
         interrupted = True
+    if CLUSTER_DIRECTORY.is_dir() and not cluster_was_up:
+        take_down("cluster")
     if LAB_ENVIRONMENT.is_file() and not lab_was_up:
-        print("… the lab is taken down again", flush=True)
-        with (REPORTS / "lab-down.log").open("w") as log:
-            subprocess.run([*PLAYBOOK, "playbooks/lab-down.yml"], cwd=ROOT, stdout=log, stderr=log, check=False)
+        take_down("lab")
     order = {step.name: place for place, step in enumerate(every)}
     outcomes = sorted(suite.outcomes, key=lambda outcome: order[outcome.step.name])
     print(summary(outcomes, time.monotonic() - started), flush=True)

@@ -1,12 +1,14 @@
 """Prints what a state directory holds, a line for each file and for each line of a dump of its database.
 
 Where a Compose project is named too, what the engine has of it follows: containers with their start times, networks,
-volumes, the dump of the database in its container, and its images. Left out is what changes by itself: the server's
-own files, logs, metrics.
+volumes, the dump of the database in its container, and its images. Where a command line of kubectl is, the objects of
+its namespace follow with their resource versions, and the dump of the database in its pod. Left out is what changes by
+itself: the server's own files, logs, metrics.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RESTLESS = ("database/data", "database/log", "log", "run/blue.metrics", "run/green.metrics")
+
+KINDS = "configmap,secret,service,serviceaccount,pvc,deployment,statefulset,replicaset,pod,ingress,networkpolicy,pdb"
 
 
 def files(root: Path) -> Iterator[str]:
@@ -65,15 +69,33 @@ def engine(project: str) -> Iterator[str]:
         yield from sorted(docker("image", "ls", "--filter", f"reference={name}", *form).splitlines())
 
 
+def cluster(kubectl: list[str]) -> Iterator[str]:
+    """What there is in a namespace, but for what changes by itself: Jobs with their pods, leases, what scales."""
+    listed = json.loads(said([*kubectl, "get", KINDS, "--output", "json"]))["items"]
+    for found in listed:
+        metadata = found["metadata"]
+        if "batch.kubernetes.io/job-name" not in metadata.get("labels", {}):
+            yield f"{found['kind']} {metadata['name']} {metadata['resourceVersion']}"
+    if any(found["metadata"]["name"] == "titanic-database-0" for found in listed):
+        dump = ["pg_dump", "--restrict-key=0", "--username=postgres", "titanic"]
+        yield from said([*kubectl, "exec", "titanic-database-0", "--", *dump]).splitlines()
+
+
+def said(words: list[str]) -> str:
+    """What a command says. Raises CalledProcessError."""
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def docker(*words: str) -> str:
     """What the client says. Raises CalledProcessError."""
-    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+    return said(["docker", *words])
 
 
 def main() -> None:
-    """The arguments are the state directory and, if there is one, the Compose project."""
-    root = Path(sys.argv[1])
-    print("\n".join([*files(root), *rows(root), *(engine(sys.argv[2]) if len(sys.argv) > 2 else ())]))
+    """The arguments are the state directory and, if there is one, the Compose project or a command line of kubectl."""
+    root, *more = Path(sys.argv[1]), *sys.argv[2:]
+    elsewhere = cluster(more) if len(more) > 1 else engine(more[0]) if more else ()
+    print("\n".join([*files(root), *rows(root), *elsewhere]))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import ipaddress
 import json
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -44,15 +45,44 @@ class LoadError(Exception):
     """The load cannot be run at all: a bad plan, a target that is not this machine, or one that never answers."""
 
 
+def is_of_this_machine(address: str) -> bool:
+    """Whether an IP address is the loopback's, or is reached over a cable that ends in a network namespace of ours.
+
+    Such a cable is a pair of virtual devices (veth), one end here, the other in a namespace that this machine has a
+    name for, as a cluster in a namespace has it. A container's own way out is one as well: it has the default route.
+    """
+    if ipaddress.ip_address(address).is_loopback:
+        return True
+    device = next((str(route.get("dev", "")) for route in _network("route", "get", address)), "")
+    ways_out = {route.get("dev") for family in ("-4", "-6") for route in _network(family, "route", "show", "default")}
+    named = {space["nsid"] for space in _network("netns", "list-id") if space.get("name")}
+    return device not in ways_out and any(
+        link.get("linkinfo", {}).get("info_kind") == "veth" and link.get("link_netnsid") in named
+        for link in _network("-details", "link", "show", "dev", device)
+    )
+
+
+def _network(*words: str) -> list[dict[str, Any]]:
+    """What `ip` (iproute2) knows of this machine's network; nothing where there is no such program or thing."""
+    try:
+        done = subprocess.run(["ip", "-json", *words], capture_output=True, text=True, check=True, timeout=10)
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadPlan:
     """What to send, how fast and for how long.
 
-    Raises `LoadError` for values out of bounds and for any target that is not an http:// address of the loopback.
+    Raises `LoadError` for values out of bounds and for any target that is not an http:// address of this machine.
     """
 
     url: str
     """Front door, such as `http://127.0.0.1:5000`."""
+    host: str = ""
+    """Name that the front door is asked by, in the Host header; what the url says unless it is given."""
     rate: float = 200.0
     """Requests a second, evenly spaced."""
     seconds: float = 30.0
@@ -99,7 +129,7 @@ class LoadPlan:
 
     @functools.cached_property
     def address(self) -> tuple[str, int]:
-        """IP address and port of the target; `LoadError` unless every address of its host is a loopback address."""
+        """IP address and port of the target; `LoadError` unless every address of its host is of this machine."""
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
             raise LoadError(f"{self.url!r} is not of the form http://host:port")
@@ -109,15 +139,15 @@ class LoadPlan:
         except (OSError, ValueError) as error:
             raise LoadError(f"{self.url!r}: {error}") from error
         addresses = [str(entry[4][0]) for entry in found]
-        if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-            raise LoadError(f"{self.url!r} is not this machine; load is sent to loopback addresses only")
+        if not all(is_of_this_machine(address) for address in addresses):
+            raise LoadError(f"{self.url!r} is not this machine; load is sent to nobody else's")
         preferred = [address for address in addresses if "." in address] or addresses
         return preferred[0], port
 
     @property
-    def host(self) -> str:
+    def host_header(self) -> str:
         """Value of the Host header."""
-        return urllib.parse.urlsplit(self.url).netloc
+        return self.host or urllib.parse.urlsplit(self.url).netloc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,9 +211,11 @@ class LoadReport:
         """One line for an assertion message or a log."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failed_by_kind.items())) or "none"
         new, reused = (self.sent_by_connection[kind] for kind in ("new", "reused"))
+        when = [failure.at_seconds for failure in self.failures]
+        between = f" (due between {min(when):.1f} and {max(when):.1f} s)" if when else ""
         return (
             f"{self.sent} sent in {self.seconds:.1f} s ({new} on new, {reused} on reused connections), "
-            f"failed: {kinds}; {self.acknowledged} writes acknowledged, "
+            f"failed: {kinds}{between}; {self.acknowledged} writes acknowledged, "
             f"{len(self.missing)} missing, {len(self.wrong)} wrong"
         )
 
@@ -223,7 +255,7 @@ class _Connection:
             reader, writer = await asyncio.open_connection(*plan.address)
         except OSError as error:
             raise _RequestFailedError("connect", str(error)) from error
-        return cls(reader, writer, plan.host)
+        return cls(reader, writer, plan.host_header)
 
     @property
     def closed_by_server(self) -> bool:
@@ -612,7 +644,8 @@ class BackgroundLoad:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.load.open_loop", description=__doc__.splitlines()[0])
     defaults = {field.name: field.default for field in dataclasses.fields(LoadPlan)}
-    parser.add_argument("--url", default="http://127.0.0.1:5000", help="loopback http address (default %(default)s)")
+    parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of this machine (default %(default)s)")
+    parser.add_argument("--host", default="", help="name to ask it by (default: as in the url)")
     for name in ("rate", "seconds", "post_share", "list_share", "new_connection_share", "timeout_seconds"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=defaults[name], help="%(default)s")
     for name in ("list_limit", "maximum_in_flight", "seed"):

@@ -4,8 +4,11 @@ import dataclasses
 import http.server
 import itertools
 import json
+import os
 import random
+import shutil
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -15,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .open_loop import BackgroundLoad, LoadError, LoadPlan, main, run_load
+from .open_loop import BackgroundLoad, LoadError, LoadPlan, is_of_this_machine, main, run_load
 
 Fault = Callable[["Handler"], bool]
 
@@ -283,6 +286,40 @@ def test_more_in_flight_than_allowed_is_a_failure_of_its_own() -> None:
         report = run_load(plan(server, rate=100, seconds=0.3, maximum_in_flight=5, verify=False))
     assert report.failed_by_kind["not_sent"] == 25
     assert report.ok == 5
+
+
+def test_the_front_door_is_asked_by_the_name_that_is_given() -> None:
+    with serving(lambda handler: handler.headers["Host"] != "titanic.test" and handler.drop()) as server:
+        assert run_load(plan(server, seconds=0.2, host="titanic.test")).clean
+        assert run_load(plan(server, seconds=0.2)).failed == 40
+
+
+@contextmanager
+def cable(name: str) -> Iterator[str]:
+    """An address in a network namespace of this machine, at the other end of a cable."""
+    made = [
+        f"netns add {name}",
+        f"link add {name} type veth peer name far netns {name}",
+        f"address add 10.255.254.1/30 dev {name}",
+        f"link set {name} up",
+        f"-netns {name} address add 10.255.254.2/30 dev far",
+        f"-netns {name} link set far up",
+    ]
+    try:
+        for words in made:
+            subprocess.run(["ip", *words.split()], check=True)
+        yield "10.255.254.2"
+    finally:
+        # The cable goes with its end.
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="root makes a network namespace, with ip")
+def test_a_network_namespace_of_this_machine_is_this_machine() -> None:
+    with cable(f"load-{uuid.uuid4().hex[:6]}") as address:
+        assert is_of_this_machine(address)
+        assert LoadPlan(f"http://{address}").address == (address, 80)
+    assert not is_of_this_machine(address)
 
 
 @pytest.mark.parametrize(

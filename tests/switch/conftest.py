@@ -1,4 +1,4 @@
-"""Sites for each provider: the same tests drive processes on this machine and containers on its Docker engine."""
+"""Sites for each provider: the same tests drive processes, containers on an engine and pods on a cluster."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster import Cluster
 from tests.engine import Engine
-from tests.switch.site import ComposeSite, Site, copy_service, new_site
+from tests.switch.site import ComposeSite, HostSite, KubernetesSite, Site, copy_service, new_site
+
+PROVIDERS = ["local", "compose", "kubernetes"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--provider`` runs the tests of one provider; the suite has two of them side by side."""
-    parser.addoption("--provider", choices=["local", "compose"], help="only the tests that deploy with this provider")
+    parser.addoption("--provider", choices=PROVIDERS, help="only the tests that deploy with this provider")
 
 
 def provider_of(item: pytest.Item) -> str:
@@ -27,22 +30,35 @@ def provider_of(item: pytest.Item) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take the tests of one provider if that is asked for.
 
-    What processes have shown of the same code is left out on containers, unless TESTS_SWITCH_ALL is set.
+    What processes have shown of the same code is left out on the others, or on those that the marker names: on
+    containers unless TESTS_SWITCH_ALL is set, on a cluster unless it says kubernetes, since there it takes longest.
     """
     left_out = pytest.mark.skip(reason="shown with processes; TESTS_SWITCH_ALL=1 runs it with containers as well")
+    everywhere = os.environ.get("TESTS_SWITCH_ALL", "")
     if wanted := config.getoption("--provider"):
         config.hook.pytest_deselected(items=[item for item in items if provider_of(item) != wanted])
         items[:] = [item for item in items if provider_of(item) == wanted]
-    for item in items:
-        once = provider_of(item) == "compose" and item.get_closest_marker("shown_once")
-        if once and not os.environ.get("TESTS_SWITCH_ALL"):
+    shown = [
+        item
+        for item in items
+        if (once := item.get_closest_marker("shown_once")) and provider_of(item) in (once.args or PROVIDERS[1:])
+    ]
+    on_a_cluster = [item for item in shown if provider_of(item) == "kubernetes" and everywhere != "kubernetes"]
+    config.hook.pytest_deselected(items=on_a_cluster)
+    items[:] = [item for item in items if item not in on_a_cluster]
+    for item in shown:
+        if not everywhere:
             item.add_marker(left_out)
 
 
-@pytest.fixture(scope="session", params=["local", "compose"])
-def engine(request: pytest.FixtureRequest) -> Engine | None:
-    """None for the local provider; for the compose provider the engine, without which its tests are skipped."""
-    return None if request.param == "local" else request.getfixturevalue("container_engine")
+@pytest.fixture(scope="session", params=PROVIDERS)
+def engine(request: pytest.FixtureRequest) -> Engine | Cluster | None:
+    """What a provider deploys to: None for the local one, an engine or a cluster, without which a test is skipped."""
+    fixtures = {"compose": "container_engine", "kubernetes": "cluster"}
+    found: Engine | Cluster | None = (
+        request.getfixturevalue(fixtures[request.param]) if request.param in fixtures else None
+    )
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +70,33 @@ def container_engine() -> Engine:
         pytest.skip(str(reason))
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster, without which a test is skipped."""
+    try:
+        return Cluster.found()
+    except LookupError as reason:
+        pytest.skip(str(reason))
+
+
 @pytest.fixture
-def empty_site(engine: Engine | None) -> Iterator[Site]:
+def empty_site(engine: Engine | Cluster | None) -> Iterator[Site]:
     """A site of the test's own, on which nothing has been deployed yet."""
     with new_site(engine) as site:
         yield site
 
 
 @pytest.fixture(scope="session")
-def served_site(engine: Engine | None) -> Iterator[Site]:
+def served_site(engine: Engine | Cluster | None) -> Iterator[Site]:
     """The site that tests share."""
     with new_site(engine) as site:
         site.succeed()
+        site.sound = site.release()
         yield site
 
 
 @pytest.fixture
-def fresh_site(engine: Engine | None) -> Iterator[Site]:
+def fresh_site(engine: Engine | Cluster | None) -> Iterator[Site]:
     """A site of the test's own that serves its first release."""
     with new_site(engine) as site:
         site.succeed()
@@ -78,7 +104,7 @@ def fresh_site(engine: Engine | None) -> Iterator[Site]:
 
 
 @pytest.fixture
-def crowded_site(engine: Engine | None) -> Iterator[Site]:
+def crowded_site(engine: Engine | Cluster | None) -> Iterator[Site]:
     """The same for load: with two replicas of each colour where there are replicas."""
     with new_site(engine, **({"titanic_api_replicas": 2} if engine else {})) as site:
         site.succeed()
@@ -97,4 +123,18 @@ def site(served_site: Site) -> Iterator[Site]:
 def containers(site: Site) -> ComposeSite:
     """The shared site of the compose provider."""
     assert isinstance(site, ComposeSite)
+    return site
+
+
+@pytest.fixture
+def host(site: Site) -> HostSite:
+    """The shared site of a provider with two colours on one machine."""
+    assert isinstance(site, HostSite)
+    return site
+
+
+@pytest.fixture
+def pods(site: Site) -> KubernetesSite:
+    """The shared site of the kubernetes provider."""
+    assert isinstance(site, KubernetesSite)
     return site

@@ -1,4 +1,4 @@
-"""Whole sites for tests that release, roll back, kill and crowd: real runs, of processes or of containers."""
+"""Whole sites for tests that release, roll back, kill and crowd: real runs, of processes, containers or pods."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,15 +23,27 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import Cluster
 from tests.deployment import free_port
 from tests.engine import Engine, process_in
+from tests.load.open_loop import LoadPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 500
+# The one that the lab's cluster pulls from.
+REGISTRY = "127.0.0.1:5055"
+READY_SECONDS = 60
+COMPONENT = "app.kubernetes.io/component"
+COMMAND = "whitestar.deploy/command"
 COLOURS = ("blue", "green")
 # Tests of one provider only.
 LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
 COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="session")
+KUBERNETES = pytest.mark.parametrize("engine", ["kubernetes"], indirect=True, scope="session")
+# Tests of limits that a kernel enforces.
+LIMITED = pytest.mark.parametrize("engine", ["compose", "kubernetes"], indirect=True, scope="session")
+# Tests of what hosts have: one machine, two colours, a front door of their own.
+HOSTS = pytest.mark.parametrize("engine", ["local", "compose"], indirect=True, scope="session")
 # Somebody to write.
 PERSON = {
     "survived": True,
@@ -44,23 +57,27 @@ PERSON = {
 
 
 class Site(ABC):
-    """One deployment with a state directory, a port and a copy of the service of its own.
+    """One deployment with a state directory, a front door and a copy of the service of its own.
 
-    ``settings`` are variables that every run of it gets, besides those that keep it to itself.
+    ``address``, ``port`` and ``host`` are where its front door is and the name that it is asked by. ``settings`` are
+    variables that every run of it gets, besides those that keep it to itself.
     """
 
     provider: str
     inventory: str = ""
+    # The release of the service as it is in the checkout, once it has been served.
+    sound: str = ""
 
-    def __init__(self, state: Path, context: Path) -> None:
+    def __init__(self, state: Path, context: Path, address: str, port: int, host: str) -> None:
         self.state = state
         self.context = context
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = port
+        self.url = f"http://{address}:{port}"
+        self.host = host
         self.settings: dict[str, Any] = {
             "titanic_target_state_directory": str(state),
             "titanic_image_context": str(context),
-            "titanic_api_port": self.port,
+            "titanic_api_port": port,
         }
 
     def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
@@ -130,7 +147,7 @@ class Site(ABC):
     ) -> tuple[int, Any]:
         """Status and JSON body (None if it has none) of a request to the front door; status 0 if nothing answered."""
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json"} | (headers or {})
+        sent = {"Content-Type": "application/json", "Host": self.host} | (headers or {})
         request = urllib.request.Request(self.url + path, data, sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=15) as response:
@@ -166,25 +183,29 @@ class Site(ABC):
         assert status == 200, body
         return len(body)
 
+    def load(self, **settings: Any) -> LoadPlan:
+        """A plan of the load client for the front door."""
+        return LoadPlan(self.url, host=self.host, **settings)
+
+    def ways(self) -> dict[str, LoadPlan]:
+        """The ways in, by name, that no release may drop a request on."""
+        return {"the front door": self.load()}
+
+    @abstractmethod
     def ledger(self) -> list[dict[str, Any]]:
         """The ledger's entries; none before the first release."""
-        path = self.state / "ledger.json"
-        entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"] if path.exists() else []
-        return entries
 
     def capsule(self, output: str) -> str:
-        """The evidence that a failed run names: a file for its owner alone, of the release that the ledger has last."""
-        found = re.search(r"evidence: ([\w./-]+\.txt)", output)
-        assert found, output
-        path = Path(found[1])
-        assert path.parent == self.state / "capsules"
-        assert path.stat().st_mode & 0o777 == 0o600
+        """The evidence that a failed run names, of the release that the ledger has last."""
         entry = self.ledger()[-1]
-        assert path.name == f"{entry['number']:06}-{entry['release']}.txt"
         assert entry["outcome"] == "failed"
-        text = path.read_text()
+        text = self.evidence(output, f"{entry['number']:06}-{entry['release']}")
         assert entry["reason"] in text
         return text
+
+    @abstractmethod
+    def evidence(self, output: str, name: str) -> str:
+        """What a run's output calls evidence, which must be of this name and for the owner alone."""
 
     def executes(self, words: str) -> bool:
         """Whether a program of the site's runs with ``words`` in its command line."""
@@ -195,22 +216,6 @@ class Site(ABC):
                     return True
         return False
 
-    def colour(self) -> str:
-        """The colour that runs."""
-        return next(colour for colour in COLOURS if self.runs(colour))
-
-    @abstractmethod
-    def runs(self, colour: str) -> bool:
-        """Whether anything of this colour runs."""
-
-    @abstractmethod
-    def pid(self, name: str) -> int:
-        """The pid of a part: ``proxy``, ``database`` or a colour."""
-
-    @abstractmethod
-    def kill(self, name: str) -> None:
-        """SIGKILL a part and wait until it is gone; nothing but the next run starts it again."""
-
     @abstractmethod
     def logs(self) -> str:
         """The last words of each part, for a test that failed."""
@@ -220,8 +225,8 @@ class Site(ABC):
         """What shows that a stage of the first run is at work, in order."""
 
     @abstractmethod
-    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
-        """What shows how far a switch from one colour to the other has come, in order."""
+    def switching(self) -> list[Callable[[], bool]]:
+        """What shows how far the next release's way from the one that serves now has come, in order."""
 
     @abstractmethod
     def left(self) -> list[str]:
@@ -243,7 +248,52 @@ class Site(ABC):
         """Remove what a failed teardown left."""
 
 
-class LocalSite(Site):
+class HostSite(Site):
+    """A site on this machine: files below its state directory, two colours of which one serves, a port."""
+
+    def __init__(self, state: Path, context: Path) -> None:
+        port = free_port()
+        super().__init__(state, context, "127.0.0.1", port, f"127.0.0.1:{port}")
+
+    def ledger(self) -> list[dict[str, Any]]:
+        path = self.state / "ledger.json"
+        entries: list[dict[str, Any]] = json.loads(path.read_text())["entries"] if path.exists() else []
+        return entries
+
+    def evidence(self, output: str, name: str) -> str:
+        found = re.search(r"evidence: ([\w./-]+\.txt)", output)
+        assert found, output
+        path = Path(found[1])
+        assert path == self.state / "capsules" / f"{name}.txt"
+        assert path.stat().st_mode & 0o777 == 0o600
+        return path.read_text()
+
+    def colour(self) -> str:
+        """The colour that runs."""
+        return next(colour for colour in COLOURS if self.runs(colour))
+
+    @abstractmethod
+    def runs(self, colour: str) -> bool:
+        """Whether anything of this colour runs."""
+
+    @abstractmethod
+    def pid(self, name: str) -> int:
+        """The pid of a part: ``proxy``, ``database`` or a colour."""
+
+    @abstractmethod
+    def kill(self, name: str) -> None:
+        """SIGKILL a part and wait until it is gone; nothing but the next run starts it again."""
+
+    def switching(self) -> list[Callable[[], bool]]:
+        old = self.colour()
+        return self.switching_from(old, "green" if old == "blue" else "blue")
+
+    @abstractmethod
+    def switching_from(self, old: str, new: str) -> list[Callable[[], bool]]:
+        """What shows how far a switch from one colour to the other has come, in order."""
+
+
+class LocalSite(HostSite):
     """Processes on this machine."""
 
     provider = "local"
@@ -281,7 +331,7 @@ class LocalSite(Site):
             lambda: [entry["outcome"] for entry in self.ledger()][-1:] == ["succeeded"],
         ]
 
-    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
+    def switching_from(self, old: str, new: str) -> list[Callable[[], bool]]:
         run = self.state / "run"
         return [
             (run / f"{new}.json").exists,
@@ -299,7 +349,7 @@ class LocalSite(Site):
             shutil.rmtree(self.state, ignore_errors=True)
 
 
-class ComposeSite(Site):
+class ComposeSite(HostSite):
     """Containers of one project on an engine of this machine."""
 
     provider = "compose"
@@ -359,7 +409,7 @@ class ComposeSite(Site):
             lambda: [entry["outcome"] for entry in self.ledger()][-1:] == ["succeeded"],
         ]
 
-    def switching(self, old: str, new: str) -> list[Callable[[], bool]]:
+    def switching_from(self, old: str, new: str) -> list[Callable[[], bool]]:
         parts = self.state / "project" / "parts"
         return [
             (parts / f"api-{new}.json").exists,
@@ -377,6 +427,132 @@ class ComposeSite(Site):
         shutil.rmtree(self.state, ignore_errors=True)
 
 
+class KubernetesSite(Site):
+    """A namespace of a cluster whose node is of this machine."""
+
+    provider = "kubernetes"
+
+    def __init__(self, state: Path, context: Path, cluster: Cluster) -> None:
+        super().__init__(state, context, cluster.address, 80, f"{state.name}.test")
+        self.cluster = cluster
+        self.namespace = state.name
+        self.settings |= {
+            **cluster.variables,
+            "titanic_target_project": self.namespace,
+            "titanic_api_hostname": self.host,
+            "titanic_image_repository": f"{REGISTRY}/{self.namespace}",
+            # This machine, which pods see by its end of the cable, asks the Service itself as well.
+            "titanic_target_client_networks": [f"{cluster.client}/32"],
+            # The number of pods is ours to say, not the load's.
+            "titanic_api_max_replicas": 2,
+        }
+
+    def get(self, kind: str, name: str = "", **labels: str) -> list[dict[str, Any]]:
+        """The objects of a kind, or the one of this name."""
+        return self.cluster.get(self.namespace, kind, name, **labels)
+
+    def pods(self, component: str) -> list[dict[str, Any]]:
+        """The pods of a part that have not been told to end."""
+        found = self.get("pods", **{COMPONENT: component})
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def ledger(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = []
+        for found in self.get("configmap", "titanic-ledger"):
+            entries = json.loads(found["data"]["ledger.json"])["entries"]
+        return entries
+
+    def evidence(self, output: str, name: str) -> str:
+        # Once as JSON has it, which escapes, or as it is.
+        found = re.search(r"evidence: kubectl ([\w .-]+ --output jsonpath=\S+?')", output.replace("\\\\", "\\"))
+        assert found, output
+        words = shlex.split(found[1])
+        assert words[:5] == ["--namespace", self.namespace, "get", "configmap", f"titanic-capsule-{name}"]
+        return self.cluster(*words)
+
+    def ways(self) -> dict[str, LoadPlan]:
+        (service,) = self.get("service", "titanic-api")
+        inside = LoadPlan(f"http://{service['spec']['clusterIP']}", host=self.host)
+        return {"the Ingress": self.load(), "the Service": inside}
+
+    def serving(self, component: str) -> dict[str, Any]:
+        """A part's first pod, once all of them are ready, which is waited for: without any, nothing is in front."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not (found := self.pods(component)) or not all(_ready(pod) for pod in found):
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.2)
+        return found[0]
+
+    def process(self, component: str) -> int:
+        """The first process of a part's first pod, which is one of this machine."""
+        (status,) = self.serving(component)["status"]["containerStatuses"]
+        container = status["containerID"].partition("://")[2]
+        found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup")]
+        return min(pid for pid in found if process_in(pid, container))
+
+    def crash(self, component: str) -> None:
+        """SIGKILL the first process of a part's first pod, behind the cluster's back."""
+        os.kill(self.process(component), signal.SIGKILL)
+
+    def evict(self, component: str) -> None:
+        """Delete a part's first pod without any time to end in, as if its node were lost."""
+        name = self.serving(component)["metadata"]["name"]
+        self.cluster("--namespace", self.namespace, "delete", "pod", name, "--grace-period=0", "--force")
+
+    def logs(self) -> str:
+        said = [self.cluster("--namespace", self.namespace, "get", "pods,events", "--output", "wide")]
+        for pod in self.get("pods"):
+            done = self.cluster.run("--namespace", self.namespace, "logs", "--tail", "40", pod["metadata"]["name"])
+            said.append(f"--- {pod['metadata']['name']}\n{done.stdout}{done.stderr}")
+        return "\n".join(said)
+
+    def stages(self) -> list[Callable[[], bool]]:
+        return [
+            lambda: bool(self.get("lease", "titanic-deploy")),
+            lambda: self.executes("buildx build"),
+            lambda: bool(self.get("secret", "titanic-secrets")),
+            lambda: bool(self.get("statefulset", "titanic-database")),
+            lambda: bool(self.get("job", **{COMMAND: "migrate"})),
+            lambda: bool(self.get("job", **{COMMAND: "seed"})),
+            lambda: bool(self.pods("trial")),
+            lambda: bool(self.get("deployment", "titanic-api")),
+            lambda: [entry["outcome"] for entry in self.ledger()][-1:] == ["succeeded"],
+        ]
+
+    def switching(self) -> list[Callable[[], bool]]:
+        def deployment() -> dict[str, Any]:
+            return self.get("deployment", "titanic-api")[0]
+
+        generation = deployment()["metadata"]["generation"]
+        return [
+            lambda: bool(self.pods("trial")),
+            lambda: deployment()["metadata"]["generation"] > generation,
+            lambda: len(self.get("pods", **{COMPONENT: "api"})) > len(self.pods("api")),
+            lambda: deployment()["metadata"]["generation"] > generation and complete(deployment()),
+        ]
+
+    def left(self) -> list[str]:
+        return [f"namespace {self.namespace}"] if self.get("namespace", self.namespace) else []
+
+    def clear(self) -> None:
+        self.cluster("delete", "namespace", self.namespace, "--ignore-not-found")
+        if images := self.cluster.engine.images(f"{REGISTRY}/{self.namespace}"):
+            self.cluster.engine.run("rmi", "-f", *images)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any((entry["type"], entry["status"]) == ("Ready", "True") for entry in conditions)
+
+
+def complete(deployment: dict[str, Any]) -> bool:
+    """Whether every pod of a Deployment is as it is described now."""
+    status = deployment["status"]
+    counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+    return status["observedGeneration"] == deployment["metadata"]["generation"] and len(counts) == 1
+
+
 def copy_service(target: Path) -> Path:
     """The service as a release takes it, to be changed at will."""
     leave_out = shutil.ignore_patterns("tests", "__pycache__", ".*", "build", "dist", "*.egg-info")
@@ -384,15 +560,22 @@ def copy_service(target: Path) -> Path:
     return target
 
 
+def site_on(engine: Engine | Cluster | None, state: Path, context: Path) -> Site:
+    """A site of pods on a cluster, of containers on an engine, or of processes."""
+    if isinstance(engine, Cluster):
+        return KubernetesSite(state, context, engine)
+    return ComposeSite(state, context, engine) if engine else LocalSite(state, context)
+
+
 @contextlib.contextmanager
-def new_site(engine: Engine | None, **settings: Any) -> Iterator[Site]:
+def new_site(engine: Engine | Cluster | None, **settings: Any) -> Iterator[Site]:
     """A site on which nothing has been deployed yet, of containers if there is an engine; taken away afterwards."""
     # PostgreSQL, which refuses root, must be able to enter it, and paths of sockets are short.
     base = Path("/var/lib" if os.geteuid() == 0 else tempfile.gettempdir())
     state = base / f"titanic-test-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory() as scratch:
         context = copy_service(Path(scratch) / "service")
-        site = ComposeSite(state, context, engine) if engine else LocalSite(state, context)
+        site = site_on(engine, state, context)
         site.settings |= settings
         try:
             yield site

@@ -20,11 +20,11 @@ from cryptography import x509
 
 from tests.certificates import new_certificate
 from tests.deployment import free_port
-from tests.switch.site import LOCAL, PERSON, new_site
+from tests.switch.site import HOSTS, LOCAL, PERSON, new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine
-    from tests.switch.site import Site
+    from tests.switch.site import HostSite, Site
 
 NAME = "titanic.test"
 PEOPLE = 887
@@ -46,6 +46,7 @@ def seen(port: int, authority: str) -> tuple[int, int]:
         return len(json.loads(answer.read())), shown.serial_number
 
 
+@HOSTS
 def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: Engine | None) -> None:
     old, new = new_certificate(NAME), new_certificate(NAME, "localhost")
     given = {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
@@ -232,6 +233,7 @@ def begin_a_slow_post(site: Site) -> socket.socket:
     return connection
 
 
+@HOSTS
 def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) -> None:
     message = 'Back at 14:00; "soon" <b>'
     begins = ["--tags", "maintenance", "-e", json.dumps({"titanic_maintenance_message": message})]
@@ -271,7 +273,8 @@ def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) 
 
 
 @LOCAL
-def test_maintenance_outlasts_the_front_door(site: Site) -> None:
+def test_maintenance_outlasts_the_front_door(host: HostSite) -> None:
+    site = host
     site.succeed("--tags", "maintenance")
     site.kill("proxy")
     site.succeed("--tags", "api")

@@ -21,11 +21,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load.open_loop import BackgroundLoad, LoadPlan
-from tests.switch.site import COMPOSE, LOCAL, PERSON, RUN_SECONDS, copy_service
+from tests.load.open_loop import BackgroundLoad
+from tests.switch.site import (
+    COMPOSE,
+    HOSTS,
+    KUBERNETES,
+    LIMITED,
+    LOCAL,
+    PERSON,
+    REGISTRY,
+    RUN_SECONDS,
+    copy_service,
+)
 
 if TYPE_CHECKING:
-    from tests.switch.site import ComposeSite, Site
+    from tests.switch.site import ComposeSite, HostSite, KubernetesSite, Site
 
 RUNS_AT_ONCE = 10
 # Twice what is promised, for the quickest of three: other tests may run beside this one, and the machine has its
@@ -51,10 +61,15 @@ def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: in
         process.wait(timeout=60)
 
 
+def chosen(site: Site, stages: list[Callable[[], bool]]) -> list[Callable[[], bool]]:
+    """The stages at which runs are killed: on a cluster, where a run takes a minute, some unless all are asked for."""
+    return stages[1::3] if site.provider == "kubernetes" and not os.environ.get("TESTS_SWITCH_ALL") else stages
+
+
 def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site: Site) -> None:
     # What shows that a stage is at work, for which the runs before have not come as far. (A task's name is of no use:
     # it is printed together with its result.)
-    for number, begun in enumerate(empty_site.stages()):
+    for number, begun in enumerate(chosen(empty_site, empty_site.stages())):
         how = signal.SIGINT if number % 3 == 1 else signal.SIGKILL
         kill_when(begun, empty_site.start(), how, whole_group=number % 2 == 0)
     output = empty_site.succeed()
@@ -66,10 +81,9 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site:
 
 def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -> None:
     rows = site.rows()
-    for number in range(len(site.switching("blue", "green"))):
+    for number in range(len(chosen(site, site.switching()))):
         site.change_service(f"# interrupted {number}")
-        old = site.colour()
-        begun = site.switching(old, "green" if old == "blue" else "blue")[number]
+        begun = chosen(site, site.switching())[number]
         how = signal.SIGINT if number == 1 else signal.SIGKILL
         kill_when(begun, site.start("--tags", "api"), how, whole_group=number % 2 == 0)
         assert site.rows() == rows
@@ -81,6 +95,7 @@ def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -
     assert "started" not in outcomes
 
 
+@pytest.mark.shown_once("kubernetes")
 def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
     with concurrent.futures.ThreadPoolExecutor(RUNS_AT_ONCE) as runs:
         results = list(runs.map(lambda _: empty_site.run(), range(RUNS_AT_ONCE)))
@@ -116,6 +131,8 @@ def when_it_serves(code: str) -> str:
 
 # A release that will never be ready is waited for no longer; one that ends must have the time to do so.
 NEVER_READY = ["-e", "titanic_api_ready_seconds=8"]
+# As a host has it, which asks itself, and a cluster, whose kubelet asks.
+NOT_READY = "did not (answer 200|get ready) within"
 
 
 def assert_it_never_serves(site: Site, words: str, *arguments: str, told: str, tags: str = "secrets,api") -> str:
@@ -124,7 +141,7 @@ def assert_it_never_serves(site: Site, words: str, *arguments: str, told: str, t
     The capsule, which is returned, tells why.
     """
     rows, before, attempts = site.rows(), site.release(), len(site.ledger())
-    with BackgroundLoad(LoadPlan(site.url, rate=20, seconds=RUN_SECONDS, post_share=0)) as load:
+    with BackgroundLoad(site.load(rate=20, seconds=RUN_SECONDS, post_share=0)) as load:
         output = site.refuse("--tags", tags, *arguments)
     assert re.search(words, output), output
     assert load.report.clean, load.report.summary()
@@ -146,8 +163,8 @@ def assert_it_never_serves(site: Site, words: str, *arguments: str, told: str, t
         pytest.param(
             when_it_serves("import time; time.sleep(3600)"),
             "__init__",
-            "did not answer 200 within",
-            "/readyz no answer",
+            NOT_READY,
+            "/readyz no answer|Startup probe failed",
             id="never ready",
             marks=pytest.mark.shown_once,
         ),
@@ -169,10 +186,11 @@ def assert_it_never_serves(site: Site, words: str, *arguments: str, told: str, t
     ],
 )
 def test_a_bad_release_never_gets_traffic(site: Site, code: str, module: str, words: str, told: str) -> None:
-    site.succeed("--tags", "api")
+    if site.release() != site.sound:
+        site.succeed("--tags", "api")
     before = site.release()
     site.change_service(code, module)
-    assert_it_never_serves(site, words, *(NEVER_READY if "did not answer" in words else []), told=told)
+    assert_it_never_serves(site, words, *(NEVER_READY if words == NOT_READY else []), told=told)
     assert site.changed(site.succeed("--tags", "api")) == 0
     assert site.release() == before
 
@@ -181,16 +199,26 @@ def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
     wrong = {"titanic_secrets_values": {"database_app_password": "not what the database knows"}}
     told = "password authentication failed"
     arguments = [*NEVER_READY, "-e", json.dumps(wrong)]
-    capsule = assert_it_never_serves(site, "did not answer 200 within", *arguments, told=told)
+    capsule = assert_it_never_serves(site, NOT_READY, *arguments, told=told)
     assert "not what the database knows" not in capsule
     site.succeed()
     assert site.changed(site.succeed()) == 0, "a whole run lets the database know it"
 
 
-@COMPOSE
-def test_a_release_that_runs_out_of_memory_never_gets_traffic(containers: ComposeSite) -> None:
-    containers.change_service(when_it_serves("BALLAST = b'x' * (1 << 30)"))
-    assert_it_never_serves(containers, "ran out of memory", told=r'ran out of memory[\s\S]*"Memory": 268435456')
+@LIMITED
+def test_a_release_that_runs_out_of_memory_never_gets_traffic(site: Site) -> None:
+    site.change_service(when_it_serves("BALLAST = b'x' * (1 << 30)"))
+    limit = {"compose": '"Memory": 268435456', "kubernetes": '"memory": "256Mi"'}[site.provider]
+    assert_it_never_serves(site, "ran out of memory", told=rf"ran out of memory[\s\S]*{limit}")
+
+
+@KUBERNETES
+def test_a_release_whose_image_cannot_be_pulled_never_gets_traffic(site: Site) -> None:
+    image = f"{REGISTRY}/titanic/missing:1"
+    template = {"spec": {"containers": [{"name": "api", "image": image}]}}
+    missing = {"titanic_api_kubernetes_overrides": {"Deployment": {"spec": {"template": template}}}}
+    words = f"its image {image} cannot be pulled"
+    assert_it_never_serves(site, words, "-e", json.dumps(missing), told=f'Failed to pull image "{image}"')
 
 
 @COMPOSE
@@ -211,7 +239,8 @@ def test_a_release_whose_migration_fails_never_gets_traffic(site: Site) -> None:
     (versions / f"{number:04}_broken.py").write_text(text)
     told = "a migration failed and was undone: division by zero"
     capsule = assert_it_never_serves(site, "division by zero", told=told, tags="all")
-    assert f'"from": "{number - 1:04}"' in capsule, "the revision before"
+    if site.provider != "kubernetes":  # whose Job has no second one beside it
+        assert f'"from": "{number - 1:04}"' in capsule, "the revision before"
     assert "STATEMENT:  SELECT 1 / 0" in capsule, "the database's own words"
     assert site.ledger()[-1]["schema_required"] == f"{number:04}"
 
@@ -226,8 +255,10 @@ def quickest(work: Callable[[], None]) -> float:
     return min(took)
 
 
+@HOSTS
 @pytest.mark.shown_once
-def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(site: Site) -> None:
+def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(host: HostSite) -> None:
+    site = host
     rows = site.rows()
     written = []
     for _ in range(20):
@@ -252,8 +283,10 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(sit
     assert site.rows() == rows + len(written)
 
 
+@HOSTS
 @pytest.mark.shown_once
-def test_every_killed_process_is_started_again_by_the_next_run(site: Site) -> None:
+def test_every_killed_process_is_started_again_by_the_next_run(host: HostSite) -> None:
+    site = host
     rows = site.rows()
     for name in ("proxy", site.colour(), "database"):
         site.kill(name)
@@ -294,20 +327,19 @@ class Writers:
             self.acknowledged[key] = answer[1]["uuid"]
 
 
-@COMPOSE
-def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containers: ComposeSite) -> None:
-    rows = containers.rows()
-    writers = Writers(containers)
+def assert_no_write_is_lost(site: Site, kill: Callable[[int], None], pause: float) -> Writers:
+    """Kill something again and again while writers write: what was acknowledged is there, once."""
+    rows = site.rows()
+    writers = Writers(site)
     took = []
     with concurrent.futures.ThreadPoolExecutor(WRITERS) as pool:
         writing = [pool.submit(writers.write) for _ in range(WRITERS)]
         try:
-            for _ in range(KILLS):
-                # The engine waits twice as long after each crash, until a container has run for ten seconds.
-                time.sleep(11 if KILLS > 5 else 1)
-                containers.crash("database")
+            for number in range(KILLS):
+                time.sleep(pause)
+                kill(number)
                 time.sleep(0.1)
-                took.append(containers.wait_until_it_answers(SERVING_AGAIN_SECONDS))
+                took.append(site.wait_until_it_answers(SERVING_AGAIN_SECONDS))
         finally:
             writers.done.set()
         for writer in writing:
@@ -315,11 +347,30 @@ def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containe
     written = set(writers.acknowledged.values())
     print(f"{KILLS} kills: {len(written)} writes, {writers.repeated} repeated; again after {max(took):.1f} s at most")
     assert len(written) == len(writers.acknowledged), "a uuid was given twice"
-    assert writers.repeated, "no write met a kill"
-    status, people = containers.ask("/people")
+    status, people = site.ask("/people")
     assert status == 200
     assert written <= {person["uuid"] for person in people}, "an acknowledged write was lost"
     assert len(people) == rows + len(written), "a write was doubled"
+    return writers
+
+
+@COMPOSE
+def test_killed_postgresql_loses_no_acknowledged_write_and_doubles_none(containers: ComposeSite) -> None:
+    # The engine waits twice as long after each crash, until a container has run for ten seconds.
+    writers = assert_no_write_is_lost(containers, lambda _: containers.crash("database"), 11 if KILLS > 5 else 1)
+    assert writers.repeated, "no write met a kill"
+
+
+@KUBERNETES
+@pytest.mark.parametrize("part", ["database", "api"])
+def test_killed_pods_lose_no_acknowledged_write_and_double_none(pods: KubernetesSite, part: str) -> None:
+    """Processes and whole pods by turns: the second crash in the same pod would be waited for."""
+
+    def kill(number: int) -> None:
+        (pods.evict if number % 2 else pods.crash)(part)
+
+    writers = assert_no_write_is_lost(pods, kill, 1)
+    assert writers.repeated or part == "api", "no write met a kill"
 
 
 HALF_A_WRITE = (
@@ -334,7 +385,9 @@ def workers(pid: int) -> list[int]:
     return [leaf for child in children for leaf in workers(child) or [child]]
 
 
-def test_killed_workers_are_replaced_at_once(site: Site) -> None:
+@HOSTS
+def test_killed_workers_are_replaced_at_once(host: HostSite) -> None:
+    site = host
     master = site.pid(site.colour())
     before = workers(master)
     assert len(before) >= 2

@@ -11,7 +11,7 @@ import pytest
 from tests.switch.site import LOCAL
 
 if TYPE_CHECKING:
-    from tests.switch.site import Site
+    from tests.switch.site import HostSite, Site
 
 PLAYBOOK = "playbooks/plan.yml"
 SECRET = "hunter2-planned-secret-of-forty-three-chars"
@@ -61,7 +61,8 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site:
 
 # What is compared differs between providers, which the test above shows on each; how it is refused does not.
 @LOCAL
-def test_a_plan_is_refused_when_anything_has_moved(site: Site, plan: Path) -> None:
+def test_a_plan_is_refused_when_anything_has_moved(host: HostSite, plan: Path) -> None:
+    site = host
     serves, attempts = site.release(), len(site.ledger())
     site.change_service("PLANNED = 1")
     output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)

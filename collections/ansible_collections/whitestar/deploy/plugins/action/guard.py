@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.cluster_choices import wrong_choices, wrong_elsewhere
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -24,7 +26,8 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 # What this file sets follows from other settings, or from what a stage gives back.
 WIRING = Path(__file__).resolve().parents[2] / "playbooks" / "vars" / "wiring.yml"
 PREFIX = "titanic_"
-BUILT_PROVIDERS = ("local", "compose")
+# RFC 1123, as Kubernetes names a namespace.
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
@@ -106,16 +109,32 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+    if values.get("titanic_provider") == "kubernetes":
+        return [*wrong_on_kubernetes(values), *wrong_choices(values)]
+    if found := wrong_elsewhere(values):
+        return found
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
     return []
 
 
-def wrong_provider(provider: str) -> list[str]:
-    """Why this provider cannot be used, if so."""
-    if provider in BUILT_PROVIDERS:
-        return []
-    return [f"titanic_provider: provider {provider} is not built yet; use one of: {', '.join(BUILT_PROVIDERS)}"]
+def wrong_on_kubernetes(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each value that a cluster has no use for, or cannot use."""
+    found = []
+    name = str(values.get("titanic_target_project", "titanic"))
+    if not DNS_LABEL.fullmatch(name):
+        rule = "lower-case letters, digits and -, at most 63, a letter or digit first and last"
+        found.append(f"titanic_target_project: '{name}' cannot be a namespace: use {rule}")
+    if "/" not in str(values.get("titanic_image_repository", "titanic")):
+        where = "a registry that the cluster pulls from, such as registry.example.org/titanic"
+        found.append(f"titanic_image_repository: the image has to be pushed: name a repository of {where}")
+    if values.get("titanic_api_tls") == "internal":
+        found.append("titanic_api_tls: internal is Caddy's: use acme with cert-manager, or give a certificate (given)")
+    if values.get("titanic_api_front") == "node_port" and not values.get("titanic_target_client_networks"):
+        found.append("titanic_target_client_networks: nobody may ask a node_port: name the networks that may")
+    if boolean(values.get("titanic_database_pgadmin", False)):
+        found.append("titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out")
+    return found
 
 
 def wrong_certificates(values: Mapping[str, Any]) -> list[str]:
@@ -127,7 +146,8 @@ def wrong_certificates(values: Mapping[str, Any]) -> list[str]:
     if boolean(values.get("titanic_database_tls", False)):
         if values.get("titanic_provider") == "local":
             return [*found, "titanic_database_tls: the local database is reached by a socket: leave it out"]
-        found += wrong_certificate(values, "titanic_secrets_database_tls", "database")
+        name = "titanic-database" if values.get("titanic_provider") == "kubernetes" else "database"
+        found += wrong_certificate(values, "titanic_secrets_database_tls", name)
     return found
 
 
@@ -195,7 +215,7 @@ class ActionModule(ActionBase):
         problems += unknown_variables(map(str, variables), options)
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
-        problems += wrong_values({"titanic_provider": provider}, options) or wrong_provider(str(provider))
+        problems += wrong_values({"titanic_provider": provider}, options)
         elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
         together = {**values, "titanic_provider": provider}
         problems += wrong_values(values, options, elsewhere) or [

@@ -14,7 +14,13 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import upstreams
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import (
+    command_job,
+    overridden,
+    release_objects,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.rights import rules
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
@@ -43,10 +49,27 @@ def database_environment(connection: dict[str, Any]) -> dict[str, str]:
     return {f"TITANIC_DATABASE_{names[key]}": str(value) for key, value in connection.items()}
 
 
+def place(connection: dict[str, Any]) -> str:
+    """Where a database ``connection`` leads, such as ``titanic-database:5432/titanic``."""
+    return f"{connection['host']}:{connection['port']}/{connection['name']}"
+
+
+def external_connection(external: dict[str, Any], authority_file: str) -> dict[str, Any]:
+    """The part of a database connection that says where a server is that others run, and how its name is verified.
+
+    ``external`` has host and, where they are not the usual ones, port, sslmode and authority; the latter is read from
+    ``authority_file``. Without one, libpq takes those that the image trusts, which it does for verify-full alone.
+    """
+    sslmode = external.get("sslmode") or "verify-full"
+    trusted = authority_file if external.get("authority") else "system" if sslmode == "verify-full" else ""
+    found = {"host": external.get("host", ""), "port": int(external.get("port") or 5432), "sslmode": sslmode}
+    return found | ({"sslrootcert": trusted} if trusted else {})
+
+
 def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
     """The files with secrets that a database ``connection`` names, by their own names."""
     paths = (connection.get(key) for key in ("password_file", "owner_password_file", "sslrootcert"))
-    return {Path(path).name: str(path) for path in paths if path}
+    return {Path(path).name: str(path) for path in paths if path and path != "system"}
 
 
 def server_arguments(settings: dict[str, Any]) -> list[str]:
@@ -156,16 +179,27 @@ def state_directory(name: str) -> str:
     return str((Path(own) if own else Path.home() / ".local" / "state") / name)
 
 
+def deployer_rules(_value: object) -> list[dict[str, Any]]:
+    """What a deployer has to be allowed in a namespace, as rules of a Role. The input is not used."""
+    return rules()
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         return {
+            "command_job": command_job,
             "compose_upstreams": upstreams,
+            "deployer_rules": deployer_rules,
             "database_environment": database_environment,
             "database_secret_files": database_secret_files,
+            "external_connection": external_connection,
             "identity_text": identity_text,
+            "place": place,
+            "overridden": overridden,
+            "release_objects": release_objects,
             "run_identity": run_identity,
             "server_arguments": server_arguments,
             "state_directory": state_directory,

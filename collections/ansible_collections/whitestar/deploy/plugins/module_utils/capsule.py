@@ -6,40 +6,50 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
-    exclusively,
-    json_bytes,
-    make_directory,
-    write_atomically,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, Records
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
-CAPSULES_KEPT = 10
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
-# The option of modules whose failure ends a release before it can be started.
-FAILURE_OPTION = {
+# The option of modules whose failure ends a release before it can be started: on a host, and wherever it is to serve.
+BY = {"type": "str", "required": True}
+FAILURE_OPTION = {"type": "dict", "options": {"state_directory": {"type": "path", "required": True}, "by": BY}}
+FAILURE_ANYWHERE_OPTION = {
     "type": "dict",
-    "options": {"state_directory": {"type": "path", "required": True}, "by": {"type": "str", "required": True}},
+    "options": {"state_directory": {"type": "path"}, "cluster": CLUSTER_OPTION, "by": BY},
+    "required_one_of": [("state_directory", "cluster")],
 }
 
 
+@contextmanager
+def records_of(failure: Mapping[str, Any]) -> Iterator[Records]:
+    """Where the target of FAILURE_ANYWHERE_OPTION keeps its ledger and its capsules. Raises ClusterError."""
+    if failure.get("cluster"):
+        with Cluster.of(failure["cluster"]) as cluster:
+            yield ClusterRecords(cluster)
+    else:
+        yield State(Path(failure["state_directory"]))
+
+
 def write_capsule(
-    state: State,
+    records: Records,
     entry: Entry,
     reason: str,
     evidence: Mapping[str, str],
     before: Mapping[str, Any],
     after: Mapping[str, Any],
-) -> Path:
+) -> str:
     """Write the evidence of the failed ``entry`` and return where; ``before`` and ``after`` are workloads.
 
-    The content of every file below the state directory's ``secrets`` is replaced by the file's name. Raises OSError.
+    Every secret of the target is replaced by its name. Raises OSError, ClusterError.
     """
     change = difflib.unified_diff(
         json_bytes(dict(before)).decode().splitlines(),
@@ -50,16 +60,11 @@ def write_capsule(
     )
     sections = {"what happened": f"{entry}\n{reason}", **evidence, "settings": "\n".join(change) or "(no difference)"}
     text = "".join(f"== {title} ==\n{body.rstrip()}\n\n" for title, body in sections.items())
-    make_directory(state.capsules, 0o700)
-    path = state.capsules / f"{entry.number:06}-{entry.release}.txt"
-    write_atomically(path, redacted(state, text).encode(), 0o600)
-    for old in sorted(state.capsules.glob("*.txt"))[:-CAPSULES_KEPT]:
-        old.unlink()
-    return path
+    return records.keep_capsule(f"{entry.number:06}-{entry.release}", redacted(records, text))
 
 
 def record_failure(
-    failure: Mapping[str, str] | None,
+    failure: Mapping[str, Any] | None,
     image: Mapping[str, Any],
     reason: str,
     evidence: Mapping[str, str],
@@ -67,16 +72,18 @@ def record_failure(
 ) -> str:
     """Record a release that failed before it could start, in the ledger and a capsule: the message to fail with.
 
-    ``failure`` is what FAILURE_OPTION gave; without it nothing is recorded. ``image`` has the ``identity`` and, once it
-    is known, the ``description`` of the release. The message is ``reason`` without secrets, and the capsule's path.
+    ``failure`` is what one of the options above gave; without it nothing is recorded. ``image`` has the ``identity``
+    and, once it is known, the ``description`` of the release. The message is ``reason`` without secrets, and where the
+    capsule is.
     """
     if not failure:
         return reason
-    state = State(Path(failure["state_directory"]))
     schema = image.get("description", {}).get("schema", {})
+    told = reason
     try:
-        with exclusively(state.run):
-            before = state.ledger()
+        with records_of(failure) as records, records.exclusively():
+            told = redacted(records, reason)
+            before = records.ledger()
             ledger, entry = before.add(
                 release=image["identity"],
                 image=image["identity"],
@@ -87,14 +94,14 @@ def record_failure(
                 by=failure["by"],
                 why="deploy",
                 outcome="failed",
-                reason=redacted(state, first_line(reason)),
+                reason=first_line(told),
             )
-            state.write_ledger(ledger)
+            records.write_ledger(ledger)
             serving = {"what serves": str(before.current() or "nothing")}
-            path = write_capsule(state, entry, reason, {**evidence, **serving}, {}, settings)
-    except (OSError, ValueError) as error:
-        return f"{redacted(state, reason)}\nno evidence could be written: {error}"
-    return f"{redacted(state, reason)}\nevidence: {path}"
+            where = write_capsule(records, entry, told, {**evidence, **serving}, {}, settings)
+    except (OSError, ValueError, ClusterError) as error:
+        return f"{told}\nno evidence could be written: {error}"
+    return f"{told}\nevidence: {where}"
 
 
 def first_line(text: str) -> str:
@@ -102,15 +109,14 @@ def first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
 
 
-def redacted(state: State, text: str) -> str:
-    """``text`` without the content, or a line of the content, of any secret file, plain or as programs quote it."""
+def redacted(records: Records, text: str) -> str:
+    """``text`` without any of the target's secrets, or a line of one, plain or as programs quote it."""
     found: dict[str, str] = {}
-    files = [path for path in (state.root / "secrets").rglob("[!.]*") if path.is_file()]
-    for path in files:
-        for secret in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for name, content in records.secrets():
+        for secret in content.split("\n"):
             if len(secret) >= SHORTEST_SECRET:
                 quoted = (json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe=""))
-                found |= dict.fromkeys((secret, *quoted), f"[{path.name}]")
+                found |= dict.fromkeys((secret, *quoted), f"[{name}]")
     # The longest first: one secret may begin with another.
     for form in sorted(found, key=len, reverse=True):
         text = text.replace(form, found[form])

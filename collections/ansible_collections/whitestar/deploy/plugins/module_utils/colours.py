@@ -8,72 +8,28 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.trial import (
+    NO_PROBATION,
+    Probation,
+    Traffic,
+    Transcript,
+    in_words,
+    try_out,
+)
 
 # The front door asks each colour for its readiness this often (roles/titanic_api/templates/Caddyfile.j2 has the same
 # figure): after three of them it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
-# Names in the service's metrics, and the routes that nobody's request is for.
-METRICS = ("titanic_http_requests_total", "titanic_http_errors_total", "titanic_http_request_duration_seconds_sum")
-PROBES = ("/healthz", "/readyz", "/health", "/ready", "/metrics")
-FEWEST_REQUESTS = 20
-WATCH_SECONDS = 0.5
 LOG_LINES = 15
 CAPSULE_LINES = 300
 DATABASE_LINES = 50
-CAPSULE_WIDTH = 400
-# A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
-TRIES = 3
-SMOKE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Probation:
-    """How long a release is watched after it has taken over, and what it may do meanwhile.
-
-    ``error_share`` is the share of requests that may be answered with 5xx (0 to 1), ``mean_seconds`` the mean time that
-    an answer may take. Neither counts before there were 20 requests.
-    """
-
-    seconds: float = 0
-    error_share: float = 0.02
-    mean_seconds: float = 1.0
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What a release says that it has answered: requests, those with 5xx, seconds for all; probes left out."""
-
-    requests: float = 0
-    errors: float = 0
-    seconds: float = 0
-
-    def __sub__(self, earlier: Traffic) -> Traffic:
-        """What came since."""
-        return Traffic(self.requests - earlier.requests, self.errors - earlier.errors, self.seconds - earlier.seconds)
-
-    @classmethod
-    def of(cls, metrics: str) -> Traffic:
-        """From the text of ``/metrics``, in Prometheus' exposition format 0.0.4."""
-        sums = dict.fromkeys(METRICS, 0.0)
-        for line in metrics.splitlines():
-            name, _, rest = line.partition("{")
-            labels, _, value = rest.rpartition("} ")
-            if name in sums and not any(f'route="{route}"' in labels for route in PROBES):
-                sums[name] += float(value)
-        return cls(*sums.values())
-
-
-NO_PROBATION = Probation()
 
 
 class HostColours(ABC):
@@ -94,7 +50,7 @@ class HostColours(ABC):
         self.ready_seconds = ready_seconds
         self.drain_seconds = drain_seconds
         self.probation = probation
-        self.transcript: list[str] = []
+        self.transcript = Transcript()
         self.evidence: dict[str, str] = {}
 
     @abstractmethod
@@ -172,16 +128,8 @@ class HostColours(ABC):
 
     def try_out(self, colour: str) -> None:
         """Ask each replica for each smoke path a few times. Raises ReleaseError for a failure and for a slow answer."""
-        for address in self.addresses(colour) * TRIES:
-            for path in self.workload["probes"].get("smoke", []):
-                began = time.monotonic()
-                answer = try_request(address, path, SMOKE_SECONDS)
-                self._note(f"{address} {path} {_words(answer)}"[:CAPSULE_WIDTH])
-                if answer is None and time.monotonic() - began >= SMOKE_SECONDS:
-                    raise ReleaseError(f"it got ready, but {path} took longer than {SMOKE_SECONDS:g} s")
-                if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    said = f"{_words(answer)}; its last output:\n{self.last_output(colour)}"
-                    raise ReleaseError(f"it got ready, but {path} fails: {said}")
+        paths = self.workload["probes"].get("smoke", [])
+        try_out(self.addresses(colour), paths, lambda: self.last_output(colour), self.transcript)
 
     def admit(self, colour: str) -> None:
         """Hold it no longer. Raises ReleaseError if it is not ready then."""
@@ -197,37 +145,13 @@ class HostColours(ABC):
         with suppress(Exception):  # the failure itself counts, not one in telling of it
             self.evidence = {
                 "last output": self.last_output(colour, CAPSULE_LINES),
-                "readiness and answers, in order": "\n".join(self.transcript) or "(it was never asked)",
+                "readiness and answers, in order": str(self.transcript),
                 "what the system says of it": self.described(colour),
             }
 
-    def _note(self, text: str) -> None:
-        """Write down what was answered, unless it is what was answered last."""
-        if not self.transcript or self.transcript[-1].partition(" ")[2] != text:
-            self.transcript.append(f"{datetime.now(UTC):%H:%M:%S.%f} {text}")
-
     def watch(self, colour: str) -> None:
         """Compare its metrics with the bounds until the probation is over. Raises ReleaseError when it leaves them."""
-        start = self._traffic(colour)
-        deadline = time.monotonic() + self.probation.seconds
-        while time.monotonic() < deadline:
-            time.sleep(WATCH_SECONDS)
-            if end := self.ended(colour):
-                raise ReleaseError(f"on probation: {end}")
-            seen = self._traffic(colour) - start
-            if seen.requests < FEWEST_REQUESTS:
-                continue
-            share, mean = seen.errors / seen.requests, seen.seconds / seen.requests
-            if share > self.probation.error_share or mean > self.probation.mean_seconds:
-                raise ReleaseError(
-                    f"on probation: of {seen.requests:.0f} requests {seen.errors:.0f} failed, {mean:.3f} s in the mean "
-                    f"(bounds: {self.probation.error_share:.0%}, {self.probation.mean_seconds:g} s)"
-                )
-
-    def _traffic(self, colour: str) -> Traffic:
-        """What all replicas together have answered."""
-        answers = [try_request(address, "/metrics") for address in self.addresses(colour)]
-        return Traffic.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer))
+        self.probation.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
 
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the front door must have seen it."""
@@ -246,19 +170,15 @@ class HostColours(ABC):
             return "no answer"
         for address in addresses:
             answer = try_request(address, self.workload["probes"]["ready"])
-            self._note(f"{address} {self.workload['probes']['ready']} {_words(answer)}"[:CAPSULE_WIDTH])
+            self.transcript.note(f"{address} {self.workload['probes']['ready']} {in_words(answer)}")
             if answer is None or (answer.status != 200 and not (but_held and _only_held(answer))):
-                return _words(answer)
+                return in_words(answer)
         return None
 
     @property
     def replicas(self) -> int:
         """How many of a colour there are when it serves."""
         return int(self.workload["replicas"])
-
-
-def _words(answer: Answer | None) -> str:
-    return "no answer" if answer is None else f"{answer.status} {answer.body[:300].decode(errors='replace')}"
 
 
 def _only_held(answer: Answer) -> bool:

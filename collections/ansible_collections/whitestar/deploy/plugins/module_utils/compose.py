@@ -37,6 +37,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import request, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+from ansible_collections.whitestar.deploy.plugins.module_utils.written import note, noted
 
 ENGINE_OPTION = {
     "type": "dict",
@@ -268,16 +269,28 @@ class Project:
         """Replace a part (an empty one takes it away) and write the Compose file anew."""
         parts = self.directory / "parts"
         make_directory(parts, 0o755)
-        if part:
-            write_atomically(parts / f"{name}.json", json_bytes(part), 0o644)
+        content = json_bytes(part) if part else None
+        if content:
+            write_atomically(parts / f"{name}.json", content, 0o644)
         else:
             (parts / f"{name}.json").unlink(missing_ok=True)
+        text = self._text()
+        write_atomically(self.file, text, 0o644)
+        note(self.directory, {f"parts/{name}.json": content, self.file.name: text})
+
+    def edited(self) -> bool:
+        """Whether the Compose file is another than the parts make it."""
+        return not has_content(self.file, self._text(), 0o644)
+
+    def _text(self) -> bytes:
+        """The Compose file as the parts make it."""
+        parts = self.directory / "parts"
         whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": NETWORKS}
         for section in SECTIONS:
             for path in sorted(parts.glob("*.json")):
                 whole.setdefault(section, {}).update(read_json(path, {}).get(section, {}))
         head = "# Written by whitestar.deploy from parts/; run it by hand with: docker compose up --detach\n"
-        write_atomically(self.file, (head + yaml_text({k: v for k, v in whole.items() if v})).encode(), 0o644)
+        return (head + yaml_text({k: v for k, v in whole.items() if v})).encode()
 
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run ``docker compose`` on the project. Raises EngineError."""
@@ -288,6 +301,7 @@ class Project:
         for container in self.engine.containers(name):
             self.engine.run("rm", "--force", "--volumes", str(container["Id"]))
         shutil.rmtree(self.directory / name, ignore_errors=True)
+        note(self.directory, {path: None for path in noted(self.directory) if path.startswith(f"{name}/")})
         self.write(name, {})
 
     def up(self, service: str, *, anew: bool = False) -> None:
@@ -368,13 +382,15 @@ class Service:
     def stale(self) -> bool:
         """Whether its part of the project or one of its files is another than it should be."""
         files = ((self.directory / name, text.encode()) for name, text in self.files.items())
-        return self.project.part(self.name) != self.part or not all(has_content(*file, 0o644) for file in files)
+        same = self.project.part(self.name) == self.part and not self.project.edited()
+        return not same or not all(has_content(*file, 0o644) for file in files)
 
     def write(self) -> None:
         """Write its files and its part of the project."""
         make_directory(self.directory, 0o755)
         for name, text in self.files.items():
             write_atomically(self.directory / name, text.encode(), 0o644)
+        note(self.project.directory, {f"{self.name}/{name}": text.encode() for name, text in self.files.items()})
         self.project.write(self.name, self.part)
 
     def last_output(self) -> str:

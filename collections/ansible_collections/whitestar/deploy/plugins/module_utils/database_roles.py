@@ -4,17 +4,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.scram import matches, verifier
 
-# What is there of ours, in one question.
+# What both roles may and may not.
+ATTRIBUTES = {
+    "LOGIN": True,
+    "SUPERUSER": False,
+    "CREATEDB": False,
+    "CREATEROLE": False,
+    "REPLICATION": False,
+    "BYPASSRLS": False,
+}
+# What is there of ours, in one question; a role that may more than it should is not as it should be.
 FACTS = """
 SELECT json_build_object(
     'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{}}') FROM pg_authid
-                  WHERE rolname IN ({owner}, {user}) AND rolcanlogin AND NOT rolsuper),
+                  WHERE rolname IN ({owner}, {user}) AND rolcanlogin AND NOT
+                  (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)),
     'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
     'public', (SELECT has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = {database}),
     'connect', (SELECT has_database_privilege(r.oid, d.oid, 'CONNECT') FROM pg_database d, pg_roles r
@@ -38,7 +49,7 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
     for role, password in passwords.items():
         kept = facts["passwords"].get(role)
         if kept is None:
-            attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
+            attributes = " ".join(name if wanted else f"NO{name}" for name, wanted in ATTRIBUTES.items())
             # A literal, since any dollar quote could be part of a name.
             make = f"BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END"
             steps[f"make role {role}"] = (
@@ -61,13 +72,20 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
     return steps
 
 
-def keep_roles(server: Server, options: dict[str, Any], *, check: bool) -> list[str]:
-    """Have the database, its roles and grants, or say what is missing. Returns the steps in words."""
-    names = {name: options[name] for name in ("database", "owner", "user")}
-    passwords = {
+def read_passwords(options: Mapping[str, Any]) -> dict[str, str]:
+    """The password of each role, from the files that a module's options name. Raises OSError."""
+    return {
         options[role]: Path(options[f"{role}_password_file"]).read_text(encoding="utf-8").rstrip("\n")
         for role in ("owner", "user")
     }
+
+
+def keep_roles(server: Server, options: Mapping[str, Any], passwords: dict[str, str], *, check: bool) -> list[str]:
+    """Have the database, its roles and grants, or say what is missing. Returns the steps in words.
+
+    ``options`` has owner, user and database, ``passwords`` that of each role.
+    """
+    names = {name: options[name] for name in ("database", "owner", "user")}
     facts = server.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
     needed = role_steps(facts if isinstance(facts, dict) else {}, names, passwords)
     if needed and not check:

@@ -114,10 +114,10 @@ def request(
         connection.close()
 
 
-def try_request(address: str, path: str, seconds: float = 2, tls: Tls | None = None) -> Answer | None:
-    """As :func:`request` with GET, None if there was no answer."""
+def try_request(address: str, path: str, seconds: float = 2, tls: Tls | None = None, host: str = "") -> Answer | None:
+    """As :func:`request` with GET, under the name ``host`` if one is given, None if there was no answer."""
     try:
-        return request(address, path, seconds=seconds, tls=tls)
+        return request(address, path, headers={"Host": host} if host else {}, seconds=seconds, tls=tls)
     except (OSError, http.client.HTTPException):
         return None
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 FORMAT = 1
 ENTRIES_KEPT = 100
+CAPSULES_KEPT = 10
 OUTCOMES = ("started", "succeeded", "failed", "interrupted")
 
 
@@ -184,3 +186,22 @@ class Ledger:
 def images_in_use(entries: Iterable[Entry], releases: set[str]) -> set[str]:
     """The images that these releases need."""
     return {entry.image for entry in entries if entry.release in releases}
+
+
+class Records(Protocol):
+    """Where a target keeps its ledger and the evidence of failed releases."""
+
+    def ledger(self) -> Ledger:
+        """The ledger, empty before the first release."""
+
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Replace the ledger."""
+
+    def secrets(self) -> Iterable[tuple[str, str]]:
+        """Every secret of the target with its name, so that none gets into what is written."""
+
+    def keep_capsule(self, name: str, text: str) -> str:
+        """Write the evidence of a failed release, whose words have been looked through, and say where it is."""
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Be the only step at work on the target."""

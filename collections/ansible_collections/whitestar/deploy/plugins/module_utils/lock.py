@@ -17,10 +17,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import json
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
 
 
-class LockedError(RuntimeError):
-    """Another run holds the lock; the message names it and says what to do."""
-
-
 @dataclass(frozen=True)
 class Owner:
     """Who holds the lock: a run of ansible-playbook, by host, user, pid and the pid's start time.
@@ -49,6 +45,18 @@ class Owner:
         return f"{self.user}@{self.host} (process {self.pid}, since {since})"
 
 
+class LockedError(RuntimeError):
+    """Another run holds the lock; the message names it and says what to do."""
+
+    @classmethod
+    def of(cls, holder: Owner, now: float) -> LockedError:
+        """That ``holder`` has it."""
+        return cls(
+            f"another run holds the deploy lock: {holder}. Wait for it; its lease ends by itself "
+            f"{max(0, holder.until - now):.0f} s from now if it died on another machine"
+        )
+
+
 class Lock:
     """The lock kept in one file."""
 
@@ -72,10 +80,7 @@ class Lock:
         with self._exclusively():
             holder = self.holder()
             if holder and not holder.same_run(owner) and not holder.gone(now):
-                raise LockedError(
-                    f"another run holds the deploy lock: {holder}. Wait for it; its lease ends by itself "
-                    f"{max(0, holder.until - now):.0f} s from now if it died on another machine"
-                )
+                raise LockedError.of(holder, now)
             lease = Owner(owner.host, owner.user, owner.pid, owner.started, since=now, until=now + lease_seconds)
             write_atomically(self.path, json_bytes(asdict(lease)), 0o644)
         return holder if holder and not holder.same_run(owner) else None

@@ -7,7 +7,9 @@ from __future__ import annotations
 import html
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,15 @@ class Maintenance:
         for name, content in self.files().items():
             if not has_content(place / name, content, 0o644):
                 write_atomically(place / name, content, 0o644)
+
+
+def wanted(options: Mapping[str, Any], now: Maintenance | None) -> Maintenance | None:
+    """The maintenance that is to be; the one that is on stays as it is when it says the same."""
+    if not options["enabled"]:
+        return None
+    same = now and (now.message, now.retry_seconds) == (options["message"], options["retry_seconds"])
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return now if same else Maintenance(options["message"], options["retry_seconds"], options["by"], at)
 
 
 def end(state: State) -> None:

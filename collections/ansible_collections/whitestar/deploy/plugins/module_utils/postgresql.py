@@ -20,9 +20,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
 
 OLDEST_MAJOR = 15
 ADMINISTRATOR = "postgres"
+# A client that prints values alone and stops at the first error.
+PSQL = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR)
 START_SECONDS = 60
 PORT = 5432
 
@@ -143,6 +146,7 @@ class Cluster:
             else:
                 text = path.read_text(encoding="utf-8") + _INCLUDE
                 write_atomically(path, text.encode(), 0o600, self.owner)
+        note(self.directory, {str(path.relative_to(self.directory)): text for path, text in wanted.items()}, self.owner)
 
     def running(self) -> bool:
         """Whether the server runs."""
@@ -189,8 +193,8 @@ class Cluster:
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
         """Run ``sql`` as the administrator; it goes in by standard input, so it is in no process list."""
-        options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.socket_directory), "-p", str(PORT)]
-        return self._run(["psql", *options, "-U", ADMINISTRATOR, "-d", database, "-f", "-"], sql).strip()
+        place = ["-h", str(self.socket_directory), "-p", str(PORT)]
+        return self._run([*PSQL, *place, "-d", database, "-f", "-"], sql).strip()
 
     def _status(self, program: str, *arguments: str) -> int:
         return self._start(program, arguments, "").returncode

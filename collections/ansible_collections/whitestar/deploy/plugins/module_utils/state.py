@@ -7,14 +7,20 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, read_json, write_atomically
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    exclusively,
+    json_bytes,
+    make_directory,
+    read_json,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import CAPSULES_KEPT, Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon
 
 SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
@@ -52,6 +58,11 @@ class State:
         return self.root / "capsules"
 
     @property
+    def answers(self) -> Path:
+        """What commands of releases answered last, such as ``migrate.json``."""
+        return self.root / "answers"
+
+    @property
     def front(self) -> Path:
         """What the front door keeps: certificates that it got or made, its admin socket, the words of a maintenance."""
         return self.root / "front"
@@ -74,6 +85,25 @@ class State:
     def write_ledger(self, ledger: Ledger) -> None:
         """Replace the ledger."""
         write_atomically(self.root / "ledger.json", json_bytes(ledger.document()), 0o644)
+
+    def secrets(self) -> Iterator[tuple[str, str]]:
+        """Every file below ``secrets``, by its own name. Raises OSError."""
+        for path in (self.root / "secrets").rglob("[!.]*"):
+            if path.is_file():
+                yield path.name, path.read_text(encoding="utf-8", errors="replace")
+
+    def keep_capsule(self, name: str, text: str) -> str:
+        """Write the evidence of a failed release for its owner alone; the path. Raises OSError."""
+        make_directory(self.capsules, 0o700)
+        path = self.capsules / f"{name}.txt"
+        write_atomically(path, text.encode(), 0o600)
+        for old in sorted(self.capsules.glob("*.txt"))[:-CAPSULES_KEPT]:
+            old.unlink()
+        return str(path)
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Be the only step at work here. Raises TimeoutError."""
+        return exclusively(self.run)
 
     def workload(self, release: str) -> dict[str, Any]:
         """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""

@@ -67,30 +67,10 @@ steps:
   elements: str
 """
 
-import json
-from dataclasses import dataclass
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import ADMINISTRATOR
-
-
-@dataclass(frozen=True)
-class ContainerServer:
-    """PostgreSQL in a container, spoken to through its own ``psql`` and socket."""
-
-    engine: Engine
-    container: str
-
-    def ask(self, sql: str, database: str = "postgres") -> object:
-        """The JSON value that the one statement ``sql`` returns."""
-        return json.loads(self.run_sql(sql, database) or "null")
-
-    def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which reaches it by standard input."""
-        psql = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR, "-d", database, "-f", "-"]
-        return self.engine.run("exec", "--interactive", self.container, *psql, standard_input=sql).strip()
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, read_passwords
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import ContainerServer
 
 
 def main() -> None:
@@ -116,7 +96,7 @@ def main() -> None:
         running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
         if running:
             server = ContainerServer(engine, str(running[0]["Id"]))
-            steps = keep_roles(server, options, check=module.check_mode)
+            steps = keep_roles(server, options, read_passwords(options), check=module.check_mode)
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
     except (EngineError, OSError, ValueError) as error:

@@ -84,9 +84,16 @@ options:
     type: dict
     suboptions:
       state_directory:
-        description: The state directory of the target.
+        description: The state directory of the target, where that is a host.
         type: path
-        required: true
+      cluster:
+        description: The cluster and the namespace, where the target is one.
+        type: dict
+        suboptions:
+          kubectl: {description: The program that knows its credentials., type: str, default: kubectl}
+          kubeconfig: {description: File with its address and credentials., type: path}
+          context: {description: The context of that file., type: str}
+          namespace: {description: The namespace., type: str, required: true}
       by:
         description: Who runs this, for the ledger.
         type: str
@@ -144,7 +151,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_ANYWHERE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -298,7 +305,7 @@ def main() -> None:
             "scan_command": words,
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
-            "failure": FAILURE_OPTION,
+            "failure": FAILURE_ANYWHERE_OPTION,
             "identity": {"type": "str"},
             "archive": {"type": "path"},
             "seconds": {"type": "float", "default": 1800},

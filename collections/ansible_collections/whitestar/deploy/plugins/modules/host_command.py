@@ -58,6 +58,9 @@ options:
         description: Who runs this, for the ledger.
         type: str
         required: true
+  answer_file:
+    description: File in which the answer is kept, for M(whitestar.deploy.host_drift). Not in check mode.
+    type: path
   seconds:
     description: How long the command may take, in seconds.
     type: float
@@ -94,7 +97,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+    has_content,
+    json_bytes,
+    make_directory,
+    write_atomically,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
     ENGINE_OPTION,
     Programs,
@@ -137,6 +145,14 @@ def recorded(host: Programs, options: dict[str, Any], message: str, said: str) -
     return record_failure(options["failure"], image, message, evidence(host, options, said), settings)
 
 
+def keep_answer(path: Path, answer: dict[str, Any]) -> None:
+    """Keep it for those who want to know later what was brought about. Raises OSError."""
+    content = json_bytes(answer)
+    if not has_content(path, content, 0o644):
+        make_directory(path.parent, 0o755)
+        write_atomically(path, content, 0o644)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -149,6 +165,7 @@ def main() -> None:
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "needs": {"type": "list", "elements": "path", "default": []},
             "failure": FAILURE_OPTION,
+            "answer_file": {"type": "path"},
             "seconds": {"type": "float", "default": 600},
         },
         supports_check_mode=True,
@@ -173,6 +190,8 @@ def main() -> None:
         message = f"{' '.join(words)} {how}"
         said = f"{complaint}\n{answer or ''}"
         module.fail_json(msg=message if module.check_mode else recorded(host, options, message, said))
+    if options["answer_file"] and not module.check_mode:
+        keep_answer(Path(options["answer_file"]), answer)
     module.exit_json(
         changed=bool(answer.get("changed")),
         answer=answer,

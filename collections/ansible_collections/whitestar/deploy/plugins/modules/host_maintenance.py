@@ -66,22 +66,16 @@ maintenance:
 
 import http.client
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance, end, wait_until_idle
+from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import (
+    Maintenance,
+    end,
+    wait_until_idle,
+    wanted,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-
-
-def wanted(options: dict[str, Any], now: Maintenance | None) -> Maintenance | None:
-    """The maintenance that is to be; the one that is on stays as it is when it says the same."""
-    if not options["enabled"]:
-        return None
-    same = now and (now.message, now.retry_seconds) == (options["message"], options["retry_seconds"])
-    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return now if same else Maintenance(options["message"], options["retry_seconds"], options["by"], at)
 
 
 def main() -> None:

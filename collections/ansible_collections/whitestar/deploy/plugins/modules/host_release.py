@@ -111,7 +111,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import first_line, redacted, write_capsule
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import Probation
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -128,6 +127,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
+from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
+from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
 
 
 class Deployment:
@@ -185,7 +186,9 @@ class Deployment:
             self._switch()
             current = self.ledger.current()
             return (vars(current) if current else {}), []
-        write_atomically(self.state.configurations / f"{self.release}.json", json_bytes(self.workload), 0o644)
+        content = json_bytes(self.workload)
+        write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
+        note(self.state.configurations, {f"{self.release}.json": content})
         image = self.workload["image_facts"]
         self.ledger, entry = self.ledger.add(
             release=self.release,
@@ -237,6 +240,7 @@ class Deployment:
         pruned = [path for path in self.state.configurations.glob("*.json") if path.stem not in keep]
         for path in pruned:
             path.unlink()
+        note(self.state.configurations, {path.name: None for path in pruned})
         return sorted(path.stem for path in pruned)
 
 

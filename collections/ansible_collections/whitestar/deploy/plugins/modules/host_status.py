@@ -88,7 +88,7 @@ LEDGER_LINES = 10
 GRACE_SECONDS = 25
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front"}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers"}
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 

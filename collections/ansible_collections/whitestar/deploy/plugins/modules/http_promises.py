@@ -10,8 +10,8 @@ module: http_promises
 short_description: Ask a front door whether it keeps its promises
 description:
   - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
-  - A front door that answers 503 may not have seen yet that a release is ready, and one whose certificate is not
-    valid may still be getting it; both are asked again for O(seconds).
+  - A promise that is broken is asked for again for O(seconds). A front door may not have seen yet that a release is
+    ready, or that the one before is gone, and one whose certificate is not valid may still be getting it.
   - A front door in maintenance is asked nothing else.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
@@ -21,6 +21,9 @@ options:
     description: Where to ask, C(host:port) or C(unix:/path).
     type: str
     required: true
+  host:
+    description: Name that the front door is asked by, where that is not its address.
+    type: str
   promises:
     description: What is promised.
     type: list
@@ -34,7 +37,7 @@ options:
       headers: {description: Headers and the text that each must start with., type: dict, default: {}}
       json: {description: Keys and values that the JSON object must have., type: dict, default: {}}
   seconds:
-    description: How long a front door without a ready release is asked again, in seconds, for all promises together.
+    description: How long broken promises are asked for again, in seconds, for all of them together.
     type: float
     default: 10
 attributes:
@@ -71,7 +74,6 @@ items:
 """
 
 import http.client
-import ssl
 import time
 from typing import Any
 
@@ -81,20 +83,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_O
 MAINTENANCE = "urn:titanic:problem:maintenance"
 
 
-def patiently(address: str, path: str, headers: dict[str, str], tls: Tls | None, deadline: float) -> Answer:
-    """The answer; a 503, and a certificate that is not valid, is one only after the deadline.
-
-    Raises OSError or http.client.HTTPException.
-    """
-    while True:
-        try:
-            answer = request(address, path, headers=headers, tls=tls)
-            if answer.status != 503 or maintenance(answer) or time.monotonic() > deadline:
-                return answer
-        except ssl.SSLError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)
+def asked(promise: dict[str, Any], options: dict[str, Any]) -> tuple[Answer | None, str | None]:
+    """The answer, if there is one, and what differs from the promise, if anything does."""
+    host = {"Host": options["host"]} if options["host"] else {}
+    address, headers = options["address"], host | promise["request_headers"]
+    try:
+        answer = request(address, promise["path"], headers=headers, tls=Tls.of(options["tls"]))
+    except (OSError, http.client.HTTPException) as error:
+        return None, f"no answer from {address} ({error})"
+    return answer, broken(promise, answer)
 
 
 def maintenance(answer: Answer) -> str:
@@ -125,6 +122,7 @@ def main() -> None:
             "address": {"type": "str", "required": True},
             "seconds": {"type": "float", "default": 10},
             "tls": TLS_OPTION,
+            "host": {"type": "str"},
             "promises": {
                 "type": "list",
                 "elements": "dict",
@@ -144,18 +142,17 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, kept=[], items={}, maintenance="", msg="nothing was asked in check mode")
     kept, failures, items = [], [], {}
-    address, deadline = module.params["address"], time.monotonic() + module.params["seconds"]
-    tls = Tls.of(module.params["tls"])
+    deadline = time.monotonic() + module.params["seconds"]
     for promise in module.params["promises"]:
-        try:
-            answer = patiently(address, promise["path"], promise["request_headers"], tls, deadline)
-            if message := maintenance(answer):
-                module.exit_json(changed=False, kept=[], items={}, maintenance=message)
-            problem = broken(promise, answer)
-            if isinstance(body := answer.json(), list):
-                items[promise["path"]] = len(body)
-        except (OSError, http.client.HTTPException) as error:
-            problem = f"no answer from {address} ({error})"
+        answer, problem = asked(promise, module.params)
+        # A front door may yet have to see that a release is ready, or gone, and a certificate may yet have to come.
+        while problem and not (answer and maintenance(answer)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            answer, problem = asked(promise, module.params)
+        if answer and (message := maintenance(answer)):
+            module.exit_json(changed=False, kept=[], items={}, maintenance=message)
+        if answer and isinstance(body := answer.json(), list):
+            items[promise["path"]] = len(body)
         if problem:
             failures.append(f"{promise['name']}: GET {promise['path']}: {problem}")
         else:

@@ -90,7 +90,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, read_passwords
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -132,7 +132,7 @@ def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]
     steps += keep_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
-    return steps + keep_roles(cluster, options, check=check)
+    return steps + keep_roles(cluster, options, read_passwords(options), check=check)
 
 
 def main() -> None:

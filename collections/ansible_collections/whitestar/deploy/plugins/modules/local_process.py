@@ -116,6 +116,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
 
 SETTLE_SECONDS = 0.2
 
@@ -180,8 +181,10 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
     environment = service_environment(options["environment"])
     for directory in options["data_directories"]:
         make_directory(Path(directory), 0o700)
+    path, content = Path(options["configuration_file"]), options["configuration"].encode()
     if "write" in steps:
-        write_atomically(Path(options["configuration_file"]), options["configuration"].encode(), 0o644)
+        write_atomically(path, content, 0o644)
+    note(path.parent, {path.name: content})
     if "restart" in steps:
         daemon.stop(options["start_seconds"])
     if "reload" in steps:

@@ -9,12 +9,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import (
-    CAPSULES_KEPT,
     record_failure,
     redacted,
     write_capsule,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import CAPSULES_KEPT, Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 FACTS = {"config": "c", "schema_required": "1", "schema_tolerates": "1", "version": "1", "by": "a", "why": "deploy"}
@@ -30,8 +29,8 @@ def test_secrets_are_taken_out_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "tls" / "key").write_text("-----BEGIN PRIVATE KEY-----\nkey-of-the-door\n")
     _, entry = Ledger().add(release="img-1", image="img", outcome="failed", **FACTS)
     evidence = {"last output": "told second-token to open sesame by key-of-the-door"}
-    path = write_capsule(state, entry, "refused first-token", evidence, {"a": 1}, {"a": "open sesame"})
-    text = path.read_text()
+    where = write_capsule(state, entry, "refused first-token", evidence, {"a": 1}, {"a": "open sesame"})
+    text = Path(where).read_text()
     assert "told [write_tokens] to [password] by [key]" in text
     assert "refused [write_tokens]" in text
     assert '-  "a": 1' in text
@@ -104,4 +103,4 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
         newest = write_capsule(State(tmp_path), entry, "", {}, {}, {})
     kept = sorted(State(tmp_path).capsules.iterdir())
     assert len(kept) == CAPSULES_KEPT
-    assert kept[-1] == newest
+    assert str(kept[-1]) == newest

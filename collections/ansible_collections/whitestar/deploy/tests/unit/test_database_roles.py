@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, role_steps
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import (
+    keep_roles,
+    read_passwords,
+    role_steps,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, identifier
 from ansible_collections.whitestar.deploy.plugins.module_utils.scram import verifier
 
@@ -63,17 +67,20 @@ def options(cluster: Cluster, place: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_a_server_is_brought_to_it_once(cluster: Cluster, options: dict[str, Any]) -> None:
-    seen = keep_roles(cluster, options, check=True)
+    def kept(*, check: bool) -> list[str]:
+        return keep_roles(cluster, options, read_passwords(options), check=check)
+
+    seen = kept(check=True)
     assert len(seen) == 4
     assert cluster.ask("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'o''clock%'") == 0
-    assert keep_roles(cluster, options, check=False) == seen
-    assert keep_roles(cluster, options, check=True) == keep_roles(cluster, options, check=False) == []
+    assert kept(check=False) == seen
+    assert kept(check=True) == kept(check=False) == []
     Path(options["user_password_file"]).write_text("another")
-    assert keep_roles(cluster, options, check=False) == [f"set the password of role {options['user']}"]
-    assert keep_roles(cluster, options, check=False) == []
+    assert kept(check=False) == [f"set the password of role {options['user']}"]
+    assert kept(check=False) == []
 
 
 def test_a_run_that_was_cut_off_goes_on(cluster: Cluster, options: dict[str, Any]) -> None:
     cluster.run_sql(f"CREATE ROLE {identifier(options['owner'])}")
-    assert keep_roles(cluster, options, check=False)[0] == f"make role {options['owner']}"
-    assert keep_roles(cluster, options, check=True) == []
+    assert keep_roles(cluster, options, read_passwords(options), check=False)[0] == f"make role {options['owner']}"
+    assert keep_roles(cluster, options, read_passwords(options), check=True) == []

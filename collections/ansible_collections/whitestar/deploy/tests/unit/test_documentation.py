@@ -118,7 +118,7 @@ def test_every_plugin_has_a_test_that_uses_it(path: Path) -> None:
     )
     dotted = ".".join(path.relative_to(COLLECTIONS).with_suffix("").parts)
     used = f"whitestar.deploy.{path.stem}'" in texts or f'whitestar.deploy.{path.stem}"' in texts
-    assert dotted in texts or f'run_module("{path.stem}"' in texts or used
+    assert dotted in texts or f'run_module("{path.stem}"' in texts or f'.run("{path.stem}"' in texts or used
 
 
 @pytest.mark.parametrize("path", sorted(plugin_files()), ids=lambda path: str(path.relative_to(PLUGINS)))

@@ -14,7 +14,6 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     unknown_tags,
     unknown_variables,
     wrong_certificates,
-    wrong_provider,
     wrong_together,
     wrong_values,
 )
@@ -190,12 +189,166 @@ def test_pgadmin_is_refused_where_there_are_no_containers() -> None:
     assert wrong_together({"titanic_provider": "local"}) == []
 
 
-def test_a_provider_that_is_not_built_is_refused() -> None:
-    assert wrong_provider("local") == []
-    assert wrong_provider("compose") == []
-    assert wrong_provider("kubernetes") == [
-        "titanic_provider: provider kubernetes is not built yet; use one of: local, compose"
-    ]
+ON_KUBERNETES = {"titanic_provider": "kubernetes", "titanic_image_repository": "registry.example.org/titanic"}
+
+
+def test_what_a_cluster_can_use_passes() -> None:
+    assert wrong_together(ON_KUBERNETES) == []
+    good = {"titanic_target_project": "titanic-2", "titanic_api_tls": "acme", "titanic_database_pgadmin": "no"}
+    assert wrong_together(ON_KUBERNETES | good) == []
+    assert wrong_together(ON_KUBERNETES | {"titanic_target_project": "7" * 63}) == []
+
+
+@pytest.mark.parametrize("name", ["Titanic", "titanic_2", "-titanic", "titanic-", "t" * 64, "", "a.b", "titanic\n"])
+def test_a_name_that_no_namespace_can_have_is_refused(name: str) -> None:
+    (problem,) = wrong_together(ON_KUBERNETES | {"titanic_target_project": name})
+    assert problem.startswith(f"titanic_target_project: '{name}' cannot be a namespace: use lower-case letters")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("titanic_image_repository", "titanic", "the image has to be pushed: name a repository of a registry"),
+        ("titanic_api_tls", "internal", "internal is Caddy's: use acme"),
+        ("titanic_database_pgadmin", True, "pgAdmin is a container beside those of a Compose target"),
+    ],
+)
+def test_what_a_cluster_has_no_use_for_is_refused(name: str, value: Any, words: str) -> None:
+    (problem,) = wrong_together(ON_KUBERNETES | {name: value})
+    assert problem.startswith(f"{name}: {words}")
+
+
+AUTHORITY = certificate("An authority")["certificate"]
+PASSWORDS = {"database_owner_password": "planted-owner", "database_app_password": "planted-app"}
+EXTERNAL = ON_KUBERNETES | {
+    "titanic_database_kind": "external",
+    "titanic_database_external": {"host": "db.example.org", "authority": AUTHORITY},
+    "titanic_secrets_values": PASSWORDS,
+}
+STORED = ON_KUBERNETES | {
+    "titanic_secrets_source": "external_secrets",
+    "titanic_secrets_store": {"aws": {"service": "SecretsManager", "region": "eu-central-1"}},
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        EXTERNAL,
+        EXTERNAL | {"titanic_database_external": {"host": "10.0.0.7", "port": "6432", "sslmode": "require"}},
+        EXTERNAL | STORED | {"titanic_secrets_values": {}},
+        STORED,
+        STORED
+        | {"titanic_secrets_remote": {"write_tokens": "a", "database_app_password": {"key": "b", "property": "c"}}},
+        ON_KUBERNETES | {"titanic_database_kind": "cloudnative_pg", "titanic_database_instances": 1},
+    ],
+)
+def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
+    assert wrong_together(values) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (EXTERNAL | {"titanic_database_external": {}}, "titanic_database_external: host is missing"),
+        (
+            EXTERNAL | {"titanic_database_external": {"host": "postgres://db"}},
+            "titanic_database_external: host 'postgres://db' is not a name",
+        ),
+        (
+            EXTERNAL | {"titanic_database_external": {"host": "db", "port": 70000}},
+            "titanic_database_external: port 70000 is not a port",
+        ),
+        (
+            EXTERNAL | {"titanic_database_external": {"host": "db", "authority": "/etc/ca.pem"}},
+            "titanic_database_external: authority is not a certificate as PEM",
+        ),
+        (
+            EXTERNAL | {"titanic_database_external": {"host": "db", "sslmode": "verify-ca"}},
+            "titanic_database_external: sslmode verify-ca needs authority",
+        ),
+        (
+            EXTERNAL | {"titanic_secrets_values": {"database_app_password": "planted-app"}},
+            "titanic_secrets_values: database_owner_password is missing: give what the external database has",
+        ),
+        (EXTERNAL | {"titanic_database_settings": {"work_mem": "8MB"}}, "titanic_database_settings: others run"),
+        (
+            ON_KUBERNETES | {"titanic_database_external": {"host": "db"}},
+            "titanic_database_external: titanic_database_kind is pod: set that to external",
+        ),
+        (
+            ON_KUBERNETES | {"titanic_database_kind": "cloudnative_pg", "titanic_database_instances": 0},
+            "titanic_database_instances: there has to be one",
+        ),
+        (
+            ON_KUBERNETES | {"titanic_database_kind": "cloudnative_pg", "titanic_database_tls": "yes"},
+            "titanic_database_tls: it is for titanic_database_kind pod",
+        ),
+        (STORED | {"titanic_secrets_store": {}}, "titanic_secrets_store: name one provider"),
+        (STORED | {"titanic_secrets_store": {"aws": {}, "vault": {}}}, "titanic_secrets_store: name one provider"),
+        (STORED | {"titanic_secrets_store": {"aws": "eu-central-1"}}, "titanic_secrets_store: name one provider"),
+        (
+            STORED | {"titanic_secrets_remote": {"database_password": "x"}},
+            "titanic_secrets_remote: there is no secret database_password (secrets: database_owner_password",
+        ),
+        (
+            STORED | {"titanic_secrets_remote": {"write_tokens": {"property": "x"}}},
+            "titanic_secrets_remote: write_tokens is neither a remote key nor a mapping with key",
+        ),
+        (
+            STORED | {"titanic_secrets_values": PASSWORDS},
+            "titanic_secrets_values: secrets come from titanic_secrets_store",
+        ),
+        (STORED | {"titanic_api_write_tokens": ["planted"]}, "titanic_api_write_tokens: secrets come from"),
+        (STORED | {"titanic_database_tls": True}, "titanic_database_tls: its key would have to come from"),
+        (ON_KUBERNETES | {"titanic_secrets_store": {"aws": {}}}, "titanic_secrets_store: secrets come from no store"),
+        (ON_KUBERNETES | {"titanic_secrets_remote": {"x": "y"}}, "titanic_secrets_remote: secrets come from no store"),
+        (
+            {"titanic_provider": "compose", "titanic_database_kind": "external"},
+            "titanic_database_kind: external is for",
+        ),
+        (
+            ON_KUBERNETES | {"titanic_api_front": "node_port"},
+            "titanic_target_client_networks: nobody may ask a node_port",
+        ),
+        (
+            {"titanic_provider": "local", "titanic_secrets_source": "external_secrets"},
+            "titanic_secrets_source: external_secrets is for Kubernetes",
+        ),
+    ],
+)
+def test_a_choice_that_another_one_rules_out_is_refused_by_name(values: dict[str, Any], words: str) -> None:
+    (problem,) = wrong_together(values)
+    assert problem.startswith(words)
+    assert "planted" not in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("titanic_database_kind", "rds", "must be one of: pod, cloudnative_pg, external"),
+        ("titanic_database_external", {"host": "db", "sslmode": "prefer"}, "must be one of: require, verify-ca"),
+        ("titanic_database_external", {"hots": "db"}, "hots"),
+        ("titanic_secrets_source", "vault", "must be one of: generated, external_secrets"),
+        ("titanic_database_instances", "three", "unable to convert to int"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused(name: str, value: Any, words: str) -> None:
+    (problem,) = wrong_values({name: value}, OPTIONS)
+    assert problem.startswith(f"{name}: ")
+    assert words in problem
+
+
+def test_the_database_s_certificate_has_the_name_that_it_has_on_a_cluster() -> None:
+    asked = ON_KUBERNETES | {"titanic_database_tls": True}
+    assert wrong_certificates(asked | {"titanic_secrets_database_tls": certificate("titanic-database")}) == []
+    (other,) = wrong_certificates(asked | {"titanic_secrets_database_tls": certificate("database")})
+    assert other.endswith("the certificate is for database, not for titanic-database: give one that is")
+
+
+def test_an_image_that_is_not_pushed_is_refused_for_a_cluster() -> None:
+    (problem,) = wrong_together({"titanic_provider": "kubernetes"})
+    assert problem.startswith("titanic_image_repository: ")
 
 
 def play(**variables: Any) -> dict[str, Any]:

@@ -343,7 +343,9 @@ def test_pruning_spares_what_a_rollback_needs(state: State) -> None:
     pruned = [deploy(state, workload, keep=1)["pruned"] for workload in workloads]
     assert pruned == [[], [], [workloads[0]["release"]], [workloads[1]["release"]]]
     assert sorted(path.name for path in state.images.iterdir()) == ["c" * 12, "d" * 12]
-    assert sorted(path.stem for path in state.configurations.iterdir()) == sorted(w["release"] for w in workloads[2:])
+    assert sorted(path.stem for path in state.configurations.glob("*.json")) == sorted(
+        w["release"] for w in workloads[2:]
+    )
     assert run_module("host_release", arguments(state, restore=3, keep=1))["release"] == workloads[2]["release"]
 
 

@@ -167,7 +167,7 @@ def test_a_front_door_that_has_not_seen_the_release_yet_is_asked_again(address: 
 
 def test_broken_promises_are_all_reported(address: str) -> None:
     promises = [{"name": f"promise {number}"} | promise for number, (promise, _) in enumerate(BROKEN)]
-    asked = run_module("http_promises", {"address": address, "promises": [*promises[:-1], KEPT[0]]})
+    asked = run_module("http_promises", {"address": address, "promises": [*promises[:-1], KEPT[0]], "seconds": 0.1})
     for number, (promise, words) in enumerate(BROKEN[:-1]):
         assert f"promise {number}: GET {promise['path']}: {words}" in asked.message
     assert len(asked["broken"]) == len(BROKEN) - 1
@@ -175,7 +175,7 @@ def test_broken_promises_are_all_reported(address: str) -> None:
 
 
 def test_a_front_door_that_is_not_there(place: Path) -> None:
-    asked = run_module("http_promises", {"address": f"unix:{place}/none.sock", "promises": KEPT[:1]})
+    asked = run_module("http_promises", {"address": f"unix:{place}/none.sock", "promises": KEPT[:1], "seconds": 0.1})
     assert f"the list comes: GET /list: no answer from unix:{place}/none.sock" in asked.message
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import Traffic
+from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Traffic
 
 METRICS = """# HELP titanic_http_requests_total Requests answered
 # TYPE titanic_http_requests_total counter

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have a database with its two roles and their grants in a PostgreSQL that runs in a pod."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_database
+short_description: Keep a database and its two roles in a pod
+description:
+  - Makes the database, the role that owns it and the role that serves, sets passwords that differ, and lets only these
+    two connect. Speaks to the server as its administrator through the pod's own C(psql).
+  - Passwords are those that M(whitestar.deploy.kubernetes_secrets) keeps. Only their SCRAM verifiers reach the server,
+    by standard input.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  labels:
+    description: Labels of the pod that is written to. One of several that is ready is taken.
+    type: dict
+    default:
+      app.kubernetes.io/name: titanic
+      app.kubernetes.io/component: database
+  container:
+    description: The container in it.
+    type: str
+    default: postgresql
+  database:
+    description: Name of the database.
+    type: str
+    required: true
+  owner:
+    description: Role that owns it and migrates.
+    type: str
+    required: true
+  user:
+    description: Role that serves.
+    type: str
+    required: true
+attributes:
+  check_mode:
+    description: Says which steps are needed; all of them while there is no server.
+    support: full
+  diff_mode:
+    description: Lists the steps.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep database and roles
+  whitestar.deploy.kubernetes_database:
+    cluster: {namespace: titanic}
+    database: titanic
+    owner: titanic_owner
+    user: titanic_app
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, in words.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import PodServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready
+
+
+def main() -> None:
+    """Run the module."""
+    text = {"type": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "labels": {"type": "dict", "default": labels("database")},
+            "container": {"type": "str", "default": "postgresql"},
+            "database": text,
+            "owner": text,
+            "user": text,
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    steps = ["make the roles and the database"]
+    try:
+        with Cluster.of(options["cluster"]) as cluster:
+            pods = [pod for pod in cluster.list("v1", "Pod", **options["labels"]) if ready(pod) and not leaving(pod)]
+            if pods:
+                kept = dict(ClusterRecords(cluster).secrets())
+                passwords = {options[role]: kept[f"database_{part}_password"] for role, part in ROLES.items()}
+                server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
+                steps = keep_roles(server, options, passwords, check=module.check_mode)
+            elif not module.check_mode:
+                module.fail_json(msg="the database's pod is not ready: run the whole site once")
+    except KeyError as error:
+        module.fail_json(msg=f"there is no secret {error} in the namespace: run the whole site once")
+    except (ClusterError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(steps), steps=steps, diff={"before": "", "after": "".join(f"{step}\n" for step in steps)}
+    )
+
+
+ROLES = {"owner": "owner", "user": "app"}
+
+
+if __name__ == "__main__":
+    main()

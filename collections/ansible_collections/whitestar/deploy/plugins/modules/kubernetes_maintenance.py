@@ -1,0 +1,165 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have everything that users ask of a namespace answered with a message, or by the API again."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_maintenance
+short_description: Begin or end the maintenance of a namespace
+description:
+  - With O(enabled=true) pods are started that answer every request with 503, C(Retry-After) and a message, as a problem
+    document (RFC 9457) or, for browsers, as a page; once they are ready the API's Service selects them. The API's pods
+    run on and finish what they have.
+  - With O(enabled=false) the Service selects the API's pods again. A deployment meanwhile does not end it.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  enabled:
+    description: Whether there is maintenance.
+    type: bool
+    required: true
+  objects:
+    description: What answers meanwhile. It reads the ConfigMap C(titanic-maintenance), which is made.
+    type: list
+    elements: dict
+    required: true
+  message:
+    description: What users are told, one line.
+    type: str
+    required: true
+  retry_seconds:
+    description: After how many seconds clients are asked to try again.
+    type: int
+    default: 60
+  by:
+    description: Who runs this.
+    type: str
+    required: true
+  seconds:
+    description: How long the pods may take to start, in seconds.
+    type: float
+    default: 120
+attributes:
+  check_mode:
+    description: Says whether it would begin, end or change.
+    support: full
+  diff_mode:
+    description: Compares the messages.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Begin the maintenance
+  whitestar.deploy.kubernetes_maintenance:
+    cluster: {namespace: titanic}
+    enabled: true
+    message: The database moves; back at 14:00 UTC.
+    objects: "{{ lookup('ansible.builtin.template', 'kubernetes.yml.j2') | from_yaml_all | list }}"
+    by: alice@laptop
+"""
+
+RETURN = r"""
+maintenance:
+  description: Who began it, when, with which message; empty when there is none.
+  returned: success
+  type: dict
+"""
+
+import time
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import (
+    NAME,
+    SELECTED,
+    maintenance,
+    select,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+    Object,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance, wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import LEAVE_SECONDS, labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.pods import Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import Stage
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+
+STAGE = "maintenance"
+
+
+def words(told: Maintenance) -> Object:
+    """What is said meanwhile, as the pods find it."""
+    data = {name: content.decode() for name, content in told.files().items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
+
+
+def begin(cluster: Cluster, objects: list[Object], told: Maintenance, seconds: float) -> None:
+    """Have the message answer everything. Raises ClusterError, and ReleaseError if its pods do not come."""
+    stage = Stage(cluster, STAGE, [words(told), *objects])
+    stage.carry_out(stage.changes(check=False))
+    watch = Watch(cluster, labels(SELECTED[True]), restarts=1)
+    try:
+        watch.until(lambda: any(ready(pod) for pod in watch.pods()), seconds)
+    except ReleaseError as error:
+        end(cluster)
+        raise ReleaseError(f"the pods that are to answer do not come, everything is as before: {error}") from error
+    select(cluster, maintained=True)
+    # Whatever is in front hears of it within that time.
+    time.sleep(LEAVE_SECONDS)
+
+
+def end(cluster: Cluster) -> None:
+    """Have the API answer again."""
+    select(cluster, maintained=False)
+    stage = Stage(cluster, STAGE, [])
+    stage.carry_out(stage.changes(check=False))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "enabled": {"type": "bool", "required": True},
+            "objects": {"type": "list", "elements": "dict", "required": True},
+            "message": {"type": "str", "required": True},
+            "retry_seconds": {"type": "int", "default": 60},
+            "by": {"type": "str", "required": True},
+            "seconds": {"type": "float", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        with Cluster.of(options["cluster"]) as cluster:
+            if ClusterRecords(cluster).ledger().current() is None:
+                where = f"namespace {cluster.namespace}"
+                module.fail_json(msg=f"nothing is deployed in {where}: there is no front door to put a message on")
+            now = maintenance(cluster)
+            then = wanted(options, now)
+            if not module.check_mode:
+                if then and then != now:
+                    begin(cluster, options["objects"], then, options["seconds"])
+                elif then:
+                    # One that an earlier run may not have seen through.
+                    select(cluster, maintained=True)
+                elif now:
+                    end(cluster)
+    except (ClusterError, ReleaseError, ValueError) as error:
+        module.fail_json(msg=f"the front door's maintenance: {error}")
+    module.exit_json(
+        changed=now != then,
+        maintenance=asdict(then) if then else {},
+        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
+    )
+
+
+if __name__ == "__main__":
+    main()

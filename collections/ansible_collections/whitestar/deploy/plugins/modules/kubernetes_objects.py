@@ -1,0 +1,172 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have the objects of one stage of a deployment in the cluster, and wait for those that run something."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_objects
+short_description: Keep the objects of a stage
+description:
+  - Applies all objects of a stage on the server's side, under the field manager C(whitestar.deploy), and removes those
+    that the stage made before and that are no longer wanted. Every object is tried out before the first is changed.
+  - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
+    that stands for it now takes its place.
+  - StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
+    by a time-out, and a Cluster by what its operator says of it.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  stage:
+    description: Name of the stage.
+    type: str
+    required: true
+  objects:
+    description: The objects, in the order in which they are made.
+    type: list
+    elements: dict
+    required: true
+  seconds:
+    description: How long each of them may take, in seconds.
+    type: float
+    default: 180
+attributes:
+  check_mode:
+    description: The cluster itself says what would change (server-side dry run).
+    support: full
+  diff_mode:
+    description: Compares objects; what is in Secrets is left out.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep the objects
+  whitestar.deploy.kubernetes_objects:
+    cluster: {namespace: titanic}
+    stage: database
+    objects: "{{ lookup('ansible.builtin.template', 'kubernetes.yml.j2') | from_yaml_all | list }}"
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, in words.
+  returned: success
+  type: list
+  elements: str
+calls:
+  description: How many questions the cluster's API was asked.
+  returned: success
+  type: int
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import selecting
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+    Object,
+    named,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.pods import Watch
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
+    Stage,
+    difference,
+    followed,
+    resolved,
+    secret_names,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+
+# A database that starts may be killed and started again, as when its disk comes late.
+RESTARTS = 3
+# CloudNativePG's word for it (PhaseHealthy in its api/v1/cluster_types.go).
+HEALTHY = "Cluster in healthy state"
+
+
+def rolled_out(found: Mapping[str, Any] | None) -> bool:
+    """Whether a StatefulSet runs as it is described, all of its pods ready."""
+    if not found:
+        return False
+    spec, status = found["spec"], found.get("status", {})
+    return bool(
+        status.get("observedGeneration") == found["metadata"]["generation"]
+        and status.get("readyReplicas", 0) == spec.get("replicas", 1)
+        and status.get("currentRevision") == status.get("updateRevision")
+    )
+
+
+def healthy(found: Mapping[str, Any] | None) -> bool:
+    """Whether all servers of a Cluster of CloudNativePG are ready, and its operator content."""
+    if not found:
+        return False
+    status = found.get("status", {})
+    return bool(status.get("phase") == HEALTHY and status.get("readyInstances", 0) == found["spec"]["instances"])
+
+
+def said_of(found: Mapping[str, Any] | None) -> str:
+    """What the operator says of a Cluster that is not healthy."""
+    status = (found or {}).get("status", {})
+    phase = str(status.get("phase") or "its operator has not looked at it: is CloudNativePG running?")
+    return ": ".join(part for part in (phase, str(status.get("phaseReason") or "")) if part)
+
+
+# For each kind that runs something: when it does, and the labels of its pods.
+RUNNING: dict[str, tuple[Callable[[Mapping[str, Any] | None], bool], Callable[[Object], dict[str, str]]]] = {
+    "StatefulSet": (rolled_out, lambda wanted: dict(wanted["spec"]["selector"]["matchLabels"])),
+    "Cluster": (healthy, lambda wanted: {"cnpg.io/cluster": str(wanted["metadata"]["name"])}),
+}
+
+
+def settle(cluster: Cluster, objects: list[Object], seconds: float) -> None:
+    """Wait for what runs something. Raises ReleaseError."""
+    for wanted in objects:
+        if wanted["kind"] not in RUNNING:
+            continue
+        done, labels = RUNNING[wanted["kind"]]
+        key = (wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
+        if done(cluster.get(*key)):
+            continue
+        watch = Watch(cluster, labels(wanted), RESTARTS)
+        try:
+            watch.until(lambda key=key, done=done: done(cluster.get(*key)), seconds)  # type: ignore[misc]
+        except ReleaseError as error:
+            told = f" ({said_of(cluster.get(*key))})" if wanted["kind"] == "Cluster" else ""
+            raise ReleaseError(f"{named(wanted)} does not run{told}: {error}") from error
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "stage": {"type": "str", "required": True},
+            "objects": {"type": "list", "elements": "dict", "required": True},
+            "seconds": {"type": "float", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        with Cluster.of(options["cluster"]) as cluster:
+            names = secret_names(cluster)
+            objects = selecting(cluster, resolved(options["objects"], names))
+            stage = Stage(cluster, options["stage"], [followed(cluster, thing, names) for thing in objects])
+            changes = stage.changes(check=module.check_mode)
+            steps = [str(change) for change in changes]
+            if not module.check_mode:
+                stage.carry_out(changes)
+                # A pod that was killed comes back by itself, which is no change of ours.
+                settle(cluster, stage.objects, options["seconds"])
+    except (ClusterError, ReleaseError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=bool(changes), steps=steps, calls=cluster.calls, diff=difference(changes))
+
+
+if __name__ == "__main__":
+    main()

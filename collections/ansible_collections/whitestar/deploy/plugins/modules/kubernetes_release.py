@@ -1,0 +1,361 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make a release serve on a cluster without a dropped request, and record it in the ledger."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_release
+short_description: Roll a release out and record it
+description:
+  - Starts one pod of the release beside those that serve and asks it for what users will ask. Only then the Deployment
+    is changed, and its rollout watched to the end.
+  - A release that does not get ready gets no traffic, is recorded as failed with the reason, and the old one serves on.
+    One that fails afterwards is replaced by the ledger's last good one.
+  - A rollout that was cut off is brought to its end by the next run.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  objects:
+    description: The release's objects, a Deployment and the ConfigMap with its settings.
+    type: list
+    elements: dict
+  workload:
+    description: The release, as the filter P(whitestar.deploy.workload#filter) builds it.
+    type: dict
+  restore:
+    description: >-
+      Instead of O(objects) and O(workload), the number of a ledger entry whose release is to serve again, as
+      M(whitestar.deploy.kubernetes_rollback_target) chose it.
+    type: int
+  replicas:
+    description: How many pods there are at least.
+    type: int
+    default: 2
+  max_replicas:
+    description: How many pods there are at most. Between the two their number is left alone.
+    type: int
+    default: 5
+  by:
+    description: Who runs this, for the ledger.
+    type: str
+    required: true
+  why:
+    description: Why, for the ledger.
+    type: str
+    required: true
+  ready_seconds:
+    description: How long a pod may take to become ready, in seconds.
+    type: float
+    default: 30
+  probation:
+    description: >-
+      How a release is watched after it has taken over. It is replaced by the one before when a bound is left.
+    type: dict
+    default: {}
+    suboptions:
+      seconds:
+        description: For how long, in seconds.
+        type: float
+        default: 0
+      error_share:
+        description: Share of requests, from 0 to 1, that may be answered with 5xx.
+        type: float
+        default: 0.02
+      mean_seconds:
+        description: Mean time that an answer may take, in seconds.
+        type: float
+        default: 1
+  keep:
+    description: How many releases beside the one that serves are kept for a rollback.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: The cluster itself says what would change (server-side dry run).
+    support: full
+  diff_mode:
+    description: Compares the objects.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Serve the release
+  whitestar.deploy.kubernetes_release:
+    cluster: {namespace: titanic}
+    objects: "{{ lookup('ansible.builtin.template', 'release.yml.j2') | from_yaml_all | list }}"
+    workload: "{{ settings | whitestar.deploy.workload }}"
+    by: alice@laptop
+    why: deploy
+"""
+
+RETURN = r"""
+release:
+  description: The release that serves.
+  returned: success
+  type: str
+entry:
+  description: Its entry in the ledger.
+  returned: success
+  type: dict
+did:
+  description: >-
+    One of nothing, restarted (its pods were not all there, or somebody had changed the objects), finished (a rollout
+    was cut off), switched.
+  returned: success
+  type: str
+pruned:
+  description: What was removed because no rollback needs it.
+  returned: success
+  type: list
+  elements: str
+calls:
+  description: How many questions the cluster's API was asked.
+  returned: success
+  type: int
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import first_line, redacted, write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+    Object,
+    stripped,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import Rollout, container, prune
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, Change, difference
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
+
+
+class Deployment:
+    """One request to make a release serve."""
+
+    def __init__(self, cluster: Cluster, records: ClusterRecords, options: dict[str, Any], *, check: bool) -> None:
+        self.cluster = cluster
+        self.records = records
+        self.options = options
+        self.ledger: Ledger = records.ledger()
+        self.restores: int | None = options["restore"]
+        self.objects: list[Object] = options["objects"] or self._recorded(self.restores)
+        self.rollout = self._rollout(self.objects)
+        self.release = self.rollout.release
+        self.changes: list[Change] = self.rollout.changes(check=check)
+
+    def _rollout(self, objects: list[Object]) -> Rollout:
+        return Rollout(self.cluster, objects, (self.options["replicas"], self.options["max_replicas"]))
+
+    def _recorded(self, number: int | None) -> list[Object]:
+        entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
+        found = self.records.objects(entry.release) if entry else []
+        if not found:
+            name = entry.release if entry else "of an unknown entry"
+            raise ReleaseError(f"release {name} is recorded, but its objects are gone: choose another release")
+        return found
+
+    def plan(self) -> str:
+        """What has to be done: nothing, restarted, finished (a rollout was cut off), switched."""
+        current = self.ledger.current()
+        recorded = current is not None and current.release == self.release
+        if self.changes:
+            return "restarted" if recorded and self.rollout.serving() in (self.release, "") else "switched"
+        if not recorded:
+            return "finished"
+        return "nothing" if self.rollout.complete() else "restarted"
+
+    def earlier_failure(self) -> str:
+        """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
+        last = self.ledger.last_attempt(self.release)
+        if last is None or last.outcome == "succeeded":
+            return ""
+        words = "failed" if last.outcome == "failed" else "was interrupted"
+        return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+
+    def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
+        """Do it and record it: the ledger's entry, and what was pruned. Raises ReleaseError, ClusterError."""
+        current = self.ledger.current()
+        if plan == "restarted":
+            self._renew(current)
+            return (vars(current) if current else {}), []
+        self.ledger, entry = self.ledger.add(
+            **self._facts(), by=self.options["by"], why=self.options["why"], outcome="started", restores=self.restores
+        )
+        self.records.write(self.ledger, {self.release: self.objects})
+        try:
+            self._switch()
+        except (ReleaseError, ClusterError) as error:
+            raise ReleaseError(self._failed(entry, current, error)) from error
+        self.ledger = self.ledger.finish(entry.number, "succeeded")
+        return vars(self.ledger.entries[-1]), self._record()
+
+    def _renew(self, current: Entry | None) -> None:
+        """Have its pods as they are described, as after a secret has changed; what they read is tried out first.
+
+        Raises ReleaseError, with the failure recorded.
+        """
+        seconds = self.options["ready_seconds"]
+        facts = self._facts() | {"by": self.options["by"], "why": self.options["why"]}
+        try:
+            if self.rollout.replaces(self.changes):
+                self.rollout.try_out(self._smoke(), seconds)
+            self.rollout.roll_out(seconds)
+            if self.earlier_failure():
+                self.ledger, _ = self.ledger.add(**facts, outcome="succeeded")
+                self.records.write_ledger(self.ledger)
+        except (ReleaseError, ClusterError) as error:
+            said = redacted(self.records, str(error))
+            self.ledger, entry = self.ledger.add(**facts, outcome="failed", reason=first_line(said))
+            self.records.write_ledger(self.ledger)
+            before = settings(self.records.objects(current.release)) if current else {}
+            capsule = write_capsule(self.records, entry, said, self.rollout.evidence, before, settings(self.objects))
+            raise ReleaseError(f"{said}\nevidence: {capsule}") from error
+
+    def _smoke(self) -> list[str]:
+        """What is asked of it before anybody else may ask."""
+        return list((self.options["workload"] or {}).get("probes", {}).get("smoke") or SMOKE)
+
+    def _record(self) -> list[str]:
+        """Write the ledger, and keep of the releases only those that a rollback could go to: what was removed."""
+        keep = self.ledger.releases_to_keep(self.options["keep"])
+        self.records.write(self.ledger, {}, keep)
+        return prune(self.cluster, keep, LABELS)
+
+    def _facts(self) -> dict[str, str]:
+        """What the ledger records of the release."""
+        if self.restores is not None:
+            entry = next(entry for entry in self.ledger.entries if entry.number == self.restores)
+            names = ("release", "image", "config", "schema_required", "schema_tolerates", "version")
+            return {name: getattr(entry, name) for name in names}
+        workload = self.options["workload"]
+        image = workload["image_facts"]
+        return {
+            "release": workload["release"],
+            "image": image["identity"],
+            "config": workload["config"],
+            "schema_required": image["schema"]["required"],
+            "schema_tolerates": image["schema"]["oldest_tolerated"],
+            "version": image["version"],
+        }
+
+    def _switch(self) -> None:
+        seconds = self.options["ready_seconds"]
+        # What serves already needs no trial: a rollout that was cut off had one.
+        if self.rollout.serving() != self.release:
+            self.rollout.try_out(self._smoke(), seconds)
+        watch = self.rollout.roll_out(seconds)
+        self.rollout.watch(watch, Probation(**self.options["probation"]))
+
+    def _failed(self, entry: Entry, current: Entry | None, error: Exception) -> str:
+        """Put the last good release back if this one has replaced it, record the failure: what to say."""
+        said = redacted(self.records, str(error))
+        back = self._put_back(current)
+        self.ledger = self.ledger.finish(entry.number, "failed", first_line(said))
+        before = settings(self.records.objects(current.release)) if current else {}
+        self._record()
+        last = self.ledger.entries[-1]
+        capsule = write_capsule(self.records, last, said, self.rollout.evidence, before, settings(self.objects))
+        return "\n".join(part for part in (said, back, f"evidence: {capsule}") if part)
+
+    def _put_back(self, current: Entry | None) -> str:
+        """Have what served before serve again, where the Deployment has been changed: what to say of it."""
+        found = self.cluster.get(*self.rollout.key)
+        live = self._rollout(self.objects).serving() if found else ""
+        objects = self.records.objects(current.release) if current else []
+        if live != self.release or (current and current.release == self.release):
+            return ""
+        if not objects:
+            # A first release that fails after its trial: nothing has served before.
+            self.cluster.delete(*self.rollout.key)
+            return ""
+        try:
+            self._rollout(objects).roll_out(self.options["ready_seconds"])
+        except (ReleaseError, ClusterError) as error:
+            return f"release {current.release if current else ''} could not be put back: {error}"
+        return f"release {current.release if current else ''} has been put back"
+
+
+# What is asked of a release that a rollback goes to.
+SMOKE = ["/", "/version", "/people?limit=20"]
+
+
+def settings(objects: list[Object]) -> dict[str, Any]:
+    """What tells one release from another, for people."""
+    found: dict[str, Any] = {}
+    for thing in objects:
+        if thing["kind"] == "Deployment":
+            found |= {"container": dict(container(thing))}
+        else:
+            found |= {"settings": stripped(thing).get("data", {})}
+    return found
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "objects": {"type": "list", "elements": "dict"},
+            "workload": {"type": "dict"},
+            "restore": {"type": "int"},
+            "replicas": {"type": "int", "default": 2},
+            "max_replicas": {"type": "int", "default": 5},
+            "by": {"type": "str", "required": True},
+            "why": {"type": "str", "required": True},
+            "ready_seconds": {"type": "float", "default": 30},
+            "keep": {"type": "int", "default": 5},
+            "probation": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "seconds": {"type": "float", "default": 0},
+                    "error_share": {"type": "float", "default": 0.02},
+                    "mean_seconds": {"type": "float", "default": 1},
+                },
+            },
+        },
+        required_one_of=[("objects", "restore")],
+        mutually_exclusive=[("objects", "restore")],
+        required_together=[("objects", "workload")],
+        supports_check_mode=True,
+    )
+    options = module.params
+    name = options["workload"]["release"] if options["workload"] else f"of entry {options['restore']}"
+    try:
+        with Cluster.of(options["cluster"]) as cluster:
+            records = ClusterRecords(cluster)
+            deployment = Deployment(cluster, records, options, check=module.check_mode)
+            plan = deployment.plan()
+            if plan != "nothing" and (again := deployment.earlier_failure()):
+                module.warn(again)
+            current = deployment.ledger.current()
+            entry: dict[str, Any] = vars(current) if current else {}
+            pruned: list[str] = []
+            if plan != "nothing" and not module.check_mode:
+                try:
+                    entry, pruned = deployment.carry_out(plan)
+                except (ReleaseError, ClusterError) as error:
+                    # What a pod printed may be part of it.
+                    raise ReleaseError(redacted(records, str(error))) from error
+    except (ReleaseError, ClusterError, ValueError) as error:
+        module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
+    module.exit_json(
+        changed=plan != "nothing",
+        did=plan,
+        release=deployment.release,
+        entry=entry,
+        pruned=pruned,
+        calls=cluster.calls,
+        diff=difference(deployment.changes),
+    )
+
+
+if __name__ == "__main__":
+    main()

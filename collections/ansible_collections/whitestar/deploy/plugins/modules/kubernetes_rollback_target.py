@@ -1,0 +1,110 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Choose the recorded release of a cluster to go back to, or refuse before anything is touched."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_rollback_target
+short_description: Choose the release of a cluster to go back to
+description:
+  - Chooses the release before the one that serves, or the one that is named, from the ledger. Asks the live database
+    whether its schema can serve it, by a Job of the release that serves. Changes nothing.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  release:
+    description: A release id, or the start of one. The release before the one that serves if empty.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: The ledger alone is looked at; the database is not asked.
+    support: partial
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Choose
+  whitestar.deploy.kubernetes_rollback_target:
+    cluster: {namespace: titanic}
+  register: target
+"""
+
+RETURN = r"""
+entry:
+  description: The ledger entry to go back to.
+  returned: success
+  type: dict
+serving:
+  description: The release that serves now.
+  returned: success
+  type: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command, job_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import resolved, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+
+CHECK_SECONDS = 60
+
+
+def live_schema_tolerates(cluster: Cluster, records: ClusterRecords, current: Entry | None) -> str:
+    """The oldest release schema revision that the live schema serves, as the serving release reads it.
+
+    Raises RollbackRefusedError if the database does not say.
+    """
+    objects = resolved(records.objects(current.release) if current else [], secret_names(cluster))
+    command = Command(cluster, "check")
+    try:
+        _, said, complaint = command.run(job_of(objects, ["check"]), "", None, CHECK_SECONDS)
+    except ReleaseError as error:
+        said, complaint = None, str(error)
+    schema = said.get("schema") if isinstance(said, dict) else None
+    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
+    for job in command.jobs():
+        cluster.delete("batch/v1", "Job", job["metadata"]["name"])
+    if not found:
+        raise RollbackRefusedError(
+            f"the live schema is not known, since the database does not answer ({complaint or said}): "
+            f"bring it up first by running the site"
+        )
+    return str(found)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "release": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params["release"]
+    result: dict[str, Any] = {}
+    try:
+        with Cluster.of(module.params["cluster"]) as cluster:
+            records = ClusterRecords(cluster)
+            ledger = records.ledger()
+            entry, current = ledger.rollback_target(wanted, ""), ledger.current()
+            if not module.check_mode:
+                entry = ledger.rollback_target(wanted, live_schema_tolerates(cluster, records, current))
+            result = {"entry": vars(entry), "serving": current.release if current else ""}
+    except (RollbackRefusedError, ClusterError, ValueError) as error:
+        module.fail_json(msg=f"rollback refused, nothing was touched: {error}")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

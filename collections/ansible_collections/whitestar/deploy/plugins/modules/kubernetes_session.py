@@ -1,0 +1,299 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Begin and end a run on a cluster: check it, keep other runs out, say what serves there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_session
+short_description: Begin or end a run on a cluster
+description:
+  - At the beginning refuses a cluster that a deployment would fail on later, takes the deploy lock (a Lease), and
+    reports what serves there now. At the end gives the lock back.
+  - One run at a time may change a namespace. A second one is refused at once and told who the owner is. The lock of a
+    run that has died is taken over, at once on the same machine, after its lease elsewhere.
+  - A namespace that is missing is made for the lock. Never reports a change, so that a run which changes nothing else
+    says so.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: whitestar.deploy.cluster
+options:
+  state:
+    description: Whether to begin or to end.
+    type: str
+    choices: [begun, ended]
+    required: true
+  owner:
+    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
+    type: dict
+    required: true
+  lease_seconds:
+    description: After this many seconds the lock of an owner on another machine may be taken over.
+    type: int
+    default: 3600
+  deploys:
+    description: Whether the run may make objects, and so needs all that they rest on.
+    type: bool
+    default: true
+  looks:
+    description: Whether to give back RV(reality).
+    type: bool
+    default: false
+  needs:
+    description: What the deployment rests on and the cluster must have.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      api_version:
+        description: Group and version of the kind.
+        type: str
+        required: true
+      kind:
+        description: The kind.
+        type: str
+        required: true
+      name:
+        description: An object of that kind which must be there. Any will do without it.
+        type: str
+      default:
+        description: An annotation that one of the objects must have as C("true"), where none is named.
+        type: str
+      variable:
+        description: The variable that asks for it.
+        type: str
+        required: true
+      remedy:
+        description: What to do where it is missing.
+        type: str
+        required: true
+attributes:
+  check_mode:
+    description: The cluster is checked and the lock is left alone.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Begin
+  whitestar.deploy.kubernetes_session:
+    cluster: {namespace: titanic}
+    state: begun
+    owner: "{{ 'run' | whitestar.deploy.run_identity }}"
+"""
+
+RETURN = r"""
+reality:
+  description: >-
+    What there is in the namespace, part by part, each with what tells it from another; empty unless O(looks).
+  returned: when O(state=begun)
+  type: dict
+live:
+  description: The release that serves, as the ledger has it; empty when there is none.
+  returned: when O(state=begun)
+  type: dict
+live_image:
+  description: The image of that release; empty when there is none.
+  returned: when O(state=begun)
+  type: str
+"""
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+    CLUSTER_OPTION,
+    OLDEST,
+    Cluster,
+    ClusterError,
+    Object,
+    stripped,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import ours, recorded
+
+
+def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
+    """One sentence for each reason why the run would fail here, with the variable and the remedy."""
+    try:
+        version = cluster.version()
+    except ClusterError as error:
+        return [f"titanic_target_cluster: {error}: check kubeconfig and context, and that the cluster is up"]
+    number = re.match(r"v(\d+)\.(\d+)", version)
+    if number and (int(number[1]), int(number[2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        return [f"titanic_target_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
+    if not options["deploys"]:
+        return []
+    return [*denied(cluster), *missing(cluster, options["needs"])]
+
+
+def denied(cluster: Cluster) -> list[str]:
+    """What these credentials may not do in the namespace, as the cluster itself has it."""
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
+    asked = cluster.ask(
+        "POST",
+        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+        review | {"spec": {"namespace": cluster.namespace}},
+    )
+    status = (asked or {}).get("status", {})
+    if status.get("incomplete"):
+        # A webhook decides, which does not list what it would allow.
+        return []
+    found = lacking(status.get("resourceRules", []))
+    if not found:
+        return []
+    what = f"these credentials may not {', '.join(found)} in namespace {cluster.namespace}"
+    remedy = "use others, or have an administrator make some (playbooks/make-deployer.yml)"
+    return [f"titanic_target_cluster: {what}: {remedy}"]
+
+
+def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:
+    """One sentence for each thing that the deployment rests on and the cluster does not have."""
+    found = []
+    for need in needs:
+        try:
+            what = lack(cluster, need)
+        except ClusterError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            # Who may work in one namespace need not be allowed to look at what belongs to all.
+            continue
+        if what:
+            found.append(f"{need['variable']}: {what}: {need['remedy']}")
+    return found
+
+
+def lack(cluster: Cluster, need: dict[str, Any]) -> str:
+    """What a cluster lacks of one need, in words; empty if it lacks nothing. Raises ClusterError."""
+    key = (need["api_version"], need["kind"])
+    if not cluster.knows(*key):
+        return f"the cluster knows no {need['kind']} ({need['api_version']})"
+    if need["name"]:
+        if cluster.get(*key, need["name"]):
+            return ""
+        names = sorted(str(thing["metadata"]["name"]) for thing in cluster.list(*key))
+        return f"the cluster has no {need['kind']} {need['name']} (it has {', '.join(names) or 'none'})"
+    if need["default"]:
+        annotations = [thing["metadata"].get("annotations") or {} for thing in cluster.list(*key)]
+        if not any(found.get(need["default"]) == "true" for found in annotations):
+            return f"the cluster has no default {need['kind']}"
+    return ""
+
+
+def reality(cluster: Cluster, records: ClusterRecords) -> dict[str, str]:
+    """What there is of ours, part by part, so that a plan can tell whether anything has moved since it was made."""
+    entries = records.ledger().entries
+    found = {"the last release in the ledger": str(entries[-1]) if entries else "none"}
+    for key in (key for keys in recorded(cluster).values() for key in keys):
+        thing = cluster.get(*key)
+        found[f"the {key[1]} {key[2]}"] = stable_hash(_settled(thing)) if thing else "none"
+    return found
+
+
+def _settled(thing: Object) -> Object:
+    """An object without what the cluster changes in it by itself."""
+    kept = stripped(thing)
+    kept["metadata"] = kept["metadata"] | {"annotations": {}}
+    if thing["kind"] == "Deployment":
+        kept["spec"] = kept["spec"] | {"replicas": None}
+    return kept
+
+
+def begin(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, Any]:
+    """Check, lock, look. Raises LockedError, ClusterError, ValueError; fails the module with every problem found."""
+    options = module.params
+    if found := problems(cluster, options):
+        module.fail_json(msg="\n".join(found), problems=found)
+    there = namespace(cluster, make=options["deploys"] and not module.check_mode)
+    if there and not module.check_mode:
+        dead = ClusterLock(cluster).acquire(owner, options["lease_seconds"])
+        if dead:
+            module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
+    records = ClusterRecords(cluster)
+    current = records.ledger().current()
+    images = [
+        container["image"]
+        for thing in (records.objects(current.release) if current else [])
+        if thing["kind"] == "Deployment"
+        for container in thing["spec"]["template"]["spec"]["containers"]
+    ]
+    return {
+        "reality": reality(cluster, records) if options["looks"] else {},
+        "live": vars(current) if current else {},
+        "live_image": images[0] if images else "",
+    }
+
+
+def namespace(cluster: Cluster, *, make: bool) -> bool:
+    """Whether there is one, now. Raises ClusterError if it may not be made, or is being removed."""
+    try:
+        found = cluster.get("v1", "Namespace", cluster.namespace)
+    except ClusterError as error:
+        if error.status == HTTPStatus.FORBIDDEN:
+            # Who may work in it need not be allowed to look at it.
+            return True
+        raise
+    if found and found.get("status", {}).get("phase") == "Terminating":
+        what = f"titanic_target_project: namespace {cluster.namespace} is being removed: wait for that"
+        raise ClusterError(what, HTTPStatus.CONFLICT)
+    if found is None and make:
+        metadata = {"name": cluster.namespace}
+        cluster.create(ours({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+        return True
+    return found is not None
+
+
+def main() -> None:
+    """Run the module."""
+    text = {"type": "str", "required": True}
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "owner": {"type": "dict", "required": True},
+            "lease_seconds": {"type": "int", "default": 3600},
+            "deploys": {"type": "bool", "default": True},
+            "looks": {"type": "bool", "default": False},
+            "needs": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "api_version": text,
+                    "kind": text,
+                    "name": {"type": "str"},
+                    "default": {"type": "str"},
+                    "variable": text,
+                    "remedy": text,
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    owner = Owner(**module.params["owner"])
+    facts: dict[str, Any] = {}
+    try:
+        with Cluster.of(module.params["cluster"]) as cluster:
+            if module.params["state"] == "begun":
+                facts = begin(module, cluster, owner)
+            elif not module.check_mode:
+                ClusterLock(cluster).release(owner)
+    except ClusterError as error:
+        module.fail_json(msg=f"titanic_target_cluster: {error}" if not error.status else str(error))
+    except (LockedError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say what runs in a namespace, or take all of it away."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kubernetes_status
+short_description: Say what runs in a namespace, or remove it
+description:
+  - With O(state=reported) lists pods, the serving release, the ledger, the lock and the rows. Changes nothing.
+  - With O(state=absent) removes the namespace with all data, secrets and releases, if a deployment has made it, and
+    otherwise what deployments have made in it.
+version_added: 1.0.0
+author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls]
+options:
+  state:
+    description: Whether to report or to remove.
+    type: str
+    choices: [reported, absent]
+    default: reported
+  address:
+    description: Where the front door listens (C(host:port)).
+    type: str
+    required: true
+  host:
+    description: Name that the front door is asked by.
+    type: str
+  url:
+    description: What users call it, for the report; made of O(address) if not given.
+    type: str
+  seconds:
+    description: How long the removal may take, in seconds.
+    type: float
+    default: 300
+attributes:
+  check_mode:
+    description: Says what would be removed.
+    support: full
+  diff_mode:
+    description: Shows what is removed.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Look
+  whitestar.deploy.kubernetes_status:
+    cluster: {namespace: titanic}
+    address: 192.0.2.10:80
+"""
+
+RETURN = r"""
+status:
+  description: What is there. Empty when nothing is.
+  returned: success
+  type: dict
+"""
+
+import time
+from http import HTTPStatus
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+    named,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready, statuses
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, STAGES, recorded
+
+LEDGER_LINES = 10
+# What is made beside the stages' objects, in the order in which it is removed.
+OTHERS = (
+    ("apps/v1", "Deployment"),
+    ("batch/v1", "Job"),
+    ("apps/v1", "StatefulSet"),
+    ("v1", "Pod"),
+    ("v1", "PersistentVolumeClaim"),
+    ("v1", "Secret"),
+    ("v1", "ConfigMap"),
+)
+
+
+def report(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
+    """What is there, for people: pods, release, ledger, lock, rows. Empty where nothing has been deployed."""
+    if cluster.get("v1", "ConfigMap", STAGES) is None and cluster.get("v1", "ConfigMap", LEDGER) is None:
+        return {}
+    records = ClusterRecords(cluster)
+    ledger = records.ledger()
+    current = ledger.current()
+    pods = cluster.list("v1", "Pod", **LABELS)
+    counted, answer = (ask(options, path) for path in ("/people?limit=1", "/readyz"))
+    claims = cluster.list("v1", "PersistentVolumeClaim", **LABELS)
+    return {
+        "url": options["url"] or f"http://{options['address']}",
+        "ready": answer is not None and answer.status == 200,
+        "maintenance": str(maintenance(cluster) or "off"),
+        "release": current.release if current else "none",
+        "version": current.version if current else "none",
+        "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
+        "pods": {str(pod["metadata"]["name"]): in_words(pod) for pod in pods},
+        "volumes": [str(claim["metadata"]["name"]) for claim in claims],
+        "lock": str(ClusterLock(cluster).holder() or "free"),
+        "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
+        "rollback_to": [entry.release for entry in ledger.eligible()],
+    }
+
+
+def ask(options: dict[str, Any], path: str) -> Answer | None:
+    """What the front door answers."""
+    return try_request(options["address"], path, tls=Tls.of(options["tls"]), host=options["host"] or "")
+
+
+def in_words(pod: dict[str, Any]) -> str:
+    """A pod in a few words."""
+    restarts = sum(int(status.get("restartCount", 0)) for status in statuses(pod))
+    again = f", started again {restarts} times" if restarts else ""
+    state = "leaving" if leaving(pod) else "ready" if ready(pod) else str(pod.get("status", {}).get("phase")).lower()
+    return f"{state}{again}"
+
+
+def remove(cluster: Cluster, seconds: float) -> None:
+    """Remove everything and wait until it is gone. Raises ClusterError."""
+    remove_objects(cluster)
+    mine = remove_namespace(cluster)
+    deadline = time.monotonic() + seconds
+    while left := still_there(cluster, mine=mine):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{left} is still being removed after {seconds:g} s: see what keeps it (finalizers)")
+        time.sleep(0.5)
+
+
+def remove_objects(cluster: Cluster) -> None:
+    """Remove what deployments have made."""
+    for stage, keys in recorded(cluster).items():
+        for api_version, kind, name in reversed(keys):
+            # The rights of whoever does this go with the namespace, or stay with it.
+            if kind != "Namespace" and stage != "deployer":
+                cluster.delete(api_version, kind, name)
+    for api_version, kind in OTHERS:
+        for thing in cluster.list(api_version, kind, **LABELS):
+            cluster.delete(api_version, kind, thing["metadata"]["name"])
+
+
+def remove_namespace(cluster: Cluster) -> bool:
+    """Whether the namespace is one that a deployment has made, which is removed then. Raises ClusterError."""
+    space = cluster.get("v1", "Namespace", cluster.namespace) or {}
+    mine = LABELS.items() <= (space.get("metadata", {}).get("labels") or {}).items()
+    try:
+        if mine:
+            cluster.delete("v1", "Namespace", cluster.namespace)
+    except ClusterError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        # An administrator made it for us, and may remove it.
+        return False
+    return mine
+
+
+def still_there(cluster: Cluster, *, mine: bool) -> str:
+    """Something that has not gone yet; empty when all has."""
+    if mine:
+        return f"namespace {cluster.namespace}" if cluster.get("v1", "Namespace", cluster.namespace) else ""
+    for api_version, kind in OTHERS:
+        for thing in cluster.list(api_version, kind, **LABELS):
+            return named(thing)
+    return ""
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "cluster": CLUSTER_OPTION | {"required": True},
+            "state": {"type": "str", "choices": ["reported", "absent"], "default": "reported"},
+            "address": {"type": "str", "required": True},
+            "host": {"type": "str"},
+            "url": {"type": "str"},
+            "tls": TLS_OPTION,
+            "seconds": {"type": "float", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    absent = options["state"] == "absent"
+    try:
+        with Cluster.of(options["cluster"]) as cluster:
+            status = report(cluster, options)
+            if absent and status and not module.check_mode:
+                remove(cluster, options["seconds"])
+    except (ClusterError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    removes = absent and bool(status)
+    module.exit_json(
+        changed=removes,
+        status=status,
+        diff={"before": json_bytes(status).decode() if removes else "", "after": ""},
+    )
+
+
+if __name__ == "__main__":
+    main()
