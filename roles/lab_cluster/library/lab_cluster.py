@@ -28,6 +28,9 @@ options:
   programs:
     description: Directory with the Go module that the programs are built of, and the lock of the ingress controller.
     type: path
+  tools:
+    description: Directory with the Go module that Helm is built of, which is put beside kubectl.
+    type: path
   images:
     description: Names of the images for the cluster's own pods, C(kubernetes) and C(traefik).
     type: dict
@@ -145,6 +148,7 @@ NAMES = (
 )
 POLICIES = "kube-network-policies"
 POLICIES_PACKAGE = "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"
+HELM_PACKAGE = "helm.sh/helm/v4/cmd/helm"
 HOST_PACKAGES = ("containernetworking-plugins", "iproute2", "iptables", "runc")
 # Later ones break the aggregated OpenAPI document of this Kubernetes, and with it kubectl's validation.
 GO = "1.26"
@@ -243,26 +247,42 @@ class Programs:
         partial.rename(self.directory)
 
     def _build(self, target: Path) -> None:
-        if not shutil.which("go", path=f"/usr/local/go/bin:{SYSTEM_PATH}"):
-            raise ClusterError(f"the programs are built with Go {GO}, which this machine does not have: install it")
-        own = {
-            "PATH": f"/usr/local/go/bin:{SYSTEM_PATH}",
-            "GOTOOLCHAIN": "local",
-            "CGO_ENABLED": "0",
-            "GOFLAGS": "-mod=readonly",
-            "GOCACHE": str(self.cache / "go-build"),
-            "HOME": os.environ.get("HOME", "/root"),
-        }
-        go = ["go", "-C", str(self.source)]
-        found = run([*go, "env", "GOVERSION"], own).strip().removeprefix("go")
-        if not found.startswith(f"{GO}."):
-            raise ClusterError(f"the programs are built with Go {GO}, which this machine does not have but {found}")
+        go, own = go_command(self.source, self.cache)
         version = run([*go, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"], own, BUILD_SECONDS).strip()
         facts = {"gitVersion": version, "gitMajor": "1", "gitMinor": version.split(".")[1], "gitTreeState": "clean"}
         flags = "-s -w " + " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in facts.items())
         build = [*go, "build", "-trimpath", "-ldflags", flags, "-o"]
         run([*build, str(target / "kubernetes"), "."], own, BUILD_SECONDS)
         run([*build, str(target / POLICIES), POLICIES_PACKAGE], own, BUILD_SECONDS)
+
+
+def go_command(source: Path, cache: Path) -> tuple[list[str], dict[str, str]]:
+    """The command go for a module, and its environment. Raises ClusterError where there is no such Go."""
+    if not shutil.which("go", path=f"/usr/local/go/bin:{SYSTEM_PATH}"):
+        raise ClusterError(f"the programs are built with Go {GO}, which this machine does not have: install it")
+    own = {
+        "PATH": f"/usr/local/go/bin:{SYSTEM_PATH}",
+        "GOTOOLCHAIN": "local",
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly",
+        "GOCACHE": str(cache / "go-build"),
+        "HOME": os.environ.get("HOME", "/root"),
+    }
+    go = ["go", "-C", str(source)]
+    found = run([*go, "env", "GOVERSION"], own).strip().removeprefix("go")
+    if not found.startswith(f"{GO}."):
+        raise ClusterError(f"the programs are built with Go {GO}, which this machine does not have but {found}")
+    return go, own
+
+
+def build_helm(source: Path, cache: Path, program: Path) -> None:
+    """Build Helm, and remove an earlier one."""
+    go, own = go_command(source, cache)
+    shutil.rmtree(program.parent.parent, ignore_errors=True)
+    program.parent.mkdir(parents=True)
+    partial = program.with_suffix(".partial")
+    run([*go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial), HELM_PACKAGE], own, BUILD_SECONDS)
+    partial.rename(program)
 
 
 def save_image(path: Path, name: str, program: Path, names: Sequence[str]) -> None:
@@ -401,6 +421,26 @@ class Cluster:
 
     def _kubectl(self) -> list[str]:
         return [str(self.directory / "bin/kubectl"), "--kubeconfig", str(self.kubeconfig)]
+
+    @cached_property
+    def helm(self) -> Path:
+        """Helm; no part of the cluster, which is not made anew for another one of it."""
+        return Path(self.options["cache"]) / "helm" / tree_hash(Path(self.options["tools"]), [])[:12] / "helm"
+
+    def has_helm(self) -> bool:
+        """Whether it is built, and beside kubectl."""
+        link = self.directory / "bin" / "helm"
+        return link.is_symlink() and link.readlink() == self.helm and self.helm.exists()
+
+    def keep(self) -> None:
+        """Have it, and Helm. Raises ClusterError."""
+        if not self.ready():
+            self.present()
+        if not self.helm.exists():
+            build_helm(Path(self.options["tools"]), Path(self.options["cache"]), self.helm)
+        link = self.directory / "bin" / "helm"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.helm)
 
     def present(self) -> None:
         """Bring it up from nothing. Raises ClusterError with the end of the log of what does not come up."""
@@ -606,6 +646,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "programs": {"type": "path"},
+            "tools": {"type": "path"},
             "images": {"type": "dict", "default": {}},
             "containerd": {"type": "path"},
             "link": {"type": "dict", "default": {}},
@@ -621,11 +662,11 @@ def main() -> None:
     try:
         if given and not absent:
             module.exit_json(changed=False, kubeconfig=given, origin=f"the cluster of {given}")
-        changed = cluster.directory.exists() if absent else not cluster.ready()
+        changed = cluster.directory.exists() if absent else not (cluster.ready() and cluster.has_helm())
         if changed and not module.check_mode:
             require_room(cluster)
             with exclusively(cluster.directory):
-                (cluster.absent if absent else cluster.present)()
+                (cluster.absent if absent else cluster.keep)()
     except (ClusterError, OSError, ValueError) as error:
         module.fail_json(msg=f"lab_cluster: {error}")
     does = f"{'remove' if absent else 'start'} {cluster.directory}\n" if changed else ""
