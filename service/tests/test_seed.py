@@ -70,6 +70,16 @@ def test_twice_is_once(database: Database) -> None:
     assert database.ok("check")["rows"] == 887
 
 
+def test_what_is_remembered_tells_of_seeds_and_not_of_users(database: Database) -> None:
+    first = database.ok("seed")["remembered"]
+    database.sql("UPDATE people SET age = 99 WHERE position = 1")
+    database.sql("DELETE FROM people WHERE position = 2")
+    assert database.ok("seed", "--check")["remembered"] == first
+    database.sql("DELETE FROM seeded_people WHERE uuid = (SELECT uuid FROM people WHERE position = 3)")
+    assert database.ok("seed")["remembered"] == first
+    assert seeded(database, CSV)["remembered"] != first
+
+
 def test_line_ends_do_not_matter(empty_database: Database) -> None:
     empty_database.ok("migrate")
     first = seeded(empty_database, CSV)

@@ -27,6 +27,8 @@ GRANTS = {
     "schema_contract": "SELECT",
 }
 
+POSITION = {"people_position": "USAGE"}
+
 
 class Revision(NamedTuple):
     """A migration of this package: its id, and the oldest application revision that can live on its schema."""
@@ -150,6 +152,7 @@ def _report(before: State, after: State, pending: list[str], changed: bool) -> d
         "changed": changed,
         "pending": pending,
         "oldest_tolerated": after.oldest_tolerated,
+        "grants": {name: privileges.split(", ") for name, privileges in (GRANTS | POSITION).items()},
     }
 
 
