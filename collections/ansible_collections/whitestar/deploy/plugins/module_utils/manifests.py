@@ -23,9 +23,6 @@ LEAVE_SECONDS = 5
 # Beside the time for what a pod leaves and drains.
 MARGIN_SECONDS = 5
 READ_MODE = 0o440
-# A worker serves nobody while it looks the database's name up. Of two questions sent at once through one socket a node
-# may lose one (kubernetes/kubernetes#56903), which a resolver asks again after five seconds unless told otherwise.
-RESOLVER = [{"name": "single-request-reopen"}, {"name": "timeout", "value": "1"}, {"name": "attempts", "value": "5"}]
 HARDENED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -48,7 +45,6 @@ def pod(container: Mapping[str, Any], user: int, account: str, secret: str, dire
         "serviceAccountName": account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "dnsConfig": {"options": RESOLVER},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": user,
