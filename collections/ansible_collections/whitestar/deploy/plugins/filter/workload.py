@@ -24,6 +24,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.rights import rul
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
+# Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
+SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def database_environment(connection: dict[str, Any]) -> dict[str, str]:
@@ -58,10 +60,10 @@ def external_connection(external: dict[str, Any], authority_file: str) -> dict[s
     """The part of a database connection that says where a server is that others run, and how its name is verified.
 
     ``external`` has host and, where they are not the usual ones, port, sslmode and authority; the latter is read from
-    ``authority_file``. Without one, libpq takes those that the image trusts, which it does for verify-full alone.
+    ``authority_file``. Without one, those that the image trusts are taken, for verify-full alone.
     """
     sslmode = external.get("sslmode") or "verify-full"
-    trusted = authority_file if external.get("authority") else "system" if sslmode == "verify-full" else ""
+    trusted = authority_file if external.get("authority") else SYSTEM_AUTHORITIES if sslmode == "verify-full" else ""
     found = {"host": external.get("host", ""), "port": int(external.get("port") or 5432), "sslmode": sslmode}
     return found | ({"sslrootcert": trusted} if trusted else {})
 
@@ -69,7 +71,7 @@ def external_connection(external: dict[str, Any], authority_file: str) -> dict[s
 def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
     """The files with secrets that a database ``connection`` names, by their own names."""
     paths = (connection.get(key) for key in ("password_file", "owner_password_file", "sslrootcert"))
-    return {Path(path).name: str(path) for path in paths if path and path != "system"}
+    return {Path(path).name: str(path) for path in paths if path and path != SYSTEM_AUTHORITIES}
 
 
 def server_arguments(settings: dict[str, Any]) -> list[str]:

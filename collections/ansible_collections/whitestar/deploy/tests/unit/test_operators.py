@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import (
+    SYSTEM_AUTHORITIES,
     database_environment,
     database_secret_files,
     external_connection,
@@ -169,7 +170,7 @@ def test_a_cluster_of_cloudnative_pg_is_healthy_when_its_operator_says_so_and_al
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({"host": "db"}, {"port": 5432, "sslmode": "verify-full", "sslrootcert": "system"}),
+        ({"host": "db"}, {"port": 5432, "sslmode": "verify-full", "sslrootcert": SYSTEM_AUTHORITIES}),
         (
             {"host": "db", "port": "6432", "authority": "PEM"},
             {"port": 6432, "sslmode": "verify-full", "sslrootcert": "/run/authority"},
@@ -187,4 +188,4 @@ def test_a_database_that_others_run_is_verified_unless_somebody_says_otherwise(
 
 
 def test_what_the_system_trusts_is_no_file_of_ours() -> None:
-    assert database_secret_files({"sslrootcert": "system", "password_file": "/run/p"}) == {"p": "/run/p"}
+    assert database_secret_files({"sslrootcert": SYSTEM_AUTHORITIES, "password_file": "/run/p"}) == {"p": "/run/p"}
