@@ -250,6 +250,19 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
 
 def test_the_filters_have_the_names_that_roles_use() -> None:
     assert set(FilterModule().filters()) == {
-        "command_job", "compose_upstreams", "database_environment", "database_secret_files", "deployer_rules",
-        "external_connection", "identity_text", "overridden", "place", "release_objects", "run_identity", "server_arguments", "state_directory", "summary", "workload",
-    }  # fmt: skip
+        "command_job",
+        "compose_upstreams",
+        "database_environment",
+        "database_secret_files",
+        "deployer_rules",
+        "external_connection",
+        "identity_text",
+        "overridden",
+        "place",
+        "release_objects",
+        "run_identity",
+        "server_arguments",
+        "state_directory",
+        "summary",
+        "workload",
+    }
