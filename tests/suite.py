@@ -89,6 +89,7 @@ def pytest_step(
 ) -> Step:
     """A step that runs pytest over paths and leaves a JUnit report."""
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
+    command += ["--durations=20", "--durations-min=10"]  # what to look at when a step gets slow
     return Step(name, [*command, *more, *paths], needs or paths, pytest=True, engine=engine or bool(after), after=after)
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +27,9 @@ NAMESPACE = "lab-test"
 # Building the programs takes ten minutes of two cores that do nothing else.
 UP_SECONDS = 3000
 WAIT_SECONDS = 300
+CONNECTING_SECONDS = 10
+# When a system asks again for a connection that nobody has answered (RFC 6298: after a second).
+SENT_AGAIN_SECONDS = 0.95
 HARDENED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 pytestmark = [
@@ -164,6 +169,28 @@ def test_network_policies_are_enforced() -> None:
     eventually(lambda: called() == "", "closing")
     asked("--namespace", NAMESPACE, "delete", "networkpolicy", "closed")
     eventually(lambda: called() == "here I am", "opening")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_no_connection_is_lost_while_it_waits_for_the_policy_agent() -> None:
+    server = asked("--namespace", NAMESPACE, "get", "service", "server", "--output", "json")
+    address = json.loads(server.stdout)["spec"]["clusterIP"]
+    taken: list[float] = []
+    until = time.monotonic() + CONNECTING_SECONDS
+
+    def connect() -> None:
+        while (begun := time.monotonic()) < until:
+            socket.create_connection((address, 8080), WAIT_SECONDS).close()
+            taken.append(time.monotonic() - begun)
+
+    threads = [threading.Thread(target=connect) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lost = [seconds for seconds in taken if seconds > SENT_AGAIN_SECONDS]
+    assert len(taken) > 1000
+    assert len(lost) < CONNECTING_SECONDS / 2, f"{len(lost)} of {len(taken)} had to ask again"
 
 
 @pytest.mark.usefixtures("cluster")

@@ -361,10 +361,17 @@ def test_no_connection_is_kept(serve: Serve) -> None:
 
 def test_where_no_connection_is_kept_a_silent_one_is_not_either(serve: Serve) -> None:
     service = serve(KEEPALIVE_SECONDS=0)
-    with service.connect(10) as silent, service.connect(10) as half:
+    with service.connect(20) as silent, service.connect(20) as half:
         half.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert until_closed(silent) == b""
         assert until_closed(half) == b""
+
+
+def test_who_connects_and_then_has_to_wait_for_a_processor_is_answered(serve: Serve) -> None:
+    with serve(KEEPALIVE_SECONDS=0).connect(20) as connection:
+        time.sleep(4)
+        connection.sendall(b"GET /people?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert until_closed(connection).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_unix_socket(database: Database, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ NAMES = (
 POLICIES = "kube-network-policies"
 POLICIES_PACKAGE = "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"
 HELM_PACKAGE = "helm.sh/helm/v4/cmd/helm"
-HOST_PACKAGES = ("containernetworking-plugins", "iproute2", "iptables", "runc")
+HOST_PACKAGES = ("containernetworking-plugins", "iproute2", "iptables", "nftables", "runc")
 # Later ones break the aggregated OpenAPI document of this Kubernetes, and with it kubectl's validation.
 GO = "1.26"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -170,6 +170,13 @@ SHARED = (SHIMS, SHIMS.parent, NAMESPACE.parent)
 # The policy agent decides at each new connection to or from a pod. What comes from the node itself, such as kubelet's
 # probes, is not forwarded. The rules that the agent makes take CONFIG_NFT_QUEUE, which not every kernel has.
 QUEUE = "-t mangle -A FORWARD -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100"
+# Where they are refused, it asks again each second, and each time the kernel drops all that waits in the queue, since
+# chains come and go: a connection in a thousand would take a second more. A table of theirs that a process owns, as
+# long as it lives (nft(8), owner), is refused before there is any chain. The input of its own that never ends keeps it
+# alive.
+OWNER = "nft"
+OWN = 'mkfifo "$0" && exec 3<>"$0" && echo "$1" >&3 && exec nft --interactive <&3'
+OWNED = "add table inet kube-network-policies { flags owner; }"
 # What has to be ready in it, each with its namespace.
 DEPLOYMENTS = (("kube-system", "coredns"), ("kube-system", "metrics-server"), ("ingress", "traefik"))
 API_PORT = 6443
@@ -553,6 +560,8 @@ class Cluster:
 
     def _start(self, name: str) -> None:
         command = [str(self.directory / "bin" / name), *self.daemons[name]]
+        if name == OWNER:
+            command = ["sh", "-c", OWN, str(self.directory / "run" / "nft.input"), OWNED]
         if name not in OUTSIDE:
             command = ["nsenter", f"--net={NAMESPACE}", *command]
         path = f"{self.directory / 'bin'}:{SYSTEM_PATH}"

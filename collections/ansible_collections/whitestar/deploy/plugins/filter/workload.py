@@ -56,12 +56,24 @@ def place(connection: dict[str, Any]) -> str:
     return f"{connection['host']}:{connection['port']}/{connection['name']}"
 
 
-def external_connection(external: dict[str, Any], authority_file: str) -> dict[str, Any]:
-    """The part of a database connection that says where a server is that others run, and how its name is verified.
+def database_connection(accounts: dict[str, Any], server: dict[str, Any]) -> dict[str, Any]:
+    """The database connection of some ``accounts`` (name, user, owner and their password files), with where it leads.
 
-    ``external`` has host and, where they are not the usual ones, port, sslmode and authority; the latter is read from
-    ``authority_file``. Without one, those that the image trusts are taken, for verify-full alone.
+    ``server`` has ``provider``, ``kind``, ``directory`` (of the local database), ``tls``, ``tls_directory`` (where its
+    authority is) and ``external``: host and, where they are not the usual ones, port, sslmode and authority.
     """
+    authority = f"{server['tls_directory']}/authority"
+    if server["kind"] == "external":
+        return accounts | _external(server["external"], authority)
+    if server["kind"] == "cloudnative_pg":
+        return accounts | {"host": "titanic-database-rw", "port": 5432, "sslmode": "require"}
+    hosts = {"compose": "database", "kubernetes": "titanic-database"}
+    found = {"host": hosts.get(server["provider"], f"{server['directory']}/run"), "port": 5432}
+    return accounts | found | ({"sslmode": "verify-full", "sslrootcert": authority} if server["tls"] else {})
+
+
+def _external(external: dict[str, Any], authority_file: str) -> dict[str, Any]:
+    """Where a server is that others run; without an authority, verify-full takes those that the image trusts."""
     sslmode = external.get("sslmode") or "verify-full"
     trusted = authority_file if external.get("authority") else SYSTEM_AUTHORITIES if sslmode == "verify-full" else ""
     found = {"host": external.get("host", ""), "port": int(external.get("port") or 5432), "sslmode": sslmode}
@@ -195,9 +207,9 @@ class FilterModule:
             "command_job": command_job,
             "compose_upstreams": upstreams,
             "deployer_rules": deployer_rules,
+            "database_connection": database_connection,
             "database_environment": database_environment,
             "database_secret_files": database_secret_files,
-            "external_connection": external_connection,
             "identity_text": identity_text,
             "place": place,
             "overridden": overridden,

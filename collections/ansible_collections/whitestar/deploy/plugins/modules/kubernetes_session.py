@@ -46,6 +46,10 @@ options:
     elements: dict
     default: []
     suboptions:
+      asked:
+        description: Whether this deployment rests on it; it is not looked for otherwise.
+        type: bool
+        default: true
       api_version:
         description: Group and version of the kind.
         type: str
@@ -160,7 +164,7 @@ def denied(cluster: Cluster) -> list[str]:
 def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:
     """One sentence for each thing that the deployment rests on and the cluster does not have."""
     found = []
-    for need in needs:
+    for need in (need for need in needs if need["asked"]):
         try:
             what = lack(cluster, need)
         except ClusterError as error:
@@ -269,6 +273,7 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
+                    "asked": {"type": "bool", "default": True},
                     "api_version": text,
                     "kind": text,
                     "name": {"type": "str"},

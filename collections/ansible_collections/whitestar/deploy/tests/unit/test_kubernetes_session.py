@@ -104,6 +104,7 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
         need("HTTPRoute", "gateway.unit.test/v1", variable="titanic_api_front", remedy="install the Gateway API"),
         need("PodMetrics", "metrics.unit.test/v1beta1"),
         need("Namespace", name="kube-system"),
+        need("Unheard", "unit.test/v1", asked=False),
         need("Deployment", "apps/v1"),
         need("StorageClass", "storage.k8s.io/v1", default="storageclass.kubernetes.io/is-default-class"),
     ]

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     SYSTEM_AUTHORITIES,
+    database_connection,
     database_environment,
     database_secret_files,
-    external_connection,
     place,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils import synced as module
@@ -181,11 +181,32 @@ def test_a_cluster_of_cloudnative_pg_is_healthy_when_its_operator_says_so_and_al
 def test_a_database_that_others_run_is_verified_unless_somebody_says_otherwise(
     given: dict[str, Any], found: dict[str, Any]
 ) -> None:
-    connection = external_connection(given, "/run/authority")
-    assert connection == {"host": "db"} | found
+    server = {"provider": "kubernetes", "kind": "external", "tls": False, "tls_directory": "/run", "external": given}
+    connection = database_connection({"name": "titanic"}, server | {"directory": "/d"})
+    assert connection == {"name": "titanic", "host": "db"} | found
     assert database_environment(connection)["TITANIC_DATABASE_SSLMODE"] == found["sslmode"]
-    assert place(connection | {"name": "titanic"}) == f"db:{found['port']}/titanic"
+    assert place(connection) == f"db:{found['port']}/titanic"
 
 
 def test_what_the_system_trusts_is_no_file_of_ours() -> None:
     assert database_secret_files({"sslrootcert": SYSTEM_AUTHORITIES, "password_file": "/run/p"}) == {"p": "/run/p"}
+
+
+@pytest.mark.parametrize(
+    ("server", "found"),
+    [
+        ({"provider": "local", "kind": "pod", "tls": False}, {"host": "/d/run"}),
+        ({"provider": "compose", "kind": "pod", "tls": False}, {"host": "database"}),
+        (
+            {"provider": "kubernetes", "kind": "pod", "tls": True},
+            {"host": "titanic-database", "sslmode": "verify-full", "sslrootcert": "/run/authority"},
+        ),
+        (
+            {"provider": "kubernetes", "kind": "cloudnative_pg", "tls": False},
+            {"host": "titanic-database-rw", "sslmode": "require"},
+        ),
+    ],
+)
+def test_a_database_of_ours_is_where_its_provider_has_it(server: dict[str, Any], found: dict[str, Any]) -> None:
+    own = {"directory": "/d", "tls_directory": "/run", "external": {}}
+    assert database_connection({}, server | own) == {"port": 5432} | found

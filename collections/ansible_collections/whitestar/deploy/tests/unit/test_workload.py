@@ -252,10 +252,10 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
     assert set(FilterModule().filters()) == {
         "command_job",
         "compose_upstreams",
+        "database_connection",
         "database_environment",
         "database_secret_files",
         "deployer_rules",
-        "external_connection",
         "identity_text",
         "overridden",
         "place",
