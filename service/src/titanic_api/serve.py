@@ -16,8 +16,8 @@ from titanic_api.config import ConfigurationError, Settings
 MAX_HEADER_BYTES = 8190
 MAX_HEADERS = 100
 MAX_REQUEST_LINE_BYTES = 8190
-# How long a connection may take to bring its one request, where none is kept. Who is in front may
-# have connected and have to wait for a processor; to it a connection that is closed without an answer is a broken server.
+# How long a connection may take to bring its one request, where none is kept. Who is in front may have to wait for a
+# processor once it has connected, and takes a connection that is closed without an answer for a broken server.
 ARRIVAL_SECONDS = 10
 # The heartbeats are file times, which must not wait for a slow disk.
 MEMORY = "/dev/shm"  # noqa: S108 (gunicorn unlinks its file at once)
