@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import new_certificate
-from tests.cluster import Cluster
+from tests.cluster import MODEST_DATABASE, Cluster
 from tests.load.open_loop import BackgroundLoad, LoadPlan
 from tests.operators import DEFINITIONS, ExternalSecrets, defined
 from tests.switch.site import REGISTRY, KubernetesSite, Site, new_site
@@ -38,6 +38,7 @@ SMALL = {
             "spec": {"template": {"spec": {"containers": [{"name": "api", "resources": {"requests": {"cpu": "20m"}}}]}}}
         }
     },
+    "titanic_database_kubernetes_overrides": MODEST_DATABASE,
 }
 ROLES = """
 CREATE ROLE titanic_owner LOGIN PASSWORD '{owner}';
