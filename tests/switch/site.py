@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import MODEST_DATABASE, Cluster
+from tests.cluster import Cluster
 from tests.deployment import free_port
 from tests.engine import Engine, process_in
 from tests.load.open_loop import LoadPlan
@@ -443,7 +443,6 @@ class KubernetesSite(Site):
             "titanic_image_repository": f"{REGISTRY}/{self.namespace}",
             # This machine, which pods see by its end of the cable, asks the Service itself as well.
             "titanic_target_client_networks": [f"{cluster.client}/32"],
-            "titanic_database_kubernetes_overrides": MODEST_DATABASE,
             # The number of pods is ours to say, not the load's.
             "titanic_api_max_replicas": 2,
         }

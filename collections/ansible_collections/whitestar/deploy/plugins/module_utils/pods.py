@@ -19,6 +19,8 @@ CAPSULE_LINES = 300
 # An autoscaler says so in an event when it makes room; without one, nothing will change by itself.
 UNSCHEDULABLE_SECONDS = 10
 GROWS = ("TriggeredScaleUp", "Nominated")
+# The exit code of what ended by SIGKILL.
+KILLED = 137
 # States of a container that waiting does not mend.
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 NOT_MADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
@@ -64,10 +66,12 @@ def fault(pod: Mapping[str, Any], restarts: int = 0) -> str:
 
 def _end(pod: Mapping[str, Any], status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     """How a container ended, in words."""
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == "OOMKilled" or ended.get("exitCode") == KILLED:
         containers = {entry["name"]: entry for entry in pod["spec"]["containers"]}
         limit = containers.get(status["name"], {}).get("resources", {}).get("limits", {}).get("memory", "none")
-        return f"it ran out of memory (limit: {limit})"
+        # A runtime that hears of it too late gives no reason.
+        known = "it" if ended.get("reason") == "OOMKilled" else "it was killed, as one that"
+        return f"{known} ran out of memory (limit: {limit})"
     if ended.get("reason") in NOT_MADE:
         return f"its container cannot be made ({ended['reason']}): {ended.get('message', '')}"
     again = ", again and again" if status.get("restartCount", 0) > 1 else ""
@@ -102,6 +106,8 @@ class Watch:
         """Return once that is so. Raises ReleaseError with the reason why it will not be, or is not in time."""
         while not done():
             if problem := self.problem():
+                # A container's end may be known before its last words have been passed on.
+                time.sleep(POLL_SECONDS)
                 raise ReleaseError(f"{problem}; its last output:\n{self.output(LOG_LINES)}")
             if time.monotonic() - self.began > seconds:
                 raise ReleaseError(

@@ -161,7 +161,7 @@ def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
         ]
     with Cluster.of(space.options) as cluster:
         assert problems(cluster, {"deploys": True, "needs": []}) == []
-        assert missing(cluster, [need("Namespace", name=None, default=None)]) == []
+        assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
 
 
 def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Space, place: Path) -> None:

@@ -73,6 +73,10 @@ ENDED = {"exitCode": 3, "reason": "Error"}
         ),
         (pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), "it ran out of memory (limit: 64Mi)"),
         (pod(RUNNING, 1, {"exitCode": 137, "reason": "OOMKilled"}), "it ran out of memory (limit: 64Mi)"),
+        (
+            pod({"terminated": {"exitCode": 137, "reason": "Error"}}),
+            "it was killed, as one that ran out of memory (limit: 64Mi)",
+        ),
     ],
 )
 def test_a_fault_is_put_into_words(seen: dict[str, Any], words: str) -> None:
