@@ -175,8 +175,8 @@ def steps() -> list[Step]:
     repository = [path for path in tests if path not in (*deploying, *apart.values(), *clustered)]
     return [
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
+        pytest_step("service", "service/tests"),  # which needs no lab
         *switched,  # the longest first
-        pytest_step("service", "service/tests"),
         *molecule[:1],
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),

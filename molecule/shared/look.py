@@ -12,11 +12,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 RESTLESS = ("database/data", "database/log", "log", "run/blue.metrics", "run/green.metrics")
 
+# A pod that leaves takes longer than it serves.
+SETTLED_SECONDS = 60
 KINDS = "configmap,secret,service,serviceaccount,pvc,deployment,statefulset,replicaset,pod,ingress,networkpolicy,pdb"
 
 
@@ -71,7 +75,11 @@ def engine(project: str) -> Iterator[str]:
 
 def cluster(kubectl: list[str]) -> Iterator[str]:
     """What there is in a namespace, but for what changes by itself: Jobs with their pods, leases, what scales."""
-    listed = json.loads(said([*kubectl, "get", KINDS, "--output", "json"]))["items"]
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while not all(map(settled, listed := json.loads(said([*kubectl, "get", KINDS, "--output", "json"]))["items"])):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
     for found in listed:
         metadata = found["metadata"]
         if "batch.kubernetes.io/job-name" not in metadata.get("labels", {}):
@@ -79,6 +87,17 @@ def cluster(kubectl: list[str]) -> Iterator[str]:
     if any(found["metadata"]["name"] == "titanic-database-0" for found in listed):
         dump = ["pg_dump", "--restrict-key=0", "--username=postgres", "titanic"]
         yield from said([*kubectl, "exec", "titanic-database-0", "--", *dump]).splitlines()
+
+
+def settled(found: dict[str, Any]) -> bool:
+    """Whether an object will not change by itself any more, as pods do that leave, and who counts them."""
+    status, spec = found.get("status", {}), found.get("spec", {})
+    if found["kind"] == "Deployment":
+        counts = {status.get(f"{name}Replicas", 0) for name in ("ready", "updated", "available")}
+        return counts == {spec["replicas"]} == {status.get("replicas", 0)}
+    if found["kind"] == "ReplicaSet":
+        return bool(status.get("replicas", 0) == spec["replicas"])
+    return "deletionTimestamp" not in found["metadata"]
 
 
 def said(words: list[str]) -> str:

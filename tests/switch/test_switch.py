@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 README = ROOT / "README.md"
 # TESTS_SWITCH_ROUNDS says how many instead.
-ROUNDS = {"local": 10, "compose": 2, "kubernetes": 2}
+ROUNDS = {"local": 4, "compose": 2, "kubernetes": 1}
 # The client sends for a quarter of an hour at most.
 ROUNDS_IN_A_LOAD = 5
 # What two cores carry beside runs, builds and another test; the ways in share it. TESTS_SWITCH_RATE says how many

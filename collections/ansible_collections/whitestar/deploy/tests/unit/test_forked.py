@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,20 @@ def test_every_module_takes_this_way() -> None:
     own = {file.stem for file in (COLLECTION / "plugins" / "action").glob("*.py")}
     assert set(routes) == modules - own
     assert {route["redirect"] for route in routes.values()} == {f"whitestar.deploy.{Path(action.__file__).stem}"}
+
+
+def test_what_workers_import_is_there_before_they_are_forked() -> None:
+    """In a process that has loaded nothing but the action plugin, as the one that forks them has."""
+    package = "ansible_collections.whitestar.deploy.plugins"
+    told = f"import sys; import {package}.action.forked; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        env=os.environ | {"PYTHONPATH": str(COLLECTION.parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [path for kind in ("filter", "lookup", "module_utils") for path in COLLECTION.glob(f"plugins/{kind}/*.py")]
+    missing = [path.stem for path in found if f"{package}.{path.parent.name}.{path.stem}" not in done.stdout.split()]
+    assert len(found) > 40
+    assert [name for name in missing if name != "__init__"] == []
