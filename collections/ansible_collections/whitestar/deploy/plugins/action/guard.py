@@ -47,6 +47,15 @@ def role_options() -> dict[str, dict[str, Any]]:
     return options
 
 
+def settings_given(variables: Mapping[str, Any], options: Container[str], wired: Mapping[str, Any]) -> list[str]:
+    """The names of settings that somebody has given: not those that have the wiring's own value, which is ours."""
+    return sorted(
+        str(name)
+        for name, value in variables.items()
+        if name in options and (name not in wired or value != wired[name])
+    )
+
+
 def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
     """One sentence for each tag that nothing has."""
     names = sorted(known)
@@ -228,13 +237,13 @@ class ActionModule(ActionBase):
         return dict(result)
 
     def _values(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """Every setting that is known now, by name; the roles that are handed those of the wiring validate them."""
+        """Every setting that is known now, by name."""
         values = {}
         wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
-        for name in sorted((set(options) & set(map(str, variables))) - set(wired)):
+        for name in settings_given(variables, options, wired):
             try:
                 values[name] = self._templar.template(variables[name])
             except AnsibleError:
-                # It rests on what a later stage gives back; the role that takes it validates it then.
+                # It rests on what a later stage gives back.
                 continue
         return values

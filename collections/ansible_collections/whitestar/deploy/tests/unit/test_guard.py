@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.guard import (
     role_options,
+    settings_given,
     unknown_tags,
     unknown_variables,
     wrong_certificates,
@@ -21,6 +22,15 @@ from ansible_collections.whitestar.deploy.tests.unit.means import certificate, r
 
 OPTIONS = role_options()
 TAGS = ["image", "database", "api", "rollback"]
+
+
+def test_what_the_wiring_hands_on_is_ours_unless_somebody_gave_another_value() -> None:
+    wired = {"titanic_api_engine": "{{ __titanic_engine }}", "titanic_api_tools": "{{ __titanic_tools }}"}
+    variables = {**wired, "titanic_api_tools": 7, "titanic_api_port": 80, "titanic_api_result": {}, "other": 1}
+    assert settings_given(variables, {*wired, "titanic_api_port", "titanic_api_tls"}, wired) == [
+        "titanic_api_port",
+        "titanic_api_tools",
+    ]
 
 
 def test_every_role_s_options_are_known() -> None:
