@@ -4,6 +4,7 @@ Called by ``make test`` inside .venv; ``make test ONLY=service`` runs the steps 
 names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``, or where
 ``TESTS_REPORTS`` says. The last line counts the tests: those of pytest one by one, a linter or a scenario as
 one. The exit status is 0 when nothing failed, 1 when something did, 2 when there is no such step, 130 after Ctrl-C.
+With ``TESTS_MINUTES`` a step that would not be done by then is not begun, and told of as skipped with that reason.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ LANES = 2
 STEP_SECONDS = 3600
 # A test that is ended first takes away the site that it has made.
 TIDY_SECONDS = 120
+# After which no step may be at work any more; without end unless somebody says so.
+MINUTES = float(os.environ.get("TESTS_MINUTES", "inf"))
+# What those steps take at most beside another one that take longer than the rest.
+LONG = {"switch": 30, "kubernetes": 24, "collection": 12, "cluster": 20, "service": 10, "molecule-kubernetes": 5}
 PROGRESS_SECONDS = 60
 PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
@@ -40,6 +45,8 @@ CLUSTER = "kubernetes-up"
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
 # The tests of the lab's cluster itself make one of their own, beside which there can be no other.
 CLUSTER_TESTS = "cluster"
+# As many scenarios as take as long as those, for which the steps on a cluster have to wait.
+BESIDE_CLUSTER_TESTS = 6
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 MESSAGE_LENGTH = 300
 
@@ -59,6 +66,13 @@ class Step:
     directory: str = "."
     engine: bool = False
     after: str = ""
+
+    @property
+    def minutes(self) -> float:
+        """What it takes at most."""
+        if self.name == CLUSTER:
+            return 3
+        return next((minutes for begin, minutes in LONG.items() if self.name.startswith(begin)), 5)
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""
@@ -171,6 +185,7 @@ def steps() -> list[Step]:
     apart = {name: f"tests/test_{name}.py" for name in ("bootstrap", "cluster", "second_host")}
     clustered = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kubernetes*.py"))
     *switched, switched_on_kubernetes = switches()
+    of_roles = [step for step in molecule[1:] if not step.after and not step.name.startswith("molecule-compose-")]
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
     repository = [path for path in tests if path not in (*deploying, *apart.values(), *clustered)]
     return [
@@ -190,12 +205,15 @@ def steps() -> list[Step]:
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
         # Which may have programs to build, and so comes when no latency is measured beside it.
         pytest_step(CLUSTER_TESTS, apart["cluster"], engine=True),
-        *(step for step in molecule[1:] if step.after != CLUSTER),
+        *of_roles[:BESIDE_CLUSTER_TESTS],
         Step(CLUSTER, [*PLAYBOOK, "playbooks/cluster-up.yml"], engine=True, after=CLUSTER_TESTS),
         switched_on_kubernetes,
         pytest_step("kubernetes", *clustered, after=CLUSTER),
         pytest_step("collection-kubernetes", f"{COLLECTION}/tests/unit", more=["-m", "cluster"], after=CLUSTER),
         *(step for step in molecule[1:] if step.after == CLUSTER),
+        *of_roles[BESIDE_CLUSTER_TESTS:],
+        # Last: the whole site's scenario and the tests of switches have shown most of it.
+        *(step for step in molecule[1:] if step.name.startswith("molecule-compose-")),
     ]
 
 
@@ -249,6 +267,7 @@ class Suite:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.mutex = threading.Lock()
         self.stopped = False
+        self.began = time.monotonic()
         self.done: dict[str, threading.Event] = defaultdict(threading.Event)
 
     def say(self, text: str) -> None:
@@ -268,6 +287,8 @@ class Suite:
         # pytest has tests that need no engine beside those that do and skip themselves
         why = no_lab() if step.name == LAB or (step.engine and not step.pytest) else None
         why = why or (no_cluster() if CLUSTER in (step.name, step.after) and not step.pytest else None)
+        if (time.monotonic() - self.began) / 60 + step.minutes > MINUTES:
+            why = f"{MINUTES:g} minutes are too few for all: make test ONLY={step.name}"
         if missing := step.missing():
             why = f"there is no {missing}"
         if why:

@@ -49,6 +49,15 @@ def ran(*steps: Step) -> list[Outcome]:
     return sorted(runner.outcomes, key=lambda outcome: [step.name for step in steps].index(outcome.step.name))
 
 
+def test_what_would_not_be_done_in_time_is_not_begun_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    short, long = Step("short", ["touch", str(tmp_path / "short")]), Step("switch-x", ["touch", str(tmp_path / "long")])
+    monkeypatch.setattr(suite, "MINUTES", short.minutes + 1)
+    begun, left_out = ran(short, long)
+    assert (begun.passed, left_out.passed, left_out.skipped) == (1, 0, 1)
+    assert not (tmp_path / "long").exists()
+    assert list(left_out.reasons) == ["6 minutes are too few for all: make test ONLY=switch-x"]
+
+
 def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "test_sample.py"
     file.write_text(TESTS)

@@ -33,7 +33,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     What processes have shown of the same code is left out on the others, or on those that the marker names: on
     containers unless TESTS_SWITCH_ALL is set, on a cluster unless it says kubernetes, since there it takes longest.
     """
-    left_out = pytest.mark.skip(reason="shown with processes; TESTS_SWITCH_ALL=1 runs it with containers as well")
     everywhere = os.environ.get("TESTS_SWITCH_ALL", "")
     if wanted := config.getoption("--provider"):
         config.hook.pytest_deselected(items=[item for item in items if provider_of(item) != wanted])
@@ -43,12 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (once := item.get_closest_marker("shown_once")) and provider_of(item) in (once.args or PROVIDERS[1:])
     ]
-    on_a_cluster = [item for item in shown if provider_of(item) == "kubernetes" and everywhere != "kubernetes"]
-    config.hook.pytest_deselected(items=on_a_cluster)
-    items[:] = [item for item in items if item not in on_a_cluster]
-    for item in shown:
-        if not everywhere:
-            item.add_marker(left_out)
+    left_out = [
+        item for item in shown if everywhere != "kubernetes" and (provider_of(item) == "kubernetes" or not everywhere)
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", params=PROVIDERS)
