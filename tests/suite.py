@@ -35,7 +35,7 @@ TIDY_SECONDS = 120
 # After which no step may be at work any more; without end unless somebody says so.
 MINUTES = float(os.environ.get("TESTS_MINUTES", "inf"))
 # What those steps take at most beside another one that take longer than the rest.
-LONG = {"switch": 30, "kubernetes": 24, "collection": 12, "cluster": 20, "service": 10, "molecule-kubernetes": 5}
+LONG = {"switch-kubernetes": 18, "switch": 30, "kubernetes": 20, "collection": 10, "cluster": 20, "service": 10}
 PROGRESS_SECONDS = 60
 PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
@@ -45,8 +45,6 @@ CLUSTER = "kubernetes-up"
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
 # The tests of the lab's cluster itself make one of their own, beside which there can be no other.
 CLUSTER_TESTS = "cluster"
-# As many scenarios as take as long as those, for which the steps on a cluster have to wait.
-BESIDE_CLUSTER_TESTS = 6
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 MESSAGE_LENGTH = 300
 
@@ -185,7 +183,6 @@ def steps() -> list[Step]:
     apart = {name: f"tests/test_{name}.py" for name in ("bootstrap", "cluster", "second_host")}
     clustered = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kubernetes*.py"))
     *switched, switched_on_kubernetes = switches()
-    of_roles = [step for step in molecule[1:] if not step.after and not step.name.startswith("molecule-compose-")]
     tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
     repository = [path for path in tests if path not in (*deploying, *apart.values(), *clustered)]
     return [
@@ -195,6 +192,8 @@ def steps() -> list[Step]:
         *molecule[:1],
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),
+        # Which may have programs to build: when no latency is measured beside it, and before who needs them.
+        pytest_step(CLUSTER_TESTS, apart["cluster"], engine=True),
         pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True, more=["-m", "not cluster"]),
         pytest_step("repository", *repository),
         pytest_step("bootstrap", apart["bootstrap"]),
@@ -203,15 +202,12 @@ def steps() -> list[Step]:
         pytest_step("load", "tests/load"),
         pytest_step("image", "tests/image", engine=True),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
-        # Which may have programs to build, and so comes when no latency is measured beside it.
-        pytest_step(CLUSTER_TESTS, apart["cluster"], engine=True),
-        *of_roles[:BESIDE_CLUSTER_TESTS],
         Step(CLUSTER, [*PLAYBOOK, "playbooks/cluster-up.yml"], engine=True, after=CLUSTER_TESTS),
         switched_on_kubernetes,
         pytest_step("kubernetes", *clustered, after=CLUSTER),
         pytest_step("collection-kubernetes", f"{COLLECTION}/tests/unit", more=["-m", "cluster"], after=CLUSTER),
         *(step for step in molecule[1:] if step.after == CLUSTER),
-        *of_roles[BESIDE_CLUSTER_TESTS:],
+        *(step for step in molecule[1:] if not step.after and not step.name.startswith("molecule-compose-")),
         # Last: the whole site's scenario and the tests of switches have shown most of it.
         *(step for step in molecule[1:] if step.name.startswith("molecule-compose-")),
     ]
