@@ -35,7 +35,7 @@ TIDY_SECONDS = 120
 # After which no step may be at work any more; without end unless somebody says so.
 MINUTES = float(os.environ.get("TESTS_MINUTES", "inf"))
 # What those steps take at most beside another one that take longer than the rest.
-LONG = {"switch-kubernetes": 18, "switch": 30, "kubernetes": 20, "collection": 10, "cluster": 20, "service": 10}
+LONG = {"switch-kubernetes": 18, "switch": 30, "kubernetes": 20, "collection": 12, "cluster": 20, "service": 10}
 PROGRESS_SECONDS = 60
 PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
