@@ -16,9 +16,6 @@ from tests.load.open_loop import is_of_this_machine
 
 LAB = Path("/var/lib/titanic-lab/cluster")
 CLIENT_SECONDS = 120
-# A node of a test has two processors, for several sites at once.
-MODEST = {"name": "postgresql", "resources": {"requests": {"cpu": "50m"}}}
-MODEST_DATABASE = {"StatefulSet": {"spec": {"template": {"spec": {"containers": [MODEST]}}}}}
 
 
 @dataclass(frozen=True)

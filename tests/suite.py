@@ -34,14 +34,22 @@ STEP_SECONDS = 3600
 TIDY_SECONDS = 120
 # After which no step may be at work any more; without end unless somebody says so.
 MINUTES = float(os.environ.get("TESTS_MINUTES", "inf"))
-# What those steps take at most beside another one that take longer than the rest.
-LONG = {"switch-kubernetes": 18, "switch": 30, "kubernetes": 20, "collection": 12, "cluster": 20, "service": 10}
 PROGRESS_SECONDS = 60
 PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
 LAB = "lab"
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
 CLUSTER = "kubernetes-up"
+# What steps take at most beside another one, by how their names begin: the first that fits counts. The rest take five.
+MINUTES_OF = {
+    CLUSTER: 3,
+    "switch-kubernetes": 18,
+    "switch": 30,
+    "kubernetes": 20,
+    "collection": 12,
+    "cluster": 20,
+    "service": 10,
+}
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
 # The tests of the lab's cluster itself make one of their own, beside which there can be no other.
 CLUSTER_TESTS = "cluster"
@@ -68,9 +76,7 @@ class Step:
     @property
     def minutes(self) -> float:
         """What it takes at most."""
-        if self.name == CLUSTER:
-            return 3
-        return next((minutes for begin, minutes in LONG.items() if self.name.startswith(begin)), 5)
+        return next((minutes for begin, minutes in MINUTES_OF.items() if self.name.startswith(begin)), 5)
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""

@@ -71,6 +71,20 @@ def applied(*objects: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return asked("apply", "--filename", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
+def policy(name: str, *lets_in: dict[str, Any]) -> dict[str, Any]:
+    """A NetworkPolicy that lets nobody ask the server but by these rules."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "server"}},
+            "policyTypes": ["Ingress"],
+            "ingress": list(lets_in),
+        },
+    }
+
+
 def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -159,13 +173,7 @@ def test_pods_find_services_and_keep_what_they_write() -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_network_policies_are_enforced() -> None:
-    policy = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "closed", "namespace": NAMESPACE},
-        "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"]},
-    }
-    applied(policy)
+    applied(policy("closed"))
     eventually(lambda: called() == "", "closing")
     asked("--namespace", NAMESPACE, "delete", "networkpolicy", "closed")
     eventually(lambda: called() == "here I am", "opening")
@@ -174,13 +182,7 @@ def test_network_policies_are_enforced() -> None:
 @pytest.mark.usefixtures("cluster")
 def test_no_connection_is_lost_while_it_waits_for_the_policy_agent() -> None:
     # Without any policy the agent has nothing to ask the kernel for.
-    policy = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "open", "namespace": NAMESPACE},
-        "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"], "ingress": [{}]},
-    }
-    applied(policy)
+    applied(policy("open", {}))
     eventually(lambda: called() == "here I am", "opening")
     server = asked("--namespace", NAMESPACE, "get", "service", "server", "--output", "json")
     address = json.loads(server.stdout)["spec"]["clusterIP"]

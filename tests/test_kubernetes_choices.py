@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import new_certificate
-from tests.cluster import MODEST_DATABASE, Cluster
+from tests.cluster import Cluster
 from tests.load.open_loop import BackgroundLoad, LoadPlan
 from tests.operators import DEFINITIONS, ExternalSecrets, defined
 from tests.switch.site import REGISTRY, KubernetesSite, Site, new_site
@@ -28,17 +28,21 @@ POSTGRESQL = f"{REGISTRY}/library/postgres:17"
 PORT = 6432
 NODE_PORT = 30877
 ALL = tuple(DEFINITIONS)
+
+
+def asking_for(kind: str, container: str, cpu: str) -> dict[str, Any]:
+    """Overrides by which the pods of one kind of object ask for this much of a processor."""
+    asks = {"name": container, "resources": {"requests": {"cpu": cpu}}}
+    return {kind: {"spec": {"template": {"spec": {"containers": [asks]}}}}}
+
+
 # One pod that asks for little: the machine has two processors, and other tests deploy to it as well.
 SMALL = {
     "titanic_api_replicas": 1,
     "titanic_api_max_replicas": 1,
     "titanic_api_ready_seconds": 90,
-    "titanic_api_kubernetes_overrides": {
-        "Deployment": {
-            "spec": {"template": {"spec": {"containers": [{"name": "api", "resources": {"requests": {"cpu": "20m"}}}]}}}
-        }
-    },
-    "titanic_database_kubernetes_overrides": MODEST_DATABASE,
+    "titanic_api_kubernetes_overrides": asking_for("Deployment", "api", "20m"),
+    "titanic_database_kubernetes_overrides": asking_for("StatefulSet", "postgresql", "50m"),
 }
 ROLES = """
 CREATE ROLE titanic_owner LOGIN PASSWORD '{owner}';

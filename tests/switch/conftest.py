@@ -42,9 +42,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (once := item.get_closest_marker("shown_once")) and provider_of(item) in (once.args or PROVIDERS[1:])
     ]
-    left_out = [
-        item for item in shown if everywhere != "kubernetes" and (provider_of(item) == "kubernetes" or not everywhere)
-    ]
+    shown_again = {"": [], "kubernetes": PROVIDERS}.get(everywhere, ["compose"])
+    left_out = [item for item in shown if provider_of(item) not in shown_again]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
