@@ -131,7 +131,7 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
     try:
         version = cluster.version()
     except ClusterError as error:
-        return [f"titanic_target_cluster: {error}: check kubeconfig and context, and that the cluster is up"]
+        return [unreachable(error)]
     number = re.match(r"v(\d+)\.(\d+)", version)
     if number and (int(number[1]), int(number[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
@@ -139,6 +139,11 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
     if not options["deploys"]:
         return []
     return [*denied(cluster), *missing(cluster, options["needs"])]
+
+
+def unreachable(error: ClusterError) -> str:
+    """Why the cluster cannot be used, with the variable and the remedy."""
+    return f"titanic_target_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
 
 
 def denied(cluster: Cluster) -> list[str]:
@@ -294,7 +299,7 @@ def main() -> None:
             elif not module.check_mode:
                 ClusterLock(cluster).release(owner)
     except ClusterError as error:
-        module.fail_json(msg=f"titanic_target_cluster: {error}" if not error.status else str(error))
+        module.fail_json(msg=str(error) if error.status else unreachable(error))
     except (LockedError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, **facts)

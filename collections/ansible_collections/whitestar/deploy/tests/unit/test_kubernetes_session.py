@@ -173,6 +173,7 @@ def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Spac
         message = begin(Space(space.options | options)).message
         assert message.startswith("titanic_target_cluster: ")
         assert words in message
+        assert message.endswith(": check kubectl, kubeconfig and context, and that the cluster is up")
 
 
 def test_two_runs_at_once_are_one_run(free: Space) -> None:
