@@ -30,8 +30,9 @@ KEPT = ("name", "namespace", "labels", "annotations")
 def manifests(site: KubernetesSite) -> str:
     """Everything that a run applies, as a list that kubectl takes: what is live, without what the cluster adds."""
     (stages,) = site.get("configmap", "titanic-stages")
-    keys = [key for keys in stages["data"].values() for key in json.loads(keys)]
-    keys += [["apps/v1", "Deployment", "titanic-api"], ["v1", "ConfigMap", f"titanic-api-{site.release()}"]]
+    applied = [thing for things in stages["data"].values() for thing in json.loads(things)]
+    keys = [(thing["apiVersion"], thing["kind"], thing["metadata"]["name"]) for thing in applied]
+    keys += [("apps/v1", "Deployment", "titanic-api"), ("v1", "ConfigMap", f"titanic-api-{site.release()}")]
     items = []
     for api_version, kind, name in keys:
         (found,) = site.get(kind, name)

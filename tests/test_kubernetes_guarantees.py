@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.kubernetes import manifests
 from tests.cluster import Cluster
 from tests.switch.site import KubernetesSite, new_site
 
@@ -279,6 +280,15 @@ def test_a_second_run_changes_nothing_and_check_mode_no_version_either(site: Kub
     calls = [int(found) for found in re.findall(r"calls: (\d+)", output)]
     assert calls
     assert sum(calls) <= MOST_CALLS, calls
+
+
+def test_the_bench_applies_what_a_run_applies(site: KubernetesSite) -> None:
+    text = manifests(site)
+    kinds = [thing["kind"] for thing in json.loads(text)["items"]]
+    assert {"StatefulSet", "Deployment", "Ingress", "NetworkPolicy", "Secret"} <= set(kinds)
+    words = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--field-manager=whitestar.deploy"]
+    applied = kubectl(site, *words, "--filename", "-", text=text)
+    assert applied.stdout.count("serverside-applied") == len(kinds), applied
 
 
 def test_planted_secrets_are_in_secrets_alone(site: KubernetesSite) -> None:
