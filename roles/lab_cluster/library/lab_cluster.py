@@ -29,8 +29,10 @@ options:
     description: Directory with the Go module that the programs are built of, and the lock of the ingress controller.
     type: path
   tools:
-    description: Directory with the Go module that Helm is built of, which is put beside kubectl.
-    type: path
+    description: Directories with Go modules of other programs, which are put beside kubectl by the directory's name.
+    type: list
+    elements: path
+    default: []
   images:
     description: Names of the images for the cluster's own pods, C(kubernetes) and C(traefik).
     type: dict
@@ -148,7 +150,6 @@ NAMES = (
 )
 POLICIES = "kube-network-policies"
 POLICIES_PACKAGE = "sigs.k8s.io/kube-network-policies/cmd/kube-network-policies/standard"
-HELM_PACKAGE = "helm.sh/helm/v4/cmd/helm"
 HOST_PACKAGES = ("containernetworking-plugins", "iproute2", "iptables", "nftables", "runc")
 # Later ones break the aggregated OpenAPI document of this Kubernetes, and with it kubectl's validation.
 GO = "1.26"
@@ -282,13 +283,13 @@ def go_command(source: Path, cache: Path) -> tuple[list[str], dict[str, str]]:
     return go, own
 
 
-def build_helm(source: Path, cache: Path, program: Path) -> None:
-    """Build Helm, and remove an earlier one."""
+def build_tool(source: Path, cache: Path, program: Path) -> None:
+    """Build the one tool of a module, and remove an earlier one."""
     go, own = go_command(source, cache)
     shutil.rmtree(program.parent.parent, ignore_errors=True)
     program.parent.mkdir(parents=True)
     partial = program.with_suffix(".partial")
-    run([*go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial), HELM_PACKAGE], own, BUILD_SECONDS)
+    run([*go, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(partial), "tool"], own, BUILD_SECONDS)
     partial.rename(program)
 
 
@@ -430,24 +431,26 @@ class Cluster:
         return [str(self.directory / "bin/kubectl"), "--kubeconfig", str(self.kubeconfig)]
 
     @cached_property
-    def helm(self) -> Path:
-        """Helm; no part of the cluster, which is not made anew for another one of it."""
-        return Path(self.options["cache"]) / "helm" / tree_hash(Path(self.options["tools"]), [])[:12] / "helm"
+    def tools(self) -> dict[Path, Path]:
+        """Other programs by what they are built of; the cluster is not made anew for another one of them."""
+        sources, cache = map(Path, self.options["tools"]), Path(self.options["cache"])
+        return {source: cache / source.name / tree_hash(source, [])[:12] / source.name for source in sources}
 
-    def has_helm(self) -> bool:
-        """Whether it is built, and beside kubectl."""
-        link = self.directory / "bin" / "helm"
-        return link.is_symlink() and link.readlink() == self.helm and self.helm.exists()
+    def has_tools(self) -> bool:
+        """Whether they are built, and beside kubectl."""
+        links = {self.directory / "bin" / tool.name: tool for tool in self.tools.values()}
+        return all(link.is_symlink() and link.readlink() == tool and tool.exists() for link, tool in links.items())
 
     def keep(self) -> None:
-        """Have it, and Helm. Raises ClusterError."""
+        """Have it, and the tools. Raises ClusterError."""
         if not self.ready():
             self.present()
-        if not self.helm.exists():
-            build_helm(Path(self.options["tools"]), Path(self.options["cache"]), self.helm)
-        link = self.directory / "bin" / "helm"
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.helm)
+        for source, tool in self.tools.items():
+            if not tool.exists():
+                build_tool(source, Path(self.options["cache"]), tool)
+            link = self.directory / "bin" / tool.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(tool)
 
     def present(self) -> None:
         """Bring it up from nothing. Raises ClusterError with the end of the log of what does not come up."""
@@ -655,7 +658,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "cache": {"type": "path", "required": True},
             "programs": {"type": "path"},
-            "tools": {"type": "path"},
+            "tools": {"type": "list", "elements": "path", "default": []},
             "images": {"type": "dict", "default": {}},
             "containerd": {"type": "path"},
             "link": {"type": "dict", "default": {}},
@@ -671,7 +674,7 @@ def main() -> None:
     try:
         if given and not absent:
             module.exit_json(changed=False, kubeconfig=given, origin=f"the cluster of {given}")
-        changed = cluster.directory.exists() if absent else not (cluster.ready() and cluster.has_helm())
+        changed = cluster.directory.exists() if absent else not (cluster.ready() and cluster.has_tools())
         if changed and not module.check_mode:
             require_room(cluster)
             with exclusively(cluster.directory):
