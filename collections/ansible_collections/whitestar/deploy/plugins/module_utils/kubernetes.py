@@ -289,9 +289,14 @@ class Cluster:
         where = self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
         return self.ask("PUT", where, wanted, fieldManager=MANAGER) or {}
 
-    def delete(self, api_version: str, kind: str, name: str, *, now: bool = False) -> None:
-        """Remove an object with all that it owns; nothing to do where there is none. ``now`` gives pods no time."""
-        options = {"propagationPolicy": "Background"} | ({"gracePeriodSeconds": 0} if now else {})
+    def delete(self, api_version: str, kind: str, name: str, *, now: bool = False, version: str = "") -> None:
+        """Remove an object with all that it owns; nothing to do where there is none. ``now`` gives pods no time.
+
+        With ``version`` only if that is its resource version still: raises ClusterError with status 409 otherwise.
+        """
+        options: dict[str, Any] = {"propagationPolicy": "Background"} | ({"gracePeriodSeconds": 0} if now else {})
+        if version:
+            options["preconditions"] = {"resourceVersion": version}
         self.ask("DELETE", self.address(api_version, kind, name), options)
 
 

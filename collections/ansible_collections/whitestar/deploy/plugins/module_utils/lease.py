@@ -54,12 +54,18 @@ class ClusterLock:
         return holder if holder and not holder.same_run(owner) else None
 
     def release(self, owner: Owner) -> bool:
-        """Give the lock back if ``owner`` has it; whether it had."""
-        holder = self.holder()
-        mine = holder is not None and holder.same_run(owner)
-        if mine:
-            self.cluster.delete(API, KIND, NAME)
-        return mine
+        """Give the lock back if ``owner`` has it; whether it had. Raises ClusterError."""
+        found = self.cluster.get(API, KIND, NAME)
+        if found is None or not _owner(found).same_run(owner):
+            return False
+        try:
+            self.cluster.delete(API, KIND, NAME, version=found["metadata"]["resourceVersion"])
+        except ClusterError as error:
+            # Its lease had ended, and somebody has just taken it over.
+            if error.status == HTTPStatus.CONFLICT:
+                return False
+            raise
+        return True
 
 
 def _lease(owner: Owner) -> Object:

@@ -113,6 +113,11 @@ class Hurried(Cluster):
     def meanwhile(self, other: Cluster) -> None:
         ClusterLock(other).acquire(ELSEWHERE, 3600)
 
+    def delete(self, *names: str, now: bool = False, version: str = "") -> None:
+        with Cluster(self.namespace, self.kubectl, self.kubeconfig) as other:
+            self.meanwhile(other)
+        super().delete(*names, now=now, version=version)
+
 
 class GivenBack(Hurried):
     def meanwhile(self, other: Cluster) -> None:
@@ -137,6 +142,16 @@ def test_a_lock_that_is_given_back_meanwhile_is_taken(lock: ClusterLock, space: 
     holder = lock.holder()
     assert holder is not None
     assert holder.same_run(ME)
+
+
+def test_a_lock_that_was_taken_over_meanwhile_is_not_given_back(lock: ClusterLock, space: Space) -> None:
+    late = Owner("third.example", "dave", 4712, 13)
+    lock.acquire(late, -1)
+    with Hurried.of(space.options) as cluster:
+        assert not ClusterLock(cluster).release(late)
+    holder = lock.holder()
+    assert holder is not None
+    assert holder.same_run(ELSEWHERE)
 
 
 def test_of_several_at_once_one_wins(lock: ClusterLock, space: Space) -> None:
