@@ -170,9 +170,8 @@ def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touch
             "titanic_secrets_source": "external_secrets",
             "titanic_secrets_store": {"vault": {"server": "https://vault.example.org", "path": "secret"}},
             "titanic_api_front": "gateway",
-            "titanic_api_tls": "acme",
         }
-        refused = site.refuse(*with_(**choices))
+        refused = site.refuse(*with_(**choices)) + site.refuse(*with_(titanic_api_tls="acme"))
         for words in (
             "titanic_database_kind: the cluster knows no Cluster (postgresql.cnpg.io/v1): install the CloudNativePG",
             "titanic_secrets_source: the cluster knows no SecretStore (external-secrets.io/v1): install the External",
@@ -181,6 +180,18 @@ def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touch
         ):
             assert words in " ".join(refused.split()), refused
         assert site.left() == []
+
+
+def test_https_at_an_ingress_with_a_given_certificate(cluster: Cluster) -> None:
+    """The run itself asks, and trusts nothing but that certificate; the next one is served without a new pod."""
+    with small_site(cluster) as site:
+        pods = []
+        for certificate in (new_certificate(site.host), new_certificate(site.host)):
+            https = with_(titanic_api_tls="given", titanic_api_port=443, **certificate.settings)
+            assert f"887 people at https://{site.host}/people" in site.succeed(*https)
+            pods.append({pod["metadata"]["uid"] for pod in site.pods("api")})
+        assert pods[0] == pods[1]
+        assert site.changed(site.succeed(*https)) == 0
 
 
 def test_a_database_that_others_run(cluster: Cluster) -> None:
@@ -253,8 +264,16 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
             assert "titanic_api_issuer: the cluster has no ClusterIssuer mine (it has none)" in " ".join(
                 refused.split()
             )
+            issuer = {"apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "mine"}}
+            make(cluster, issuer | {"spec": {"selfSigned": {}}})
+            site.succeed(*with_(titanic_api_tls="acme", titanic_api_issuer="mine"), "--skip-tags", "verify")
+            assert site.get("ingress")[0]["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "mine"
+            (solvers,) = (thing["spec"] for thing in site.get("networkpolicy", "titanic-acme"))
+            assert solvers["podSelector"] == {"matchLabels": {"acme.cert-manager.io/http01-solver": "true"}}
+            assert [rule["ports"] for rule in solvers["ingress"]] == [[{"port": 8089, "protocol": "TCP"}]]
             site.succeed("--skip-tags", "verify")
             assert site.get("httproute") == []
+            assert "titanic-acme" not in [thing["metadata"]["name"] for thing in site.get("networkpolicy")]
 
         # Another password without a moment in which neither is good: a second login role takes over from the first.
         changed = f"planted-changed-{own}"

@@ -139,6 +139,9 @@ def wrong_on_kubernetes(values: Mapping[str, Any]) -> list[str]:
         found.append(f"titanic_image_repository: the image has to be pushed: name a repository of {where}")
     if values.get("titanic_api_tls") == "internal":
         found.append("titanic_api_tls: internal is Caddy's: use acme with cert-manager, or give a certificate (given)")
+    elif values.get("titanic_api_tls", "none") != "none" and values.get("titanic_api_front", "ingress") != "ingress":
+        remedy = "give the Gateway's own listener one and leave this at none, or use an Ingress"
+        found.append(f"titanic_api_tls: only an Ingress gets a certificate (titanic_api_front): {remedy}")
     if values.get("titanic_api_front") == "node_port" and not values.get("titanic_target_client_networks"):
         found.append("titanic_target_client_networks: nobody may ask a node_port: name the networks that may")
     if boolean(values.get("titanic_database_pgadmin", False)):

@@ -19,6 +19,7 @@ options:
         type: str
         required: true
       authority:
-        description: File on the target with the certificates to trust. Those that the system trusts, without it.
+        description: >-
+          The certificates to trust, as PEM, or a file on the target with them. Without it those that the system trusts.
         type: str
 """

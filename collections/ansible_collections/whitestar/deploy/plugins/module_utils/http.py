@@ -30,12 +30,15 @@ class Answer:
             return None
 
 
+PEM = "-----BEGIN CERTIFICATE-----"
+
+
 @dataclass(frozen=True)
 class Tls:
     """How a front door with a certificate is asked from its own host, whatever its address there.
 
-    ``authority`` is a file (PEM) with the certificates to trust, which may be the front door's own; the system's
-    authorities if it is empty.
+    ``authority`` has the certificates to trust, which may be the front door's own: as PEM, or a file with them. The
+    system's authorities if it is empty.
     """
 
     hostname: str
@@ -48,7 +51,8 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Checks name, dates and signature. Raises OSError if the authority's file cannot be read."""
-        context = ssl.create_default_context(cafile=self.authority or None)
+        text = self.authority if PEM in self.authority else None
+        context = ssl.create_default_context(cafile=None if text else self.authority or None, cadata=text)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         # A certificate that somebody made for a test need not have every extension of RFC 5280.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

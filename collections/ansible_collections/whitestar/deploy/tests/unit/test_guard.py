@@ -318,6 +318,10 @@ def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
             "titanic_database_kind: external is for",
         ),
         (
+            ON_KUBERNETES | {"titanic_api_front": "gateway", "titanic_api_tls": "given"},
+            "titanic_api_tls: only an Ingress gets a certificate (titanic_api_front)",
+        ),
+        (
             ON_KUBERNETES | {"titanic_api_front": "node_port"},
             "titanic_target_client_networks: nobody may ask a node_port",
         ),

@@ -202,7 +202,8 @@ def encrypted(place: Path, **kinds: float) -> Iterator[str]:
 def test_a_certificate_is_asked_for_by_its_name_and_not_by_the_address(place: Path) -> None:
     own = str(place / "own.pem")
     with encrypted(place) as address:
-        assert request(address, "/list", tls=Tls("api.example.org", own)).json() == [1, 2, 3]
+        for authority in (own, (place / "own.pem").read_text()):
+            assert request(address, "/list", tls=Tls("api.example.org", authority)).json() == [1, 2, 3]
         for tls in (Tls("other.example.org", own), Tls("api.example.org"), Tls("127.0.0.1", own)):
             with pytest.raises(ssl.SSLCertVerificationError):
                 request(address, "/list", tls=tls)
