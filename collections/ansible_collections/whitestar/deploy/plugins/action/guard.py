@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # What this file sets follows from other settings, or from what a stage gives back.
-WIRING = Path(__file__).resolve().parents[2] / "roles" / "titanic_wiring" / "vars" / "main.yml"
+WIRING = ROLES / "titanic_wiring" / "vars" / "main.yml"
 PREFIX = "titanic_"
 # RFC 1123, as Kubernetes names a namespace.
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
