@@ -30,17 +30,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.tests.unit.means import (
+from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
-from ansible_collections.whitestar.deploy.tests.unit.means import (
+from ansible_collections.whitestar.deploy.tests.helpers import (
     answering,
-    begun,
     client,
     make_image,
-    run_module,
 )
-from ansible_collections.whitestar.deploy.tests.unit.means import (
+from ansible_collections.whitestar.deploy.tests.helpers import (
     engine_version as version,
 )
 
@@ -67,7 +65,11 @@ SETTINGS: dict[str, Any] = {
     "resources": {"memory": "256Mi", "cpu": "0.5"},
     "user": 10001,
 }
+
+
 STATE = State(Path("/state"))
+
+
 NOWHERE = Engine("/nowhere/docker.sock", "/nowhere/docker", "people")
 
 
@@ -302,15 +304,3 @@ def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monke
     assert "DOCKER_HOST=unix:///our/socket" in said
     assert "DOCKER_CONFIG=/our/plugins" in said
     assert "the user's" not in said
-
-
-def test_a_run_begins_with_what_the_engine_lacks(place: Path) -> None:
-    given = begun(
-        place / "state",
-        engine={"socket": f"{place}/docker.sock", "program": "docker", "project": "people"},
-        deploys=False,
-    )
-    for check in (True, False):
-        message = run_module("host_session", given, check=check).message
-        assert message.startswith("titanic_target_engine: no Docker engine answers at")
-    assert not (place / "state").exists()

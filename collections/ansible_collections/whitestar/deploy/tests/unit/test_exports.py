@@ -17,7 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import 
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.chart import Marks
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.exports import JOB, as_yaml, exported
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.kustomize import OPTIONS
-from ansible_collections.whitestar.deploy.tests.unit.means import tiny_workload
+from ansible_collections.whitestar.deploy.tests.helpers import tiny_workload
 
 IMAGE = "registry.test/api@sha256:1"
 SERVER_IMAGE = "postgres:17"

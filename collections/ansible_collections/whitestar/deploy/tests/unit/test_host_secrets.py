@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Secrets are files for their owner alone, stay what they are, and are shown nowhere."""
+"""What cannot be a secret is refused by its name alone."""
 
 from __future__ import annotations
 
@@ -10,75 +10,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.modules.host_secrets import contents
-from ansible_collections.whitestar.deploy.tests.unit.means import Result, run_module, spool
-
-SECRET = "hunter2-é-'\"$x"
-
-
-def keep(directory: Path, *, check: bool = False, **options: Any) -> Result:
-    return run_module("host_secrets", {"directory": str(directory)} | options, check=check)
-
-
-def test_twelve_steps_of_a_given_secret(tmp_path: Path) -> None:
-    directory = tmp_path / "secrets"
-    for value in (SECRET, "another"):
-        before = spool(tmp_path)
-        seen = keep(directory, given={"token": value}, check=True)
-        assert seen.changed
-        assert spool(tmp_path) == before
-        done = keep(directory, given={"token": value})
-        assert done.changed
-        assert done["written"] == ["token"]
-        assert seen["written"] == done["written"]
-        assert (directory / "token").read_text() == value
-        assert not keep(directory, given={"token": value}, check=True).changed
-        assert not keep(directory, given={"token": value}).changed
-
-
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    keep(tmp_path / "secrets", given={"token": SECRET}, generated=["password"])
-    assert (tmp_path / "secrets").stat().st_mode & 0o7777 == 0o700
-    for name in ("token", "password"):
-        assert (tmp_path / "secrets" / name).stat().st_mode & 0o7777 == 0o600
-
-
-def test_a_mode_that_was_opened_is_closed(tmp_path: Path) -> None:
-    keep(tmp_path / "secrets", generated=["password"])
-    before = spool(tmp_path)
-    (tmp_path / "secrets" / "password").chmod(0o644)
-    assert keep(tmp_path / "secrets", generated=["password"]).changed
-    assert (tmp_path / "secrets" / "password").stat().st_mode & 0o7777 == 0o600
-    assert spool(tmp_path) == before
-
-
-def test_a_generated_secret_is_long_random_and_stays(tmp_path: Path) -> None:
-    assert keep(tmp_path / "a", generated=["one", "two"]).changed
-    one, two = ((tmp_path / "a" / name).read_text() for name in ("one", "two"))
-    assert len(one) == 43
-    assert one != two
-    assert not keep(tmp_path / "a", generated=["one", "two"]).changed
-    assert (tmp_path / "a" / "one").read_text() == one
-
-
-def test_given_wins_over_generated_and_is_kept_when_it_is_given_no_more(tmp_path: Path) -> None:
-    keep(tmp_path / "a", generated=["one"])
-    assert keep(tmp_path / "a", given={"one": SECRET}, generated=["one"]).changed
-    assert not keep(tmp_path / "a", generated=["one"]).changed
-    assert (tmp_path / "a" / "one").read_text() == SECRET
-
-
-def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
-    (tmp_path / "one").touch(0o600)
-    assert keep(tmp_path, generated=["one"]).changed
-    assert len((tmp_path / "one").read_text()) == 43
-
-
-@pytest.mark.parametrize("check", [True, False])
-def test_no_value_is_shown(tmp_path: Path, check: bool) -> None:
-    done = keep(tmp_path / "a", given={"token": SECRET}, generated=["password"], check=check)
-    assert "hunter2" not in done.output
-    if not check:
-        assert (tmp_path / "a" / "password").read_text() not in done.output
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "UPPER", "", ".hidden", "with space", "a\n"])
@@ -93,10 +24,3 @@ def test_a_value_that_is_no_text_is_refused_without_showing_it(tmp_path: Path, v
         contents(tmp_path, {"token": value}, [])
     assert "hunter2" not in str(caught.value)
     assert "12345678" not in str(caught.value)
-
-
-def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
-    done = keep(tmp_path / "a", given={"good": "one", "token": 12345678})
-    assert "titanic_secrets_values: 'token' must be a text that is not empty (quote numbers)" in done.message
-    assert "12345678" not in done.output
-    assert not (tmp_path / "a").exists()

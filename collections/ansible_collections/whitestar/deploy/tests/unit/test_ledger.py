@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import (
@@ -17,34 +16,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import (
     RollbackRefusedError,
     images_in_use,
 )
-
-
-def add(ledger: Ledger, release: str, outcome: str = "succeeded", **facts: Any) -> Ledger:
-    """One more attempt, come to its end."""
-    given = {
-        "image": release.partition("-")[0],
-        "config": "c",
-        "schema_required": "0001",
-        "schema_tolerates": "0001",
-        "version": "1",
-        "by": "alice@laptop",
-        "why": "deploy",
-    }
-    ledger, entry = ledger.add(release=release, outcome="started", **(given | facts))
-    return ledger.finish(entry.number, outcome) if outcome != "started" else ledger
-
-
-def history(*releases: str) -> Ledger:
-    ledger = Ledger()
-    for release in releases:
-        ledger = add(ledger, release)
-    return ledger
+from ansible_collections.whitestar.deploy.tests.helpers import add_release, history
 
 
 def go_back(ledger: Ledger, wanted: str = "", tolerates: str = "") -> Ledger:
     """Choose and record a rollback."""
     target = ledger.rollback_target(wanted, tolerates)
-    return add(ledger, target.release, restores=target.number)
+    return add_release(ledger, target.release, restores=target.number)
 
 
 def test_entries_are_numbered_and_dated() -> None:
@@ -55,7 +33,7 @@ def test_entries_are_numbered_and_dated() -> None:
 
 
 def test_the_newest_success_serves() -> None:
-    ledger = add(add(history("a", "b"), "c", "failed"), "d", "started")
+    ledger = add_release(add_release(history("a", "b"), "c", "failed"), "d", "started")
     current = ledger.current()
     assert current is not None
     assert current.release == "b"
@@ -63,7 +41,7 @@ def test_the_newest_success_serves() -> None:
 
 
 def test_the_last_attempt_is_found_whatever_came_of_it() -> None:
-    ledger = add(history("a"), "b", "failed")
+    ledger = add_release(history("a"), "b", "failed")
     attempt = ledger.last_attempt("b")
     assert attempt is not None
     assert attempt.outcome == "failed"
@@ -71,7 +49,7 @@ def test_the_last_attempt_is_found_whatever_came_of_it() -> None:
 
 
 def test_the_document_comes_back() -> None:
-    ledger = go_back(add(history("a", "b"), "c", "failed"))
+    ledger = go_back(add_release(history("a", "b"), "c", "failed"))
     assert Ledger.from_document(json.loads(json.dumps(ledger.document()))) == ledger
 
 
@@ -85,7 +63,7 @@ def test_previous_is_the_one_before() -> None:
 
 
 def test_failed_releases_are_no_way_back() -> None:
-    assert add(add(history("a"), "b", "failed"), "c").rollback_target("", "").release == "a"
+    assert add_release(add_release(history("a"), "b", "failed"), "c").rollback_target("", "").release == "a"
 
 
 def test_twice_goes_further_back_and_then_refuses() -> None:
@@ -97,15 +75,15 @@ def test_twice_goes_further_back_and_then_refuses() -> None:
 
 
 def test_a_deployment_after_a_rollback_can_be_undone() -> None:
-    ledger = add(go_back(history("a", "b")), "c")
+    ledger = add_release(go_back(history("a", "b")), "c")
     assert ledger.rollback_target("", "").release == "a", "what served before c, not what was left before that"
 
 
 def test_what_every_rollback_goes_back_to_is_never_pruned() -> None:
     ledger = history("good")
     for number in range(8):
-        ledger = go_back(add(ledger, f"bad-{number}"))
-    ledger = add(ledger, "next")
+        ledger = go_back(add_release(ledger, f"bad-{number}"))
+    ledger = add_release(ledger, "next")
     assert ledger.rollback_target("", "").release == "good"
     assert ledger.releases_to_keep(2) == {"next", "good", "bad-7"}
 
@@ -146,7 +124,7 @@ def test_nothing_deployed_is_refused() -> None:
 
 
 def test_a_release_that_the_live_schema_cannot_serve_is_refused() -> None:
-    ledger = add(add(Ledger(), "old", schema_required="0001"), "new", schema_required="0003")
+    ledger = add_release(add_release(Ledger(), "old", schema_required="0001"), "new", schema_required="0003")
     assert ledger.rollback_target("", "0001").release == "old"
     with pytest.raises(RollbackRefusedError, match=r"old needs schema 0001, but .* from 0002 on"):
         ledger.rollback_target("", "0002")
@@ -155,7 +133,7 @@ def test_a_release_that_the_live_schema_cannot_serve_is_refused() -> None:
 
 
 def test_an_interrupted_entry_is_closed_by_the_next() -> None:
-    ledger = add(add(history("a"), "b", "started"), "c")
+    ledger = add_release(add_release(history("a"), "b", "started"), "c")
     assert [entry.outcome for entry in ledger.entries] == ["succeeded", "interrupted", "succeeded"]
     assert "ended before" in ledger.entries[1].reason
     assert ledger.rollback_target("", "").release == "a"
@@ -172,7 +150,7 @@ def test_the_ledger_is_bounded() -> None:
 def test_the_release_that_serves_is_never_forgotten() -> None:
     ledger = history("good")
     for _ in range(ENTRIES_KEPT + 20):
-        ledger = add(ledger, "bad", "failed")
+        ledger = add_release(ledger, "bad", "failed")
     current = ledger.current()
     assert current is not None
     assert current.release == "good"
@@ -180,7 +158,7 @@ def test_the_release_that_serves_is_never_forgotten() -> None:
 
 
 def test_pruning_spares_what_a_rollback_needs() -> None:
-    ledger = add(history("a-1", "b-1", "c-1", "d-1"), "e-1", "failed")
+    ledger = add_release(history("a-1", "b-1", "c-1", "d-1"), "e-1", "failed")
     assert ledger.releases_to_keep(2) == {"d-1", "c-1", "b-1"}
     assert ledger.releases_to_keep(0) == {"d-1"}
     assert Ledger().releases_to_keep(5) == set()
@@ -195,7 +173,7 @@ def test_pruning_after_a_rollback_spares_the_release_that_serves() -> None:
 def test_an_entry_reads_as_a_line() -> None:
     entry = history("a").entries[0]
     assert str(entry) == f"1 {entry.at} a succeeded: deploy by alice@laptop"
-    failed = add(Ledger(), "a", "started").finish(1, "failed", "no reason").entries[0]
+    failed = add_release(Ledger(), "a", "started").finish(1, "failed", "no reason").entries[0]
     assert str(failed).endswith("deploy by alice@laptop: no reason")
 
 

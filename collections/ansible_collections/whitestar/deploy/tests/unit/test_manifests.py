@@ -16,7 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import 
     overridden,
     release_objects,
 )
-from ansible_collections.whitestar.deploy.tests.unit.cluster_means import objects_of, tiny_job, tiny_release
+from ansible_collections.whitestar.deploy.tests.cluster_helpers import objects_of, tiny_job, tiny_release
 
 WORKLOAD = tiny_release("a" * 12, TINY_BEHAVIOUR="good") | {"overrides": {}}
 

@@ -13,8 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.action.plan import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
-from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
-from ansible_collections.whitestar.deploy.tests.unit.test_ledger import history
+from ansible_collections.whitestar.deploy.tests.helpers import UNCHANGED_STAGES, history
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "titanic_api_port": {"type": "int"},
@@ -49,17 +48,6 @@ def test_a_data_set_counts_by_its_content(tmp_path: Path) -> None:
     assert moved(before, fingerprints(values, OPTIONS, "")) == ["titanic_seed_csv"]
 
 
-NOTHING: dict[str, dict[str, Any]] = {
-    "image": {"identity": "i", "description": {"version": "1"}},
-    "target": {"steps": []},
-    "secrets": {"steps": []},
-    "database": {"steps": []},
-    "schema": {"changed": False, "from": "0001", "to": "0001"},
-    "seed": {"changed": False, "inserted": 0, "updated": 0},
-    "api": {"did": "nothing", "release": "r", "front": []},
-}
-
-
 @pytest.mark.parametrize(
     ("stage", "said", "words"),
     [
@@ -76,11 +64,11 @@ NOTHING: dict[str, dict[str, Any]] = {
     ],
 )
 def test_the_steps_are_said_in_words(stage: str, said: dict[str, Any], words: str) -> None:
-    assert steps(NOTHING | {stage: said}) == [words]
+    assert steps(UNCHANGED_STAGES | {stage: said}) == [words]
 
 
 def test_nothing_to_do_is_no_step() -> None:
-    assert steps(NOTHING) == []
+    assert steps(UNCHANGED_STAGES) == []
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 0, "targets": {}}', '{"format": 1, "targets": []}'])
@@ -88,42 +76,6 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan").write_text(text)
     with pytest.raises(ValueError, match="name another file"):
         read(tmp_path / "plan")
-
-
-def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> None:
-    plan = tmp_path / "plan.json"
-    plan.write_text('{"format": 1, "run": "another", "targets": {"here": {}, "there": {}}}')
-    note = {"name": "n", "whitestar.deploy.plan": {"state": "noted"}, "register": "noted"}
-    there = {"the images": "a"}
-    write = {
-        "name": "w",
-        "whitestar.deploy.plan": {
-            "state": "written",
-            "file": str(plan),
-            "settings": "{{ noted.settings }}",
-            "reality": there,
-            "stages": NOTHING,
-            "run": {"pid": 1},
-        },
-    }
-    variables = {"titanic_api_port": 5001, "titanic_api_write_tokens": ["hunter2-secret"]}
-    done = run_ansible(tmp_path, {"vars": variables, "tasks": [note, write]}, "--check")
-    assert done.returncode == 0, done.stdout
-    assert list(json.loads(plan.read_text())["targets"]) == ["here"]
-    assert "hunter2-secret" not in plan.read_text()
-
-    def compare(found: dict[str, str], **changed: Any) -> tuple[int, str]:
-        task = {"name": "c", "whitestar.deploy.plan": {"state": "compared", "file": str(plan), "reality": found}}
-        done = run_ansible(tmp_path, {"vars": variables | changed, "tasks": [task]})
-        return done.returncode, " ".join(done.stdout.split())
-
-    assert compare(there)[0] == 0
-    status, output = compare({"the images": "b"}, titanic_api_port=5002)
-    assert status != 0
-    assert "titanic_api_port, the images: look, and write a new plan" in output
-    document = json.loads(plan.read_text())
-    plan.write_text(json.dumps(document | {"targets": {"there": document["targets"]["here"]}}))
-    assert "it has no part for here" in compare(there)[1]
 
 
 def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local import Loca
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import programs, recorded_workload, runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
-from ansible_collections.whitestar.deploy.tests.unit.means import COLLECTION, MODULES, make_workload
+from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES, make_workload
 
 ENGINE = {"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None}
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.whitestar.deploy.plugins.filter.workload import (
-    FilterModule,
     database_environment,
     database_secret_files,
     identity_text,
@@ -27,7 +26,6 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
-from ansible_collections.whitestar.deploy.tests.unit.means import run_ansible
 
 CONNECTION = {
     "host": "/state/database/run",
@@ -188,16 +186,6 @@ def test_a_run_is_known_by_its_process() -> None:
     assert identity_text(identity) == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def test_every_task_of_a_run_has_the_same_identity(tmp_path: Path) -> None:
-    """Ansible forks a worker for each task; the identity is that of ansible-playbook itself."""
-    identity = "{{ ('run' | whitestar.deploy.run_identity).pid }}"
-    tasks = [{"ansible.builtin.debug": {"msg": f"pid={identity}"}} for _ in range(2)]
-    output = run_ansible(tmp_path, {"tasks": tasks}).stdout
-    pids = {word for word in output.replace('"', " ").split() if word.startswith("pid=")}
-    assert len(pids) == 1, output
-    assert pids != {f"pid={os.getpid()}"}
-
-
 def test_the_state_lies_where_the_system_has_such_things(monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         assert state_directory("titanic") == "/var/lib/titanic"
@@ -246,23 +234,3 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
     lines = summary({"items": {}, "kept": []}, "http://a:1", "r", {"schema": {}, "seed": {}})
     assert lines[:2] == ["release r serves", "http://a:1"]
     assert not any("promises" in line or "people" in line for line in lines)
-
-
-def test_the_filters_have_the_names_that_roles_use() -> None:
-    assert set(FilterModule().filters()) == {
-        "command_job",
-        "compose_upstreams",
-        "database_connection",
-        "database_environment",
-        "database_secret_files",
-        "deployer_rules",
-        "identity_text",
-        "overridden",
-        "place",
-        "release_objects",
-        "run_identity",
-        "server_arguments",
-        "state_directory",
-        "summary",
-        "workload",
-    }

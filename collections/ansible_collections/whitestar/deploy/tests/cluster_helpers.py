@@ -1,0 +1,176 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests on a real cluster share: namespaces of their own, and the tiny release as pods and Jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import command_job, laid_over, release_objects
+from ansible_collections.whitestar.deploy.tests.helpers import TINY, Result, run_module, tiny_workload
+
+LAB = Path("/var/lib/titanic-lab/cluster")
+# What pods may be made of; roles/lab_images provides them.
+REGISTRY = os.environ.get("TITANIC_TEST_REGISTRY", "127.0.0.1:5055/library")
+PYTHON, DEBIAN, POSTGRES = (
+    f"{REGISTRY}/{name}" for name in ("python:3.13-slim-trixie", "debian:trixie-slim", "postgres:17")
+)
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+USER = 10001
+SECRET = "planted-password-of-the-pod"
+PLACE = "/run/titanic"
+# It knows its command by the name of the file that it is, and, beside what a process does, tells its secret on request
+# and lives in no pod but the one in which it is tried out.
+BEGINNING = f"""
+import os, socket, sys
+if os.environ.get("TINY_ONLY") == "trial" and "-trial-" not in socket.gethostname():
+    sys.exit("tiny release: this is no trial")
+if os.environ.get("TINY_TELLS"):
+    print("tiny release knows", open("{PLACE}/password").read(), flush=True)
+"""
+PROGRAM = BEGINNING + TINY.format(python="/usr/local/bin/python3").replace(
+    "command = sys.argv[1]", "command = pathlib.Path(sys.argv[0]).name"
+)
+COMMANDS = ("serve", "check", "fail", "mumble", "sleep")
+
+
+@dataclass(frozen=True)
+class Space:
+    """A namespace for tests: the option ``cluster`` of modules, and kubectl for what people do by hand."""
+
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.options["namespace"])
+
+    def kubectl(self, *words: str, text: str = "", check: bool = True) -> str:
+        done = subprocess.run(Cluster.of(self.options).words(*words), input=text, capture_output=True, text=True)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def make(self, *objects: Mapping[str, Any]) -> None:
+        """Make objects as somebody else would."""
+        self.kubectl("create", "--filename=-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def get(self, kind: str, name: str = "", *words: str) -> Any:
+        """An object, or all of a kind; None if it is not there."""
+        found = self.kubectl("get", kind, *([name] if name else []), "--output=json", "--ignore-not-found", *words)
+        return json.loads(found) if found.strip() else None
+
+    def names(self, kind: str, *words: str) -> list[str]:
+        return sorted(item["metadata"]["name"] for item in (self.get(kind, "", *words) or {"items": []})["items"])
+
+    def versions(self) -> dict[str, str]:
+        """What tells whether anything was written: the version of each object that no controller keeps writing."""
+        kinds = (
+            "configmap,secret,serviceaccount,service,networkpolicy,resourcequota,lease,job,deployment,statefulset,pod"
+        )
+        items = self.get(kinds)["items"]
+        return {f"{item['kind']} {item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
+
+    def run(self, module: str, *, check: bool = False, **options: Any) -> Result:
+        return run_module(module, {"cluster": self.options} | options, check=check)
+
+
+def lab_options() -> dict[str, Any]:
+    """The cluster that the environment names, else the lab's, as modules are told of it, without a namespace."""
+    if "KUBECONFIG" in os.environ:
+        return {"kubectl": "kubectl", "kubeconfig": os.environ["KUBECONFIG"]}
+    return {"kubectl": str(LAB / "bin" / "kubectl"), "kubeconfig": str(LAB / "kubeconfig" / "admin")}
+
+
+@contextmanager
+def namespace(options: dict[str, Any]) -> Iterator[Space]:
+    """One that admits hardened pods only, with what the tiny release needs; it is being removed afterwards."""
+    space = Space(options | {"namespace": f"unit-{secrets.token_hex(4)}"})
+    space.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name, "labels": RESTRICTED}})
+    try:
+        accounts = ("titanic-api", "titanic-job", "titanic-database")
+        space.make(
+            *({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}} for name in accounts),
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "tiny"},
+                "data": dict.fromkeys(COMMANDS, PROGRAM),
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "plain"},
+                "stringData": {"password": SECRET},
+            },
+        )
+        yield space
+    finally:
+        space.kubectl("delete", "deployment,statefulset,job", "--all", "--wait=false", check=False)
+        space.kubectl("delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false", check=False)
+        space.kubectl("delete", "namespace", space.name, "--wait=false", check=False)
+
+
+# They ask for next to nothing, so that there is room for them beside whatever else runs on the cluster.
+FRUGAL = {"requests": {"cpu": "1m", "memory": "16Mi"}}
+WITH_PROGRAM = {
+    "workingDir": "/program",
+    "volumeMounts": [{"name": "program", "mountPath": "/program"}],
+    "resources": FRUGAL,
+}
+PROGRAM_VOLUME = {"name": "program", "configMap": {"name": "tiny"}}
+
+
+def tiny_release(identity: str, required: str = "0001", **environment: str) -> dict[str, Any]:
+    """The workload of a tiny release as the filter builds it; ``environment`` tells it how to behave."""
+    workload = tiny_workload(PYTHON, identity, required, **environment)
+    container = {"name": "api", **WITH_PROGRAM, "readinessProbe": {"periodSeconds": 1}}
+    pod = {"containers": [container], "volumes": [PROGRAM_VOLUME]}
+    return workload | {
+        "command": ["python3", "serve"],
+        "resources": {"memory": "160Mi", "cpu": "0.5"},
+        "secret_files": {"PASSWORD_FILE": f"{PLACE}/password"},
+        "overrides": {"spec": {"minReadySeconds": 0, "template": {"spec": pod}}},
+    }
+
+
+def objects_of(workload: dict[str, Any], ready_seconds: int = 30) -> list[Object]:
+    """The objects of a tiny release, as roles/titanic_api makes them, with the plain Secret of the namespace."""
+    settings, deployment = release_objects(workload, ready_seconds, 1)
+    for volume in deployment["spec"]["template"]["spec"]["volumes"]:
+        if "secret" in volume:
+            volume["secret"]["secretName"] = "plain"
+    return [settings, deployment]
+
+
+def tiny_job(*command: str, seconds: float = 60, stdin: bool = False, image: str = PYTHON, **env: str) -> Object:
+    """A Job that runs a command in a pod with the tiny release's program, as roles/titanic_schema makes it."""
+    settings = {
+        "image": image,
+        "command": list(command),
+        "environment": env,
+        "secret": "plain",
+        "directory": PLACE,
+        "user": USER,
+        "seconds": seconds,
+        "stdin": stdin,
+    }
+    pod = {"containers": [{"name": "command", **WITH_PROGRAM}], "volumes": [PROGRAM_VOLUME]}
+    made: Object = laid_over(command_job(settings), {"spec": {"template": {"spec": pod}}})
+    return made
+
+
+def refusal(options: dict[str, Any]) -> str:
+    """Why a cluster cannot be talked to."""
+    with pytest.raises(ClusterError) as caught, Cluster.of(options) as cluster:
+        cluster.version()
+    assert caught.value.status == 0
+    return str(caught.value)

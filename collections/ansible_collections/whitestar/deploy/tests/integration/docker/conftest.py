@@ -1,0 +1,76 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real Docker engine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine, engine_problems
+from ansible_collections.whitestar.deploy.tests.helpers import (
+    IMAGES,
+    TINY,
+    TINY_DOCKERFILE,
+    open_directory,
+    remove_project,
+)
+
+
+@pytest.fixture(scope="session")
+def engine_options() -> dict[str, Any]:
+    """The Docker engine that the environment names, as modules are told of it, without a project.
+
+    ``make lab`` brings one up with the images that the tests use, where a machine has none.
+    """
+    host, program = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), shutil.which("docker")
+    if program is None:
+        pytest.skip("there is no docker client on PATH")
+    if not host.startswith("unix://"):
+        pytest.skip(f"the engine is not on this machine: DOCKER_HOST is {host}")
+    found = {"socket": host.removeprefix("unix://"), "program": program}
+    found |= {"configuration": os.environ["DOCKER_CONFIG"]} if "DOCKER_CONFIG" in os.environ else {}
+    engine = Engine.of(found | {"project": "unit"})
+    if problems := engine_problems(engine):
+        pytest.skip(f"there is no Docker engine to use: {'; '.join(problems)}")
+    if missing := [name for name in IMAGES if engine.image(name) is None]:
+        pytest.skip(f"the engine has no {', '.join(missing)}: pull them, or run make lab")
+    return found
+
+
+def _project(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    options = engine_options | {"project": f"unit-{secrets.token_hex(4)}"}
+    yield options
+    remove_project(Engine.of(options))
+
+
+@pytest.fixture(scope="module")
+def engine(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The option ``engine`` with a project of the test module's own, of which nothing is left afterwards."""
+    yield from _project(engine_options)
+
+
+@pytest.fixture
+def own_engine(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same for one test alone."""
+    yield from _project(engine_options)
+
+
+@pytest.fixture(scope="session")
+def tiny_image(engine_options: dict[str, Any]) -> Iterator[str]:
+    """The tiny release as a container image: its name, of which there is one for each process of the tests."""
+    engine = Engine(**engine_options, project=f"unit-{secrets.token_hex(4)}")
+    context = open_directory()
+    (context / "Dockerfile").write_text(TINY_DOCKERFILE)
+    (context / "tiny").write_text(TINY.format(python="/usr/local/bin/python3"))
+    name = f"{engine.project}-tiny:1"
+    try:
+        engine.run("buildx", "build", "--load", "--provenance", "false", "--tag", name, str(context))
+        yield name
+    finally:
+        remove_project(engine)
+        shutil.rmtree(context)

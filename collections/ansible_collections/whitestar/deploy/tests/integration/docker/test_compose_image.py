@@ -1,0 +1,326 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image is built once for one input, is recorded whole or not at all, and its context is sent only when needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import platform_problem
+from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
+
+# A stage that holds what is kept beside the image's record.
+SBOM = "FROM scratch AS sbom\nCOPY code /sbom.cdx.json\n"
+
+
+@pytest.fixture
+def context(place: Path) -> Path:
+    return build_context(place)
+
+
+class Builder:
+    """Tasks that build the context, each in one run of Ansible with others."""
+
+    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+        self.place = place
+        self.state = State(place / "state")
+        self.engine = Engine.of(options)
+        self.options = options
+        self.repository = f"{options['project']}-image"
+
+    def task(self, *, check: bool = False, **options: Any) -> dict[str, Any]:
+        given = {
+            "engine": self.options,
+            "directory": str(self.state.images),
+            "context": str(self.place / "context"),
+            "dockerfile": str(self.place / "Dockerfile"),
+            "exclude": ["tests"],
+            "repository": self.repository,
+            "describe": ["cat", "/app/facts"],
+        }
+        return {"whitestar.deploy.compose_image": given | options, "check_mode": check, "diff": True}
+
+    def write(self, path: str, text: str) -> dict[str, Any]:
+        return {"ansible.builtin.copy": {"content": text, "dest": str(self.place / path), "mode": "0644"}}
+
+    def write_now(self, path: str, text: str) -> None:
+        (self.place / path).write_text(text)
+
+    def run(self, *tasks: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        """What each task gave back, failed or not, and all that Ansible said."""
+        names = [f"result{number}" for number in range(len(tasks))]
+        every = [task | {"register": name, "ignore_errors": True} for task, name in zip(tasks, names, strict=True)]
+        keep = self.write("results.json", f"{{{{ [{', '.join(names)}] | to_json }}}}")
+        left = self.place / "tmp"
+        done = run_ansible(self.place, {"tasks": [*every, keep], "vars": {"ansible_remote_tmp": str(left)}}, "-vvv")
+        assert done.returncode == 0, done.stdout
+        assert list(left.iterdir()) == [], "arguments of a module, which may be secret, and a context"
+        assert "Traceback" not in done.stdout
+        return json.loads((self.place / "results.json").read_text()), done.stdout
+
+    def tags(self) -> list[str]:
+        return self.engine.run("image", "ls", "--format", "{{.Tag}}", self.repository).split()
+
+
+@pytest.fixture
+def builder(place: Path, context: Path, engine: dict[str, Any]) -> Builder:
+    return Builder(place, engine)
+
+
+def test_twelve_steps(builder: Builder) -> None:
+    results, said = builder.run(
+        builder.task(check=True),
+        builder.task(),
+        builder.task(check=True),
+        builder.task(),
+        builder.write("context/tests/test_code", "assert False"),
+        builder.task(),
+        builder.write("context/code", "print('changed')"),
+        builder.task(check=True),
+        builder.task(),
+        builder.task(check=True),
+        builder.task(),
+    )
+    seen, done, seen_again, again, _, other_test, _, seen_change, changed, *last = results
+    assert seen["changed"]
+    assert seen["image"]["reference"] == ""
+    assert done["changed"]
+    image = done["image"]
+    assert image["identity"] == seen["image"]["identity"]
+    assert image["description"]["version"] == "1.2.3"
+    assert done["diff"] == {"before": "", "after": f"{builder.repository}:{image['identity']}\n"}
+    for result in (seen_again, again, other_test):
+        assert not result["changed"]
+        assert result["image"] == image
+    assert seen_change["changed"]
+    assert changed["changed"]
+    newer = changed["image"]
+    assert newer["identity"] == seen_change["image"]["identity"] != image["identity"]
+    assert newer["reference"] != image["reference"]
+    assert [result["changed"] for result in last] == [False, False]
+    # The two builds had the context sent, nothing else did.
+    sent = [line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]
+    assert len(sent) == 2, sent
+    assert sorted(builder.tags()) == sorted([image["identity"], newer["identity"], "1.2.3"])
+    kept = builder.engine.run("run", "--rm", newer["reference"], "sh", "-c", "cat /app/code; ls /app")
+    assert kept == "print('changed')code\nfacts\n"
+    assert sorted(path.name for path in builder.state.images.iterdir()) == sorted(
+        [image["identity"], newer["identity"]]
+    )
+
+    # Both have the version 1.2.3: when the older one is discarded, the newer one keeps the name.
+    host = runtime(builder.state, builder.options)
+    host.discard_image(image["identity"])
+    assert not host.has_image(image["reference"])
+    assert sorted(builder.tags()) == sorted([newer["identity"], "1.2.3"])
+    host.discard_image(newer["identity"])
+    assert builder.tags() == []
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_an_image_has_papers(builder: Builder) -> None:
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    (done,), _ = builder.run(builder.task(build_arguments={"version": "5.6.7"}))
+    image = done["image"]
+    directory = Path(image["directory"])
+    assert directory.parent == builder.state.images
+    assert (directory / "sbom.cdx.json").read_text() == "print('hello')\n"
+    statement = json.loads((directory / "provenance.json").read_text())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    (subject,) = statement["subject"]
+    assert (subject["name"], f"sha256:{subject['digest']['sha256']}") == (builder.repository, image["reference"])
+    build, run = statement["predicate"]["buildDefinition"], statement["predicate"]["runDetails"]
+    assert build["externalParameters"] == {"buildArguments": {"version": "5.6.7"}, "platforms": []}
+    context, dockerfile, base = build["resolvedDependencies"]
+    assert context["digest"]["sha256"] == tree_hash(builder.place / "context", ["tests"])
+    assert dockerfile["digest"]["sha256"] == hashlib.sha256((SBOM + DOCKERFILE).encode()).hexdigest()
+    found = builder.engine.image("debian:trixie-slim")
+    assert found
+    known = {digest.rpartition(":")[2] for digest in [found["Id"], *found["RepoDigests"]]}
+    assert base["name"].endswith("debian:trixie-slim")
+    assert base["digest"]["sha256"] in known
+    sbom = hashlib.sha256(b"print('hello')\n").hexdigest()
+    assert run["byproducts"] == [{"name": "sbom.cdx.json", "digest": {"sha256": sbom}}]
+    assert run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
+    runtime(builder.state, builder.options).discard_image(image["identity"])
+    assert not directory.exists()
+
+
+def test_an_image_is_judged_once_by_each_command(builder: Builder) -> None:
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    verdicts = builder.place / "verdicts"
+    good = ["sh", "-c", f"cat {{sbom}} >> {verdicts}"]
+    other = ["sh", "-c", f"echo {{image}} >> {verdicts}"]
+    bad = ["sh", "-c", "echo CVE-1912-0415 in {image} >&2; exit 3"]
+    before = builder.tags()
+    (seen, refused, gone), _ = builder.run(
+        builder.task(check=True, scan_command=good),
+        builder.task(scan_command=bad),
+        builder.task(scan_command=["/nowhere/scanner"]),
+    )
+    assert seen["changed"]
+    assert "the release is refused, nothing else was touched: titanic_image_scan_command: " in refused["msg"]
+    assert "CVE-1912-0415 in sha256:" in refused["msg"]
+    assert "/nowhere/scanner cannot be run on the target (No such file or directory)" in gone["msg"]
+    assert (list(builder.state.images.iterdir()), builder.tags(), verdicts.exists()) == ([], before, False)
+    (first, again, seen, judged, seen_again, refused), said = builder.run(
+        builder.task(scan_command=good),
+        builder.task(scan_command=good),
+        builder.task(check=True, scan_command=other),
+        builder.task(scan_command=other),
+        builder.task(check=True, scan_command=other),
+        builder.task(scan_command=bad),
+    )
+    changed = [result["changed"] for result in (first, again, seen, judged, seen_again)]
+    assert changed == [True, False, True, True, False]
+    assert judged["image"] == first["image"]
+    sent = [line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]
+    assert len(sent) == 1, sent
+    assert verdicts.read_text() == f"print('hello')\n{first['image']['reference']}\n"
+    assert refused["failed"]
+    host = runtime(builder.state, builder.options)
+    assert host.has_image(first["image"]["reference"]), "what was there before the verdict may serve"
+    host.discard_image(first["image"]["identity"])
+
+
+def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
+    (result,), _ = builder.run(builder.task(scan_command=["true", "{sbom}"]))
+    assert "there is no bill of materials: give the Dockerfile a stage sbom, or use {image}" in result["msg"]
+    builder.write_now("Dockerfile", "FROM scratch AS sbom\nCOPY code /other\n" + DOCKERFILE)
+    (result,), _ = builder.run(builder.task())
+    assert "the Dockerfile's stage sbom holds no file sbom.cdx.json" in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_platforms_that_cannot_be_are_refused_before_anything_is_sent(builder: Builder) -> None:
+    version = builder.engine.get("/version")
+    own = f"{version['Os']}/{version['Arch']}"
+    (foreign, unknown, seen, done, again), said = builder.run(
+        builder.task(platforms=["linux/s390x"]),
+        builder.task(platforms=[own, "linux/wasm-of-nobody"]),
+        builder.task(platforms=[own], check=True),
+        builder.task(platforms=[own]),
+        builder.task(platforms=[own]),
+    )
+    refused = "the release is refused, nothing else was touched: titanic_image_platforms: "
+    assert foreign["msg"] == f"{refused}{own}, which this engine runs, is not among linux/s390x: add it"
+    assert f"{refused}the builder default cannot make linux/wasm-of-nobody (only " in unknown["msg"]
+    assert "QEMU and binfmt_misc" in unknown["msg"]
+    assert [result["changed"] for result in (seen, done, again)] == [True, True, False]
+    assert len([line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]) == 1
+    runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
+def test_an_engine_that_keeps_one_platform_is_told_of(builder: Builder) -> None:
+    version = builder.engine.get("/version")
+    builtin = builder.engine.run("buildx", "inspect")
+    if version["Arch"] != "amd64" or "linux/386" not in builtin or "Driver:        docker\n" not in builtin:
+        pytest.skip("only an engine on amd64 with its own builder makes a second platform without emulation")
+    if "containerd" in str(builder.engine.get("/info").get("DriverStatus")):
+        pytest.skip("this engine keeps several platforms")
+    problem = platform_problem(builder.engine, ["linux/amd64", "linux/386"])
+    assert problem.startswith("the builder default keeps one platform for each image: turn on the engine's containerd")
+
+
+def test_a_registry_that_does_not_take_the_login_is_named_and_nothing_is_built(builder: Builder) -> None:
+    login = {"username": "alice", "password": "planted-registry-5f"}
+    (result,), _ = builder.run(builder.task(repository="127.0.0.1:1/titanic", push=True, login=login))
+    assert "titanic_image_registry_login: 127.0.0.1:1 does not take it: " in result["msg"]
+    assert "connection refused" in result["msg"]
+    assert login["password"] not in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_an_image_that_somebody_removed_is_built_again(builder: Builder) -> None:
+    arguments: dict[str, Any] = {"build_arguments": {"version": "7"}}
+    client = ["docker", "--host", f"unix://{builder.engine.socket}"]
+    remove: dict[str, Any] = {
+        "ansible.builtin.command": {"argv": [*client, "image", "rm", f"{builder.repository}:7", "{{ name }}"]}
+    }
+    remove["vars"] = {"name": f"{builder.repository}:{{{{ result0.image.identity }}}}"}
+    tasks = [builder.task(**arguments), remove, *(builder.task(check=check, **arguments) for check in (True, False))]
+    (done, removed, seen, again), _ = builder.run(*tasks)
+    assert done["image"]["description"]["version"] == "7"
+    assert [result["changed"] for result in (removed, seen, again)] == [True, True, True]
+    assert again["image"]["identity"] == done["image"]["identity"]
+
+
+def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Builder) -> None:
+    before = builder.tags()
+    cases = {
+        "RUN echo no such luck >&2; exit 3\n": "no such luck",
+        "RUN echo '[1]' > /app/facts\n": "'cat /app/facts' in the image must print a JSON object, it printed: [1]",
+        "RUN rm /app/facts\n": "cat: /app/facts: No such file",
+    }
+    tasks = [task for line in cases for task in (builder.write("Dockerfile", DOCKERFILE + line), builder.task())]
+    results, _ = builder.run(*tasks)
+    for result, words in zip(results[1::2], cases.values(), strict=True):
+        assert result["failed"]
+        assert "the release could not be built, nothing else was touched: " in result["msg"]
+        assert words in result["msg"]
+    assert list(builder.state.images.iterdir()) == []
+    assert builder.tags() == before
+
+
+def test_an_image_that_cannot_be_pushed_is_not_left(builder: Builder) -> None:
+    nowhere = f"127.0.0.1:9/{builder.repository}"
+    (result, again), _ = builder.run(*[builder.task(repository=nowhere, push=True)] * 2)
+    assert "127.0.0.1:9" in result["msg"]
+    assert again["failed"]
+    assert builder.engine.run("image", "ls", "--quiet", nowhere) == ""
+    assert list(builder.state.images.iterdir()) == []
+
+
+def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) -> None:
+    failure = {"state_directory": str(builder.state.root), "by": "alice@laptop"}
+    builder.write_now("Dockerfile", f"{SBOM}{DOCKERFILE}RUN seq 1 900; echo no such luck >&2; exit 3\n")
+    foreign = builder.task(platforms=["linux/s390x"], failure=failure)
+    (built, told, missing), _ = builder.run(
+        builder.task(failure=failure), foreign, builder.task(failure=failure, check=True)
+    )
+    assert "evidence" not in told["msg"], "what cannot be asked for is no failed release"
+    assert not missing["failed"]
+    (entry,) = builder.state.ledger().entries
+    path = builder.state.capsules / f"000001-{entry.release}.txt"
+    assert built["msg"].endswith(f"\nevidence: {path}")
+    assert (entry.outcome, entry.image, entry.by, entry.why) == ("failed", entry.release, "alice@laptop", "deploy")
+    text = path.read_text()
+    assert "no such luck" in text
+    assert re.search(r"^#\d+ [\d.]+ 1$", text, re.MULTILINE), "all of the builder's words"
+    assert f'"repository": "{builder.repository}"' in text
+    assert [path.name for path in builder.state.images.iterdir()] == []
+    builder.write_now("Dockerfile", SBOM + DOCKERFILE)
+    (judged,), _ = builder.run(builder.task(failure=failure, scan_command=["sh", "-c", "echo CVE-1912-0415; exit 1"]))
+    assert "CVE-1912-0415" in Path(judged["msg"].rpartition("evidence: ")[2]).read_text()
+    assert [entry.outcome for entry in builder.state.ledger().entries] == ["failed", "failed"]
+
+
+def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:
+    tasks = [builder.task(context="/nowhere"), builder.task(dockerfile="/nowhere/Dockerfile")]
+    results, _ = builder.run(*tasks)
+    assert results[0]["msg"] == "titanic_image_context: there is no directory /nowhere on this machine"
+    assert "/nowhere/Dockerfile" in results[1]["msg"]
+    assert not builder.state.root.exists()
+
+
+def test_a_record_without_its_engine_is_a_failure_and_stays(builder: Builder) -> None:
+    directory = builder.state.images / "aaaaaaaaaaaa"
+    directory.mkdir(parents=True)
+    recorded = {"identity": "aaaaaaaaaaaa", "reference": "x", "tags": [], "repository": builder.repository}
+    (directory / "image.json").write_bytes(json_bytes(recorded | {"pushed": False}))
+    before = spool(builder.state.root)
+    given = builder.task()["whitestar.deploy.compose_image"] | {"identity": "aaaaaaaaaaaa"}
+    given["engine"] = builder.options | {"socket": f"{builder.place}/none.sock"}
+    for check in (True, False):
+        message = run_module("compose_image", given, check=check).message
+        assert f"nothing else was touched: no Docker engine answers at {builder.place}/none.sock" in message
+    assert spool(builder.state.root) == before

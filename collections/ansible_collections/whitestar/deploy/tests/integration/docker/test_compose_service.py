@@ -1,0 +1,299 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A service of a Compose project is kept as it should be, and disturbed no more than a change demands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine, pinned
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.tests.helpers import (
+    RUN_SECONDS,
+    Result,
+    begun,
+    finish_module,
+    free_port,
+    open_directory,
+    run_module,
+    spool,
+    start_module,
+    wait_for,
+)
+
+CADDYFILE = """{
+    admin unix//tmp/caddy.sock
+    auto_https off
+    persist_config off
+}
+http://:8080 {
+    respond "WORDS"
+}
+"""
+CADDY = ["--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
+
+
+class Door:
+    """A front door that the module keeps, with a word of its own as its answer."""
+
+    def __init__(self, place: Path, options: dict[str, Any]) -> None:
+        self.state = State(place / "state")
+        self.options = options
+        self.engine = Engine.of(options)
+        self.address = f"127.0.0.1:{free_port()}"
+        self.definition: dict[str, Any] = {
+            "command": ["caddy", "run", *CADDY],
+            "networks": ["front"],
+            "ports": [f"{self.address}:8080"],
+            "restart": "unless-stopped",
+            "cap_add": ["NET_BIND_SERVICE"],
+            "stop_grace_period": "1s",
+            "tmpfs": ["/tmp:mode=1777", "/config:mode=1777"],
+            "volumes": ["proxy:/data", f"{self.state.root}/project/proxy:/etc/caddy:ro"],
+        }
+
+    def arguments(self, words: str = "one", **options: Any) -> dict[str, Any]:
+        given = {
+            "state_directory": str(self.state.root),
+            "engine": self.options,
+            "name": "proxy",
+            "image": "caddy:2",
+            "definition": self.definition,
+            "volumes": {"proxy": {}},
+            "files": {"Caddyfile": CADDYFILE.replace("WORDS", words)},
+            "check_command": ["caddy", "adapt", "--config", "/candidate/Caddyfile", "--adapter", "caddyfile"],
+            "reload_command": ["caddy", "reload", *CADDY, "--address", "unix//tmp/caddy.sock"],
+            "answers_at": self.address,
+            "seconds": 120,
+        }
+        return given | options
+
+    def keep(self, words: str = "one", *, check: bool = False, **options: Any) -> Result:
+        return run_module("compose_service", self.arguments(words, **options), check=check)
+
+    def answer(self) -> str:
+        found = try_request(self.address, "/")
+        return found.body.decode() if found else ""
+
+    def run(self) -> tuple[str, str]:
+        """What tells one run of the container from another: its id and when it was started."""
+        (container,) = self.engine.containers("proxy")
+        return container["Id"], container["State"]["StartedAt"]
+
+
+@pytest.fixture(scope="module")
+def kept(engine: dict[str, Any]) -> Iterator[Door]:
+    """A front door as the first run leaves it."""
+    place = open_directory()
+    door = Door(place, engine)
+    assert door.keep().changed
+    yield door
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def door(kept: Door) -> Iterator[Door]:
+    yield kept
+    kept.keep()
+
+
+def test_twelve_steps(place: Path, own_engine: dict[str, Any]) -> None:
+    """From nothing, a change of a file, a change of the definition; each in check mode and for real, and again."""
+    door = Door(place, own_engine)
+    seen = door.keep(check=True)
+    assert seen["steps"] == ["write", "start"]
+    assert '"proxy"' in seen["diff"]["after"]
+    assert not door.state.root.exists()
+    assert door.engine.containers() == []
+    done = door.keep()
+    assert done["steps"] == ["write", "start"]
+    assert door.answer() == "one"
+    assert done["image"] == pinned(door.engine, "caddy:2", pull=False)
+    (container,) = door.engine.containers()
+    assert container["Config"]["Image"] == done["image"]
+    assert container["HostConfig"]["ReadonlyRootfs"] is True
+    assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
+
+    first, before = door.run(), spool(door.state.root)
+    for check in (True, False):
+        again = door.keep(check=check)
+        assert again["steps"] == []
+        assert again["diff"]["before"] == again["diff"]["after"]
+    assert door.run() == first
+    assert spool(door.state.root) == before
+
+    assert door.keep("two", check=True)["steps"] == ["write", "reload"]
+    assert spool(door.state.root) == before
+    assert door.answer() == "one"
+    assert door.keep("two")["steps"] == ["write", "reload"]
+    assert door.answer() == "two"
+    assert door.run() == first, "a changed file restarted the container"
+    assert door.keep("two", check=True)["steps"] == door.keep("two")["steps"] == []
+
+    definition = door.definition | {"environment": {"NOTE": "$HOME is ${not} replaced"}}
+    seen = door.keep("two", check=True, definition=definition)
+    assert seen["steps"] == ["write", "start"]
+    assert "NOTE" in seen["diff"]["after"]
+    assert "NOTE" not in seen["diff"]["before"]
+    assert door.run() == first
+    assert door.keep("two", definition=definition)["steps"] == ["write", "start"]
+    assert door.run()[0] != first[0]
+    (container,) = door.engine.containers()
+    assert "NOTE=$HOME is ${not} replaced" in container["Config"]["Env"]
+    assert door.answer() == "two"
+    assert door.keep("two", check=True, definition=definition)["steps"] == []
+    assert door.keep("two", definition=definition)["steps"] == []
+
+
+def test_a_broken_file_is_refused_before_it_replaces_the_old_one(door: Door) -> None:
+    run, before = door.run(), spool(door.state.root)
+    message = door.keep('one"\n nonsense "').message
+    assert message.startswith("proxy: 'caddy adapt --config /candidate/Caddyfile")
+    assert "unrecognized directive: nonsense" in message
+    assert spool(door.state.root) == before
+    assert door.run() == run
+    assert door.answer() == "one"
+    assert not door.keep().changed
+
+
+def test_files_are_judged_whatever_our_umask_is(door: Door) -> None:
+    assert not finish_module(start_module("compose_service", door.arguments("masked"), umask=0o077)).failed
+    assert door.answer() == "masked"
+
+
+def test_a_reload_that_was_cut_off_is_made_up_for(door: Door) -> None:
+    run = door.run()
+    text = door.arguments("written")["files"]["Caddyfile"]
+    (door.state.root / "project" / "proxy" / "Caddyfile").write_text(text)
+    assert door.answer() == "one"
+    (door.state.root / "project" / "proxy" / ".applied").unlink()
+    assert door.keep("written", check=True)["steps"] == ["reload"]
+    assert door.keep("written")["steps"] == ["reload"]
+    assert door.answer() == "written"
+    assert door.run() == run
+    assert not door.keep("written").changed
+
+
+def test_a_container_that_was_killed_is_started_again(door: Door) -> None:
+    name, started = door.run()
+    door.engine.run("kill", name)
+    assert door.keep(check=True)["steps"] == ["start"]
+    assert door.answer() == ""
+    assert door.keep()["steps"] == ["start"]
+    assert door.run()[0] == name
+    assert door.run()[1] != started
+    assert door.answer() == "one"
+
+
+def test_a_container_that_was_removed_is_made_again(door: Door) -> None:
+    door.engine.run("rm", "--force", door.run()[0])
+    assert door.keep(check=True)["steps"] == ["start"]
+    assert door.keep()["steps"] == ["start"]
+    assert door.answer() == "one"
+
+
+def test_a_container_that_the_engine_has_restarted_once_is_no_failure(door: Door) -> None:
+    """A crash long ago is counted for as long as the container lives."""
+    check = {"test": ["CMD", "true"], "interval": "1s", "start_period": "9s", "start_interval": "1s"}
+    definition = door.definition | {"healthcheck": check}
+    door.keep(definition=definition)
+    (container,) = door.engine.containers("proxy")
+    if os.geteuid() != 0:
+        pytest.skip("only root ends a process of a container from outside")
+    os.kill(container["State"]["Pid"], signal.SIGKILL)
+    wait_for(lambda: door.engine.containers("proxy")[0]["RestartCount"] == 1)
+    assert not door.keep(definition=definition).failed
+    (container,) = door.engine.containers("proxy")
+    assert container["State"]["Health"]["Status"] == "healthy"
+    assert not door.keep(definition=definition).changed
+
+
+@pytest.mark.parametrize("restart", ["no", "unless-stopped"])
+def test_a_container_that_ends_is_told_with_its_last_words(door: Door, restart: str) -> None:
+    """At once, and not after all the time that it may take."""
+    wrong = {"command": ["caddy", "no-such-command"], "restart": restart}
+    failed = door.keep(definition=door.definition | wrong, seconds=RUN_SECONDS)
+    assert failed.message.startswith("proxy: the container does not get ready")
+    assert 'its last output:\nError: unknown command "no-such-command"' in failed.message
+
+
+def test_a_container_that_does_not_answer_is_told_from_one_that_does(door: Door) -> None:
+    other = f"127.0.0.1:{free_port()}"
+    message = door.keep("elsewhere", answers_at=other, seconds=0.5).message
+    assert message.startswith(f"proxy: the container does not get ready or does not answer at {other}; its last")
+
+
+def test_an_image_that_nobody_has_is_a_change_and_then_a_failure(door: Door) -> None:
+    before = spool(door.state.root)
+    seen = door.keep(check=True, image="localhost:1/nobody/has:1")
+    assert seen.changed
+    assert seen["image"] == ""
+    assert "docker pull --quiet localhost:1/nobody/has:1 failed" in door.keep(image="localhost:1/nobody/has:1").message
+    assert spool(door.state.root) == before
+
+
+def test_secrets_are_where_they_are_outside_and_in_no_record(door: Door, place: Path) -> None:
+    secret = place / "token"
+    secret.write_text("hunter2-secret")
+    done = door.keep(secret_files={"token": str(secret)})
+    assert door.engine.run("exec", door.run()[0], "cat", str(secret)) == "hunter2-secret"
+    inspected = door.engine.run("inspect", door.run()[0])
+    assert "hunter2" not in done.output + inspected
+    assert not [name for name, content in spool(door.state.root).items() if b"hunter2" in content]
+
+
+def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) -> None:
+    address, _, port = door.address.partition(":")
+    given = begun(door.state.root, address=address, port=int(port))
+    assert not run_module("host_session", given | {"engine": door.options}, check=True).failed
+    other = door.options | {"project": f"{door.engine.project}-other"}
+    message = run_module("host_session", given | {"engine": other}, check=True).message
+    assert message.startswith(f"titanic_api_port: {door.address} is in use by another program")
+
+
+def test_people_can_run_the_project_by_hand(door: Door) -> None:
+    """The file that is written is what Compose makes of it, and Compose finds nothing to do."""
+    directory, run = str(door.state.root / "project"), door.run()
+    shown = yaml.safe_load(door.engine.run("compose", "config", directory=directory))
+    assert shown["services"]["proxy"]["command"] == door.definition["command"]
+    door.engine.run("compose", "up", "--detach", directory=directory)
+    assert door.run() == run
+
+
+def test_what_is_optional_is_offered_and_started_by_people_alone(door: Door) -> None:
+    directory, part = door.state.root / "project", {"image": "caddy:2", "definition": {"command": ["sleep", "60"]}}
+    one, two = ({"beside": part | {"files": {"note": note}}} for note in ("one", "two"))
+    assert door.keep(check=True, optional=one)["optional"] == ["offer beside"]
+    assert not (directory / "beside").exists()
+    run = door.run()
+    assert door.keep(optional=one)["optional"] == ["offer beside"]
+    assert not door.keep(optional=one).changed
+    assert (door.run(), door.engine.containers("beside")) == (run, [])
+    door.engine.run("compose", "--profile", "beside", "up", "--detach", directory=str(directory))
+    (started,) = door.engine.containers("beside")
+    assert (started["State"]["Running"], started["HostConfig"]["CapDrop"]) == (True, ["ALL"])
+
+    assert door.keep(optional=two)["optional"] == ["offer beside"]
+    assert (directory / "beside" / "note").read_text() == "two"
+    assert door.keep(check=True, optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert len(door.engine.containers("beside")) == 1
+    assert door.keep(optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert (door.run(), door.engine.containers("beside")) == (run, [])
+    assert not (directory / "beside").exists()
+    assert not door.keep(optional={"beside": {}}).changed
+
+
+def test_an_engine_that_does_not_answer_is_named(place: Path) -> None:
+    door = Door(place, {"socket": f"{place}/none.sock", "program": "docker", "project": "unit"})
+    for check in (True, False):
+        message = door.keep(check=check).message
+        assert message.startswith(f"proxy: no Docker engine answers at {place}/none.sock")

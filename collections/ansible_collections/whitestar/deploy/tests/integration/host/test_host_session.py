@@ -1,0 +1,194 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run begins on a target that can carry it and keeps others out; both ends change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.filter.workload import run_identity
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.tests.helpers import (
+    Result,
+    begun,
+    free_port,
+    module_environment,
+    run_module,
+    spool,
+)
+
+ME = run_identity("run")
+OTHER = ME | {"host": "another.example", "user": "carol"}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another")
+
+
+def begin(root: Path, *, check: bool = False, **options: Any) -> Result:
+    given = {"owner": ME, "port": free_port(), "account": "nobody"} | options
+    return run_module("host_session", begun(root, **given), check=check)
+
+
+def end(root: Path, *, check: bool = False, owner: dict[str, Any] = ME) -> Result:
+    return run_module("host_session", {"state_directory": str(root), "state": "ended", "owner": owner}, check=check)
+
+
+def test_a_run_from_beginning_to_end(place: Path) -> None:
+    root = place / "state"
+    lock = Lock(root / "lock.json")
+    assert not begin(root, check=True).changed
+    assert not root.exists()
+    first = begin(root)
+    assert not first.changed
+    assert (first["live"], first["live_image"]) == ({}, "")
+    assert lock.holder() is not None
+    assert not begin(root).changed
+    assert "another run holds the deploy lock" in begin(root, owner=OTHER).message
+    assert not end(root, owner=OTHER).changed
+    assert lock.holder() is not None
+    assert not end(root, check=True).changed
+    assert lock.holder() is not None
+    assert not end(root).changed
+    assert lock.holder() is None
+    assert not end(root).changed
+
+
+def test_the_owner_is_named(place: Path) -> None:
+    begin(place / "state", owner=OTHER)
+    message = begin(place / "state").message
+    assert f"carol@another.example (process {OTHER['pid']}" in message
+    assert "its lease ends" in message
+
+
+def test_a_check_is_not_kept_out_and_takes_nothing(place: Path) -> None:
+    begin(place / "state", owner=OTHER)
+    before = spool(place / "state")
+    assert not begin(place / "state", check=True).failed
+    assert spool(place / "state") == before
+
+
+def test_a_dead_owner_is_followed_with_a_warning(place: Path) -> None:
+    begin(place / "state", owner=ME | {"started": 1, "user": "ghost"})
+    after = begin(place / "state")
+    assert any("took the deploy lock over from ghost@" in warning for warning in after.warnings)
+
+
+def test_a_lease_elsewhere_runs_out(place: Path) -> None:
+    begin(place / "state", owner=OTHER, lease_seconds=0)
+    assert begin(place / "state").warnings
+
+
+def test_what_serves_is_told(state: State) -> None:
+    facts = {"config": "c", "schema_required": "1", "schema_tolerates": "1", "version": "1", "by": "a", "why": "deploy"}
+    ledger, entry = Ledger().add(release="img-1", image="img", outcome="succeeded", **facts)
+    state.write_ledger(ledger)
+    state.configurations.mkdir()
+    (state.configurations / "img-1.json").write_text('{"image": "/where/it/is"}')
+    began = begin(state.root)
+    assert began["live"]["release"] == entry.release
+    assert began["live_image"] == "/where/it/is"
+
+
+def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanting = {"port": taken.getsockname()[1], "free_mebibytes": 10**9}
+        assert not begin(place / "state", deploys=False, **wanting).failed
+        both = begin(place / "other", **wanting).message
+    assert "titanic_api_port" in both
+    assert "titanic_guard_free_mebibytes" in both
+
+
+def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        began = begin(place / "state", port=port)
+    assert began.message == (
+        f"titanic_api_port: 127.0.0.1:{port} is in use by another program: stop that or choose another port"
+    )
+    assert not (place / "state").exists()
+
+
+def test_an_address_that_is_not_ours_is_refused(place: Path) -> None:
+    assert "titanic_api_port: 192.0.2.1:" in begin(place / "state", address="192.0.2.1").message
+
+
+def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
+    message = begin(place / ("x" * 90)).message
+    assert "titanic_target_state_directory" in message
+    assert "the system allows 107: choose a shorter path" in message
+
+
+def test_a_full_disk_is_refused(place: Path) -> None:
+    message = begin(place / "state", free_mebibytes=10**9).message
+    assert "MiB are free" in message
+    assert "titanic_guard_free_mebibytes" in message
+
+
+def test_a_file_in_the_way_is_refused(place: Path) -> None:
+    (place / "file").touch()
+    assert "cannot be made or written to" in begin(place / "file" / "state").message
+
+
+def test_a_ledger_that_cannot_be_read_is_named(state: State) -> None:
+    (state.root / "ledger.json").write_text("{")
+    assert f"{state.root}/ledger.json is not readable" in begin(state.root).message
+
+
+def test_several_problems_come_together(place: Path) -> None:
+    began = begin(place / ("x" * 90), address="192.0.2.1")
+    assert len(began["problems"]) == 2
+
+
+@needs_root
+def test_an_account_that_is_missing_is_refused(place: Path) -> None:
+    message = begin(place / "state", account="nobody-at-all").message
+    assert message.startswith("titanic_database_local_account: there is no account 'nobody-at-all'")
+
+
+@needs_root
+def test_a_parent_closed_to_the_account_is_refused(place: Path) -> None:
+    (place / "closed").mkdir(mode=0o700)
+    message = begin(place / "closed" / "state").message
+    assert f"PostgreSQL runs as 'nobody', which cannot enter {place}/closed" in message
+
+
+AS_NOBODY = """
+import json, os, sys
+from pathlib import Path
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.modules.host_session import problems
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+options = {"address": "127.0.0.1", "port": 0, "account": "nobody", "free_mebibytes": 1, "deploys": True}
+print(json.dumps(problems(State(Path(sys.argv[1])), options)))
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("below", ["", "/one/two"])
+def test_a_place_that_is_not_ours_is_refused_by_its_variable(place: Path, below: str) -> None:
+    (place / "closed").mkdir(mode=0o700)
+    command = [sys.executable, "-c", AS_NOBODY, f"{place}/closed{below}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=True)
+    (problem,) = json.loads(done.stdout)
+    assert problem.startswith("titanic_target_state_directory: ")
+    assert f"{place}/closed is not a directory writable by uid 65534" in problem
+
+
+def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
+    given = {"state_directory": str(place), "state": "begun", "owner": ME}
+    assert "address, port" in run_module("host_session", given).message
+    there = {"address": "127.0.0.1", "port": 5000}
+    assert "account is needed where there is no engine" in run_module("host_session", given | there).message
+
+
+def test_owners_come_back_from_json() -> None:
+    assert Owner(**ME).same_run(Owner(**ME | {"user": "x"}))

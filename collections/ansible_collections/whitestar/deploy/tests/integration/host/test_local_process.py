@@ -1,0 +1,197 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A background process is started, reloaded or restarted as it needs, and a bad configuration never replaces a good."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.tests.helpers import Result, free_port, kill, run_module, spool, wait_for
+
+# Serves the text that its configuration file holds; reads it again at SIGHUP. A text with "bad" in it is refused.
+DOOR = """#!{python} -S
+import http.server, os, pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[2])
+text = path.read_text()
+if sys.argv[1] == "check":
+    sys.exit("door: the configuration is bad" if "bad" in text else 0)
+if sys.argv[1] == "reload":
+    if "unloadable" in text:
+        sys.exit("door: it cannot be loaded")
+    pid = int(pathlib.Path(sys.argv[3]).read_text())
+    os.kill(pid, signal.SIGHUP)
+    time.sleep(0.1)
+    sys.exit(0)
+if "crash" in text:
+    sys.exit("door: it crashed")
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = f"{{text.strip()}} {{os.getpid()}}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def again(*_):
+    global text
+    text = path.read_text()
+
+
+signal.signal(signal.SIGHUP, again)
+pathlib.Path(sys.argv[3]).write_text(str(os.getpid()))
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[4])), Answers).serve_forever()
+"""
+
+
+class Door:
+    """One front door of a state directory, kept by the module."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.port = free_port()
+        self.program = state.root / "door"
+        self.program.write_text(DOOR.format(python=sys.executable))
+        self.program.chmod(0o755)
+        self.file = state.root / "door.conf"
+
+    def keep(self, text: str, *, check: bool = False, **options: Any) -> Result:
+        words = [str(self.program), "run", str(self.file), str(self.state.root / "pid"), str(self.port)]
+        given = {
+            "state_directory": str(self.state.root),
+            "name": "door",
+            "command": words,
+            "configuration_file": str(self.file),
+            "configuration": text,
+            "check_command": [str(self.program), "check", "{file}"],
+            "reload_command": [str(self.program), "reload", str(self.file), str(self.state.root / "pid")],
+            "listens_on": f"127.0.0.1:{self.port}",
+        }
+        return run_module("local_process", given | options, check=check)
+
+    def says(self) -> tuple[str, int]:
+        """The text that it serves, and its pid."""
+        answer = try_request(f"127.0.0.1:{self.port}", "/")
+        assert answer is not None
+        text, _, pid = answer.body.decode().rpartition(" ")
+        return text, int(pid)
+
+
+@pytest.fixture
+def door(state: State) -> Door:
+    return Door(state)
+
+
+def test_twelve_steps(door: Door) -> None:
+    seen = door.keep("one\n", check=True)
+    assert seen["steps"] == ["write", "start"]
+    assert not door.file.exists()
+    assert not door.state.run.exists()
+    assert door.keep("one\n")["steps"] == ["write", "start"]
+    text, pid = door.says()
+    assert text == "one"
+    for check in (True, False):
+        again = door.keep("one\n", check=check)
+        assert not again.changed
+        assert again["steps"] == []
+
+    before = spool(door.state.root)
+    seen = door.keep("two\n", check=True)
+    assert seen["steps"] == ["write", "reload"]
+    assert (seen["diff"]["before"], seen["diff"]["after"]) == ("one\n", "two\n")
+    assert spool(door.state.root) == before
+    assert door.keep("two\n")["steps"] == ["write", "reload"]
+    assert door.says() == ("two", pid)
+    assert not door.keep("two\n").changed
+
+
+def test_a_changed_command_restarts(door: Door) -> None:
+    door.keep("one\n")
+    _, pid = door.says()
+    changed: dict[str, Any] = {"environment": {"NOTE": "other"}}
+    assert door.keep("one\n", check=True, **changed)["steps"] == ["restart"]
+    assert door.keep("one\n", **changed)["steps"] == ["restart"]
+    assert door.says()[0] == "one"
+    assert door.says()[1] != pid
+    assert not door.keep("one\n", **changed).changed
+
+
+def test_a_program_that_was_replaced_behind_its_link_restarts(door: Door) -> None:
+    newer = door.state.root / "door-2"
+    newer.write_text(door.program.read_text())
+    newer.chmod(0o755)
+    link = door.state.root / "link"
+    link.symlink_to(door.program)
+    door.program = link
+    door.keep("one\n")
+    link.unlink()
+    link.symlink_to(newer)
+    assert door.keep("one\n")["steps"] == ["restart"]
+
+
+def test_a_process_that_died_is_started(door: Door) -> None:
+    door.keep("one\n")
+    kill(door.says()[1])
+    wait_for(lambda: door.state.daemon("door").process() is None)
+    assert door.keep("one\n")["steps"] == ["start"]
+    assert door.says()[0] == "one"
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_bad_configuration_is_refused_and_the_old_one_stays(door: Door, check: bool) -> None:
+    door.keep("one\n")
+    before = door.says()
+    assert "door: the configuration is bad" in door.keep("bad\n", check=check).message
+    assert door.file.read_text() == "one\n"
+    assert door.says() == before
+    assert not door.keep("one\n").changed
+
+
+def test_a_configuration_that_cannot_be_loaded_leaves_the_old_one(door: Door) -> None:
+    door.keep("one\n")
+    before = door.says()
+    assert "door: it cannot be loaded" in door.keep("unloadable\n").message
+    assert door.file.read_text() == "one\n"
+    assert door.says() == before
+    assert not door.keep("one\n").changed
+
+
+def test_a_process_that_does_not_come_up_is_told_with_its_last_words(door: Door) -> None:
+    failed = door.keep("crash\n")
+    assert f"it does not listen on 127.0.0.1:{door.port}" in failed.message
+    assert "door: it crashed" in failed.message
+    assert door.keep("good\n")["steps"] == ["write", "start"]
+
+
+def test_a_run_that_was_cut_off_before_the_reload_is_completed(door: Door) -> None:
+    door.keep("one\n")
+    door.file.write_text("two\n")  # what such a run leaves: the file is new, the process has not read it
+    assert door.keep("two\n", check=True).changed
+    assert door.keep("two\n")["steps"] == ["reload"]
+    assert door.says()[0] == "two"
+    assert not door.keep("two\n").changed
+
+
+def test_a_program_that_is_not_installed_yet_is_fine_in_check_mode(door: Door) -> None:
+    door.program.unlink()
+    assert door.keep("one\n", check=True)["steps"] == ["write", "start"]
+    assert door.keep("one\n").failed
+
+
+def test_the_log_before_is_kept(door: Door) -> None:
+    door.keep("one\n")
+    door.keep("one\n", environment={"NOTE": "other"})
+    assert (door.state.logs / "door.previous.log").exists()
+
+
+def test_the_configuration_is_readable_and_whole(door: Door) -> None:
+    door.keep("one\n")
+    assert door.file.stat().st_mode & 0o7777 == 0o644
+    assert not [path for path in Path(door.state.root).iterdir() if path.name.startswith(".door")]

@@ -1,0 +1,63 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A role's variable is what the inventory says, otherwise the role's own default, templates included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.tests.helpers import run_ansible
+
+
+def look_up(place: Path, *names: str, **variables: Any) -> str:
+    messages = [
+        {"ansible.builtin.debug": {"msg": f"<{{{{ lookup('whitestar.deploy.setting', '{name}') }}}}>"}}
+        for name in names
+    ]
+    return run_ansible(place, {"vars": variables, "tasks": messages}).stdout
+
+
+def test_defaults_and_settings(tmp_path: Path) -> None:
+    output = look_up(
+        tmp_path,
+        "titanic_api_port",
+        "titanic_api_address",
+        "titanic_database_local_bindir",
+        "titanic_database_name",
+        titanic_api_address="{{ '192.0.2' ~ '.1' }}",
+        titanic_database_tools="/tools",
+        titanic_database_name="{{ other }}",
+        other="people",
+    )
+    assert "<5000>" in output
+    assert "<192.0.2.1>" in output
+    assert "</tools/postgresql/bin>" in output
+    assert "<people>" in output
+    assert "DEPRECATION" not in output
+
+
+def test_a_name_that_no_role_has_is_refused(tmp_path: Path) -> None:
+    output = look_up(tmp_path, "titanic_api_prot")
+    assert "titanic_api_prot is not set and role titanic_api has no default for it" in output
+
+
+def test_a_role_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert "role titanic_iceberg has no default for it" in look_up(tmp_path, "titanic_iceberg_size")
+
+
+def test_a_value_that_must_be_given_says_what_it_is(tmp_path: Path) -> None:
+    assert "the directory of the project" in look_up(tmp_path, "titanic_image_context")
+
+
+@pytest.mark.parametrize(("provider", "host"), [("local", "/data/run"), ("compose", "database")])
+def test_a_default_rests_on_other_defaults_of_its_role(tmp_path: Path, provider: str, host: str) -> None:
+    given = {"titanic_database_directory": "/data", "titanic_database_user": "people_app"}
+    given |= {"titanic_database_password_file": "/app", "titanic_database_owner_password_file": "/owner"}
+    given |= {"titanic_database_tools": "/tools", "titanic_provider": provider}
+    output = look_up(tmp_path, "titanic_database_local_bindir", "titanic_database_connection", **given)
+    assert "</tools/postgresql/bin>" in output
+    assert "'name': 'titanic'" in output
+    assert "'user': 'people_app'" in output
+    assert f"'host': '{host}'" in output

@@ -1,0 +1,267 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The objects of a stage are kept as they should be, all or none, and those that are no longer wanted go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
+    LABELS,
+    PREFIX,
+    SECRETS,
+    STAGES,
+    Change,
+    Stage,
+    recorded,
+    resolved,
+    secret_names,
+)
+from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_objects import rolled_out
+from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
+from ansible_collections.whitestar.deploy.tests.helpers import RUN_SECONDS, Result
+
+
+def config(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def account(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+
+
+def service(port: int) -> dict[str, Any]:
+    spec = {"selector": {"app": "unit"}, "ports": [{"name": "http", "port": port}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "door"}, "spec": spec}
+
+
+# Not one that somebody reads: a Secret that a stage keeps has to be shown somewhere, to be shown to be left out.
+PASSWORD = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "stage-secret"},
+    "stringData": {"password": "planted-in-a-stage"},
+}
+
+
+@pytest.fixture
+def stage(space: Space) -> Iterator[str]:
+    """The name of a stage, of which nothing is left afterwards."""
+    yield "unit"
+    keep(space, [])
+
+
+def keep(space: Space, objects: list[dict[str, Any]], *, check: bool = False, **options: Any) -> Result:
+    return space.run("kubernetes_objects", check=check, stage="unit", objects=objects, **options)
+
+
+def test_twelve_steps(own_space: Space) -> None:
+    """From nothing, changed, without one of them, each in check mode and for real, and again."""
+    space, wanted = own_space, [account("keeper"), config("one", a="1"), service(80), PASSWORD]
+    before = space.versions()
+    seen = keep(space, wanted, check=True)
+    steps = ["make ServiceAccount keeper", "make ConfigMap one", "make Service door", "make Secret stage-secret"]
+    assert (seen["steps"], seen.changed) == (steps, True)
+    assert "# Service door\n" in seen["diff"]["after"]
+    assert seen["diff"]["before"] == ""
+    assert space.versions() == before
+    done = keep(space, wanted)
+    assert (done["steps"], done.changed) == (steps, True)
+    assert done["diff"] == seen["diff"]
+    labels = space.get("service", "door")["metadata"]["labels"]
+    assert labels == LABELS
+    after = space.versions()
+    for check in (True, False):
+        again = keep(space, wanted, check=check)
+        assert (again["steps"], again.changed) == ([], False)
+        assert again["diff"] == {"before": "", "after": ""}
+    assert space.versions() == after
+    assert again["calls"] < 25
+
+    other = [account("keeper"), config("one", b="2"), service(81), PASSWORD]
+    for check in (True, False):
+        seen = keep(space, other, check=check)
+        assert seen["steps"] == ["change ConfigMap one", "change Service door"]
+        assert '"b": "2"' not in seen["diff"]["before"]
+        assert '"b": "2"' in seen["diff"]["after"]
+        assert (space.versions() == after) is check
+    assert space.get("configmap", "one")["data"] == {"b": "2"}
+    after = space.versions()
+    assert not keep(space, other, check=True).changed
+    assert not keep(space, other).changed
+    assert space.versions() == after
+
+    for check in (True, False):
+        seen = keep(space, other[:1], check=check)
+        assert seen["steps"] == ["remove Secret stage-secret", "remove Service door", "remove ConfigMap one"]
+        assert "# ConfigMap one" in seen["diff"]["before"]
+        assert seen["diff"]["after"] == ""
+        assert (space.versions() == after) is check
+    assert space.get("service", "door") is None
+    assert space.get("serviceaccount", "keeper")
+    after = space.versions()
+    assert not keep(space, other[:1], check=True).changed
+    assert not keep(space, other[:1]).changed
+    assert space.versions() == after
+
+
+def test_what_is_in_secrets_is_in_no_output(space: Space, stage: str) -> None:
+    for check in (True, False):
+        done = keep(space, [PASSWORD], check=check)
+        assert "# Secret stage-secret" in done["diff"]["after"]
+        assert "planted-in-a-stage" not in done.output
+        assert "cGxhbnRlZC" not in done.output, "not as base64 either"
+
+
+def test_a_namespace_that_is_not_there_yet_is_planned_with_all_that_is_in_it(space: Space) -> None:
+    name = f"{space.name}-later"
+    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    later = Space(space.options | {"namespace": name})
+    seen = keep(later, [place, config("one", a="1")], check=True)
+    assert seen["steps"] == [f"make Namespace {name}", "make ConfigMap one"]
+    assert later.get("namespace", name) is None
+
+
+def test_what_was_changed_by_hand_is_put_back(space: Space, stage: str) -> None:
+    keep(space, [config("hand", a="1"), service(80)])
+    space.kubectl("patch", "configmap", "hand", "--patch", '{"data": {"a": "changed"}}')
+    space.kubectl(
+        "patch", "service", "door", "--type=json", '--patch=[{"op":"replace","path":"/spec/ports/0/port","value":99}]'
+    )
+    space.kubectl("label", "configmap", "hand", "app.kubernetes.io/managed-by-")
+    for check in (True, False):
+        assert keep(space, [config("hand", a="1"), service(80)], check=check)["steps"] == [
+            "change ConfigMap hand",
+            "change Service door",
+        ]
+    assert space.get("configmap", "hand")["data"] == {"a": "1"}
+    assert space.get("configmap", "hand")["metadata"]["labels"] == LABELS
+    assert [port["port"] for port in space.get("service", "door")["spec"]["ports"]] == [80]
+
+
+def test_what_others_added_stays(space: Space, stage: str) -> None:
+    """Server-side apply owns the fields that it sets and no others."""
+    keep(space, [config("shared", a="1")])
+    space.kubectl("annotate", "configmap", "shared", "team=theirs")
+    space.kubectl("patch", "configmap", "shared", "--patch", '{"data": {"b": "theirs"}}')
+    assert not keep(space, [config("shared", a="1")]).changed
+    assert keep(space, [config("shared", a="2")]).changed
+    found = space.get("configmap", "shared")
+    assert found["data"] == {"a": "2", "b": "theirs"}
+    assert found["metadata"]["annotations"]["team"] == "theirs"
+
+
+def test_what_was_removed_by_hand_is_made_again(space: Space, stage: str) -> None:
+    keep(space, [config("gone", a="1")])
+    space.kubectl("delete", "configmap", "gone")
+    assert keep(space, [config("gone", a="1")])["steps"] == ["make ConfigMap gone"]
+    space.kubectl("delete", "configmap", "gone")
+    assert keep(space, [])["steps"] == [], "what is to go has gone"
+
+
+def test_one_bad_object_keeps_all_from_being_made(space: Space, stage: str) -> None:
+    before = space.versions()
+    message = keep(space, [config("first"), service(70000), config("last")]).message
+    assert message.startswith("the cluster refuses Service door: ")
+    assert "spec.ports[0].port: Invalid value: 70000" in message
+    unknown = {"apiVersion": "unit.test/v1", "kind": "Thing", "metadata": {"name": "x"}}
+    assert "the cluster knows no Thing of unit.test/v1" in keep(space, [config("first"), unknown]).message
+    assert space.versions() == before
+
+
+def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: Cluster) -> None:
+    """What is to be made is written down before it is made, so that it can go again."""
+    half = Stage(kubernetes, "unit", [config("half-1"), config("half-2")])
+    changes = half.changes(check=False)
+    with pytest.raises(ClusterError):
+        half.carry_out([*changes[:1], Change(service(70000), {}, service(70000)), *changes[1:]])
+    assert kubernetes.get("v1", "ConfigMap", "half-1")
+    assert not kubernetes.get("v1", "ConfigMap", "half-2")
+    assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-1", "half-2"]
+    assert keep(space, [config("half-2")])["steps"] == ["make ConfigMap half-2", "remove ConfigMap half-1"]
+    assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-2"]
+
+
+def test_one_stage_leaves_the_objects_of_another(space: Space, stage: str, kubernetes: Cluster) -> None:
+    space.run("kubernetes_objects", stage="other", objects=[config("theirs")])
+    keep(space, [config("mine")])
+    assert set(recorded(kubernetes)) >= {"other", "unit"}
+    assert keep(space, [])["steps"] == ["remove ConfigMap mine"]
+    assert space.get("configmap", "theirs")
+    assert space.get("configmap", STAGES)
+    space.run("kubernetes_objects", stage="other", objects=[])
+
+
+def test_secrets_are_named_by_those_that_stand_for_them(space: Space, kubernetes: Cluster) -> None:
+    assert secret_names(kubernetes) == {}
+    space.make({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRETS}})
+    space.kubectl("annotate", "secret", SECRETS, f"{PREFIX}titanic-api=titanic-api-0a1b", "other/titanic-tls=x")
+    names = secret_names(kubernetes)
+    assert names == {"titanic-api": "titanic-api-0a1b"}
+    volumes = [{"secret": {"secretName": "titanic-api"}}, {"secret": {"secretName": "other", "n": 1}}, "titanic-api"]
+    assert resolved({"volumes": volumes}, names) == {
+        "volumes": [
+            {"secret": {"secretName": "titanic-api-0a1b"}},
+            {"secret": {"secretName": "other", "n": 1}},
+            volumes[2],
+        ]
+    }
+    space.kubectl("delete", "secret", SECRETS)
+
+
+def server(image: str = DEBIAN, command: tuple[str, ...] = ("sleep", "600"), **more: Any) -> dict[str, Any]:
+    """A StatefulSet of one pod."""
+    container = {
+        "name": "server",
+        "image": image,
+        "command": list(command),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        **more,
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    labels = {"app": "server"}
+    spec = {"serviceName": "server", "selector": {"matchLabels": labels}, "replicas": 1}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": pod}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "server"}, "spec": spec}
+
+
+def test_what_runs_something_is_waited_for(space: Space, stage: str) -> None:
+    assert keep(space, [server()])["steps"] == ["make StatefulSet server"]
+    assert rolled_out(space.get("statefulset", "server"))
+    assert not keep(space, [server()]).changed
+    started = space.get("pod", "server-0")["metadata"]["uid"]
+    assert keep(space, [server(env=[{"name": "A", "value": "1"}])])["steps"] == ["change StatefulSet server"]
+    assert space.get("pod", "server-0")["metadata"]["uid"] != started
+
+
+def test_a_pod_that_will_not_come_is_told_by_its_reason_and_not_by_a_timeout(space: Space, stage: str) -> None:
+    began = time.monotonic()
+    message = keep(space, [server(f"{REGISTRY}/no-such-image:1")], seconds=RUN_SECONDS).message
+    assert message.startswith("StatefulSet server does not run: its image ")
+    assert "no-such-image:1 cannot be pulled (ErrImagePull)" in message
+    assert time.monotonic() - began < 60
+
+
+def test_a_pod_that_may_not_be_made_is_told_by_the_words_of_who_forbids_it(space: Space, stage: str) -> None:
+    bad = server(securityContext={"privileged": True})
+    message = keep(space, [bad], seconds=RUN_SECONDS).message
+    assert message.startswith("StatefulSet server does not run: its pods are refused (StatefulSet): ")
+    assert 'violates PodSecurity "restricted' in message
+
+
+def test_a_pod_that_is_not_ready_in_time_is_told_with_what_it_printed(space: Space, stage: str) -> None:
+    words = ("sh", "-c", "echo not yet; exec sleep 600")
+    never = server(command=words, readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1})
+    message = keep(space, [never], seconds=4).message
+    assert message.startswith(
+        "StatefulSet server does not run: it did not get ready within 4 s: Readiness probe failed"
+    )
+    assert message.endswith("its last output:\nnot yet")
