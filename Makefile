@@ -7,7 +7,7 @@ ONLY ?=
 INVENTORY ?= inventories/local
 LAB := /var/lib/titanic-lab/engine/environment
 
-.PHONY: help up status down lab lab-down cluster cluster-down test bench docs lock clean
+.PHONY: help up status down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -34,7 +34,14 @@ cluster-down: ## remove what `make cluster` made, volumes included; the engine s
 	@bin/run deploy ansible-playbook playbooks/cluster-down.yml $(ARGS)
 
 test: ## run everything that can be tested on this machine (ONLY=step runs one; ONLY=list names them)
-	@bin/run bench python tests/suite.py $(ONLY) $(ARGS)
+	@bin/run bench python -m tests.suite $(ONLY) $(ARGS)
+
+test-fast: ## for daily work, in about a minute: linters on what this branch has changed, mypy, the unit tests
+	@bin/run bench python -m tests.suite fast
+
+test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills
+	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 \
+		bin/run bench python -m tests.suite full
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)

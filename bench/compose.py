@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.end_to_end.switch.site import ROOT, ComposeSite, new_site
 from tests.engine import Engine
-from tests.switch.site import ROOT, ComposeSite, new_site
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compose.md"
 GOALS = {"first": 45.0, "again": 10.0, "release": 25.0}

@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.compose import seconds_in_words, timed
 from tests.cluster import Cluster
-from tests.switch.site import ROOT, KubernetesSite, new_site
+from tests.end_to_end.switch.site import ROOT, KubernetesSite, new_site
 
 RESULTS = Path(__file__).resolve().parent / "results" / "kubernetes.md"
 GOALS = {"first": 90.0, "again": 15.0, "release": 45.0}

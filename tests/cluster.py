@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.end_to_end.load.open_loop import is_of_this_machine
 from tests.engine import Engine
-from tests.load.open_loop import is_of_this_machine
 
 LAB = Path("/var/lib/titanic-lab/cluster")
 CLIENT_SECONDS = 120

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deployment import RUN_SECONDS, Deployment
-from tests.switch.site import copy_service
+from tests.end_to_end.switch.site import copy_service
 
 # What every planted secret starts with; no escaping changes it, and no other run on this machine has it.
 RUN = f"planted-{uuid.uuid4().hex[:8]}-"

@@ -1,14 +1,16 @@
-"""Runs all of the repository's checks, two at a time, keeps a log of each, and says what ran, what did not and why.
+"""Runs all of the repository's checks side by side, keeps a log of each, and says what ran, what did not and why.
 
 Called by ``make test`` inside .venv; ``make test ONLY=service`` runs the steps whose names start so, ``ONLY=list``
-names them. A failed step stops no other. Logs and JUnit reports are left in ``.reports/``, or where
-``TESTS_REPORTS`` says. The last line counts the tests: those of pytest one by one, a linter or a scenario as
-one. The exit status is 0 when nothing failed, 1 when something did, 2 when there is no such step, 130 after Ctrl-C.
-With ``TESTS_MINUTES`` a step that would not be done by then is not begun, and told of as skipped with that reason.
+names them; ``make test-fast`` runs those of tests/fast.py. A failed step stops no other. Logs, JUnit reports and
+``times.json`` are left in ``.reports/``, or where ``TESTS_REPORTS`` says. The last line counts the tests: those of
+pytest one by one, a linter or a run of Molecule as one. The exit status is 0 when nothing failed, 1 when something did,
+2 when there is no such step, 130 after Ctrl-C.
+Where ``CI`` is set nothing may be left out: a step that would be skipped has failed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -18,80 +20,49 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import times
+from tests.fast import fast_steps
+from tests.steps import CLUSTER, LAB, PLAYBOOK, ROOT, Step, steps
+
 REPORTS = Path(os.environ.get("TESTS_REPORTS", ROOT / ".reports"))
-COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
-LANES = 2
-# A step that takes longer hangs; the slowest takes twenty minutes beside another one.
-STEP_SECONDS = 3600
+LANES = int(os.environ.get("TESTS_LANES", "2"))
+# Those that are run alone and at full measure by `make test-full`, which says how much that is.
+FULL = ("switch-",)
+# A step that takes longer hangs.
+STEP_SECONDS = 3000
 # A test that is ended first takes away the site that it has made.
 TIDY_SECONDS = 120
-# After which no step may be at work any more; without end unless somebody says so.
-MINUTES = float(os.environ.get("TESTS_MINUTES", "inf"))
 PROGRESS_SECONDS = 60
-PROVIDERS = ("compose", "local", "kubernetes")
 TAIL_LINES = 12
-LAB = "lab"
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
-CLUSTER = "kubernetes-up"
-# What steps take at most beside another one, by how their names begin: the first that fits counts. The rest take five.
-MINUTES_OF = {
-    CLUSTER: 3,
-    "switch-kubernetes": 18,
-    "switch": 30,
-    "kubernetes": 20,
-    "collection": 12,
-    "cluster": 20,
-    "service": 10,
-}
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
-# The tests of the lab's cluster itself make one of their own, beside which there can be no other.
-CLUSTER_TESTS = "cluster"
-PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 MESSAGE_LENGTH = 300
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the suite: its name, the paths it needs, whether pytest counts for it, what must be up.
-
-    A step with ``engine`` starts when the lab is up, with the lab's engine in its environment; one with ``after`` when
-    the step of that name has been done or left out.
-    """
-
-    name: str
-    command: Sequence[str]
-    needs: Sequence[str] = ()
-    pytest: bool = False
-    directory: str = "."
-    engine: bool = False
-    after: str = ""
-
-    @property
-    def minutes(self) -> float:
-        """What it takes at most."""
-        return next((minutes for begin, minutes in MINUTES_OF.items() if self.name.startswith(begin)), 5)
-
-    def missing(self) -> str | None:
-        """The first path that this step needs and the checkout does not have."""
-        return next((path for path in self.needs if not any(ROOT.glob(path))), None)
+# What the last run of full measure left; the commit that holds it says who ran it.
+FULL_MEASURE = ROOT / "tests/full_measure.json"
 
 
 @dataclass
 class Outcome:
-    """What became of a step: counts of tests, seconds, and why tests were skipped."""
+    """What became of a step: counts of tests, when and where it ran, and why tests were skipped.
+
+    ``began`` counts from the begin of the suite; ``cpu_seconds`` are what its processes took of processors, without
+    what it had daemons do.
+    """
 
     step: Step
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    lane: int = 0
+    began: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -100,123 +71,6 @@ class Outcome:
         if self.failed:
             return "FAILED"
         return "passed" if self.passed else "skipped"
-
-
-def pytest_step(
-    name: str, *paths: str, needs: Sequence[str] = (), engine: bool = False, more: Sequence[str] = (), after: str = ""
-) -> Step:
-    """A step that runs pytest over paths and leaves a JUnit report."""
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={REPORTS / name}.xml", "-o", "junit_family=xunit2"]
-    command += ["--durations=20", "--durations-min=10"]  # what to look at when a step gets slow
-    return Step(name, [*command, *more, *paths], needs or paths, pytest=True, engine=engine or bool(after), after=after)
-
-
-def shell_scripts() -> list[str]:
-    """Files in the checkout that a shell would run, told by their first line."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    found = []
-    for name in listed.stdout.splitlines():
-        path = ROOT / name
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            first = file.readline(80)
-        if first.startswith(b"#!") and first.split()[-1].rpartition(b"/")[2] in (b"sh", b"bash", b"dash"):
-            found.append(name)
-    return found
-
-
-def python_paths() -> list[str]:
-    """Directories with Python that is type-checked."""
-    candidates = ("service/src", "service/tests", "bench", "tests", "bin", ".ansible-lint-rules", str(COLLECTION))
-    return [path for path in candidates if any((ROOT / path).rglob("*.py"))]
-
-
-def linters() -> list[Step]:
-    """Steps that read the checkout and start nothing."""
-    python = [sys.executable, "-m"]
-    return [
-        Step("lint-ruff", [*python, "ruff", "check", "."]),
-        Step("lint-format", [*python, "ruff", "format", "--check", "."]),
-        Step("lint-mypy", [*python, "mypy", *python_paths()]),
-        Step("lint-yaml", [*python, "yamllint", "--strict", "."]),
-        Step("lint-ansible", [*python, "ansiblelint", "--offline", "-q"], needs=["site.yml", f"{COLLECTION}/roles"]),
-        Step("lint-shell", ["shellcheck", *shell_scripts()]),
-        Step(
-            "lint-changelog",
-            ["antsibull-changelog", "lint"],
-            needs=[f"{COLLECTION}/changelogs/config.yaml"],
-            directory=str(COLLECTION),
-        ),
-    ]
-
-
-def scenarios() -> list[Step]:
-    """One step for each Molecule scenario."""
-    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
-    names.sort(key=lambda name: name != "default")  # the longest first
-    molecule = [sys.executable, "-m", "molecule", "test", "--scenario-name"]
-    return [
-        Step(
-            f"molecule-{name}",
-            [*molecule, name],
-            engine=name.startswith(("compose", "kubernetes")),
-            after=CLUSTER if name.startswith("kubernetes") else "",
-        )
-        for name in names
-    ]
-
-
-def switches() -> list[Step]:
-    """One step for each provider whose releases are switched, killed and crowded."""
-    return [
-        pytest_step(
-            f"switch-{name}",
-            "tests/switch",
-            engine=True,
-            more=[f"--provider={name}"],
-            after=CLUSTER if name == "kubernetes" else "",
-        )
-        for name in PROVIDERS
-    ]
-
-
-def steps() -> list[Step]:
-    """All steps, in the order in which they start."""
-    molecule = scenarios()
-    deploying = [f"tests/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
-    deploying = [path for path in deploying if (ROOT / path).exists()]
-    apart = {name: f"tests/test_{name}.py" for name in ("bootstrap", "cluster", "second_host")}
-    clustered = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_kubernetes*.py"))
-    *switched, switched_on_kubernetes = switches()
-    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py"))
-    repository = [path for path in tests if path not in (*deploying, *apart.values(), *clustered)]
-    return [
-        Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
-        pytest_step("service", "service/tests"),  # which needs no lab
-        *switched,  # the longest first
-        *molecule[:1],
-        *linters(),
-        pytest_step("lint-rules", ".ansible-lint-rules"),
-        # Which may have programs to build: when no latency is measured beside it, and before who needs them.
-        pytest_step(CLUSTER_TESTS, apart["cluster"], engine=True),
-        pytest_step("collection", f"{COLLECTION}/tests/unit", engine=True, more=["-m", "not cluster"]),
-        pytest_step("repository", *repository),
-        pytest_step("bootstrap", apart["bootstrap"]),
-        pytest_step("site", *deploying, engine=True),
-        pytest_step("second-host", apart["second_host"], engine=True),
-        pytest_step("load", "tests/load"),
-        pytest_step("image", "tests/image", engine=True),
-        pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
-        Step(CLUSTER, [*PLAYBOOK, "playbooks/cluster-up.yml"], engine=True, after=CLUSTER_TESTS),
-        switched_on_kubernetes,
-        pytest_step("kubernetes", *clustered, after=CLUSTER),
-        pytest_step("collection-kubernetes", f"{COLLECTION}/tests/unit", more=["-m", "cluster"], after=CLUSTER),
-        *(step for step in molecule[1:] if step.after == CLUSTER),
-        *(step for step in molecule[1:] if not step.after and not step.name.startswith("molecule-compose-")),
-        # Last: the whole site's scenario and the tests of switches have shown most of it.
-        *(step for step in molecule[1:] if step.name.startswith("molecule-compose-")),
-    ]
 
 
 def browser() -> None:
@@ -261,62 +115,88 @@ def no_cluster() -> str | None:
     return "there is no cluster (KUBECONFIG), and only root can bring one up"
 
 
+def left_out(step: Step) -> str | None:
+    """Why a step cannot run on this machine, if so."""
+    if missing := step.missing():
+        return f"there is no {missing}"
+    if step.pytest:  # which has tests that need no engine beside those that do and skip themselves
+        return None
+    if step.name == LAB or step.engine:
+        return no_lab() or (no_cluster() if CLUSTER in (step.name, *step.after) else None)
+    return None
+
+
 class Suite:
     """Runs steps and collects their outcomes; one instance a run."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.mutex = threading.Lock()
+        self.waiting: list[Step] = []
+        self.done: set[str] = set()
+        self.changed = threading.Condition()
         self.stopped = False
         self.began = time.monotonic()
-        self.done: dict[str, threading.Event] = defaultdict(threading.Event)
 
     def say(self, text: str) -> None:
         """Prints one thing at a time."""
-        with self.mutex:
+        with self.changed:
             print(text, flush=True)
 
-    def execute(self, step: Step) -> None:
-        """Runs one step unless the suite was stopped, and says what came of it."""
-        if self.stopped:
-            return
-        outcome = Outcome(step)
-        if step.engine:
-            self.done[LAB].wait()
-        if step.after:
-            self.done[step.after].wait()
-        # pytest has tests that need no engine beside those that do and skip themselves
-        why = no_lab() if step.name == LAB or (step.engine and not step.pytest) else None
-        why = why or (no_cluster() if CLUSTER in (step.name, step.after) and not step.pytest else None)
-        if (time.monotonic() - self.began) / 60 + step.minutes > MINUTES:
-            why = f"{MINUTES:g} minutes are too few for all: make test ONLY={step.name}"
-        if missing := step.missing():
-            why = f"there is no {missing}"
-        if why:
-            outcome.skipped = 1
+    def next(self) -> Step | None:
+        """The first step that waits for no other, once there is one; none when all have been begun."""
+
+        def free() -> Step | None:
+            return next((step for step in self.waiting if self.done.issuperset(wanted(step))), None)
+
+        with self.changed:
+            self.changed.wait_for(lambda: self.stopped or not self.waiting or free())
+            step = None if self.stopped else free()
+            if step:
+                self.waiting.remove(step)
+            return step
+
+    def work(self, lane: int) -> None:
+        """Runs one step after the other until there is none left."""
+        while step := self.next():
+            outcome = Outcome(step, lane=lane, began=time.monotonic() - self.began)
+            try:
+                self.execute(outcome)
+            finally:
+                with self.changed:
+                    self.done.add(step.name)
+                    self.outcomes.append(outcome)
+                    self.changed.notify_all()
+
+    def execute(self, outcome: Outcome) -> None:
+        """Runs one step, unless this machine cannot, and says what came of it."""
+        step = outcome.step
+        if why := left_out(step):
             outcome.reasons[why] += 1
+            outcome.skipped = 1
         else:
             self.say(f"… {step.name}: {shown(step.command)}")
-            started = time.monotonic()
-            status = self.run(step)
-            outcome.seconds = time.monotonic() - started
+            status = self.run(outcome)
+            outcome.seconds = time.monotonic() - self.began - outcome.began
             count(outcome, status)
-        self.done[step.name].set()
-        with self.mutex:
-            self.outcomes.append(outcome)
+        if os.environ.get("CI") and outcome.word == "skipped":
+            outcome.failed = 1
         self.say(f"{outcome.word:>7}  {line(outcome)}")
-        if outcome.failed:
+        if outcome.failed and not why:
             self.say(evidence(step))
 
-    def run(self, step: Step) -> int:
+    def run(self, outcome: Outcome) -> int:
         """Runs a step's command in a process group of its own, all output to its log; returns the exit status."""
-        (REPORTS / f"{step.name}.xml").unlink(missing_ok=True)
+        step = outcome.step
+        report = REPORTS / f"{step.name}.xml"
+        report.unlink(missing_ok=True)
+        junit = [f"--junitxml={report}", "-o", "junit_family=xunit2"] if step.pytest else []
+        environment = engine_environment() if step.engine else dict(os.environ)
         with (REPORTS / f"{step.name}.log").open("wb") as log:
             process = subprocess.Popen(
-                step.command,
+                [*step.command, *junit],
                 cwd=ROOT / step.directory,
-                env={**(engine_environment() if step.engine else os.environ), "NO_COLOR": "1"},
+                env={**environment, **step.environment, "NO_COLOR": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -324,7 +204,8 @@ class Suite:
             )
             self.running[step.name] = process
             try:
-                return process.wait(STEP_SECONDS)
+                outcome.cpu_seconds = times.cpu_seconds_of(process, STEP_SECONDS)
+                return process.wait()
             except subprocess.TimeoutExpired:
                 log.write(f"\nstopped: not done after {STEP_SECONDS} s\n".encode())
                 end(process)
@@ -339,27 +220,33 @@ class Suite:
 
     def stop(self) -> None:
         """Ends what runs and starts nothing more."""
-        self.stopped = True
-        for step in steps():
-            self.done[step.name].set()
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
         with ThreadPoolExecutor(LANES) as pool:
             list(pool.map(end, list(self.running.values())))
 
     def all(self, chosen: list[Step]) -> None:
-        """Runs the steps two at a time."""
-        for name in {step.after for step in chosen} - {step.name for step in chosen}:
-            self.done[name].set()
+        """Runs the steps, as many at a time as there are lanes."""
+        self.waiting = list(chosen)
+        names = {step.name for step in chosen}
+        self.done = {name for step in chosen for name in wanted(step)} - names
         done = threading.Event()
         threading.Thread(target=self.report_progress, args=(done,), daemon=True).start()
         try:
             with ThreadPoolExecutor(LANES) as pool:
                 try:
-                    list(pool.map(self.execute, chosen))
+                    list(pool.map(self.work, range(LANES)))
                 except KeyboardInterrupt:
                     self.stop()
                     raise
         finally:
             done.set()
+
+
+def wanted(step: Step) -> set[str]:
+    """Names of the steps that come before this one."""
+    return {*step.after, *([LAB] if step.engine else [])}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -418,19 +305,46 @@ def evidence(step: Step) -> str:
 def line(outcome: Outcome) -> str:
     """One row of the summary: name, seconds, counts."""
     counts = f"{outcome.passed:>8}{outcome.failed:>8}{outcome.skipped:>9}"
-    return f"{outcome.step.name:<28}{outcome.seconds:>7.1f} s{counts}"
+    return f"{outcome.step.name:<28}{outcome.seconds:>7.1f} s{outcome.cpu_seconds:>8.1f} s{counts}"
 
 
-def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """The closing table, the reasons for what was skipped, what failed once more, and the plain line with the sums."""
-    rows = ["", f"{'':7}  {'step':<28}{'time':>9}{'passed':>8}{'failed':>8}{'skipped':>9}"]
+def summary(outcomes: Sequence[Outcome], seconds: float, more: Sequence[str] = ()) -> str:
+    """The closing table, the reasons for what was skipped, what failed once more, and the plain line with the sums.
+
+    ``more`` are lines that come before that last one.
+    """
+    rows = ["", f"{'':7}  {'step':<28}{'time':>9}{'CPU':>10}{'passed':>8}{'failed':>8}{'skipped':>9}"]
     rows += [f"{outcome.word:>7}  {line(outcome)}" for outcome in outcomes]
     for outcome in outcomes:
         rows += [f"skipped in {outcome.step.name}: {n} × {why}" for why, n in outcome.reasons.most_common()]
-    rows += [evidence(outcome.step) for outcome in outcomes if outcome.failed]
+    rows += [evidence(outcome.step) for outcome in outcomes if outcome.failed and outcome.seconds]
     passed, failed, skipped = (sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped"))
-    rows += [f"{seconds:.0f} s; logs in .reports/", f"{passed} passed, {failed} failed, {skipped} skipped"]
+    rows += [*more, f"{seconds:.0f} s; logs in .reports/", f"{passed} passed, {failed} failed, {skipped} skipped"]
     return "\n".join(rows)
+
+
+def full_measure() -> str:
+    """When what takes hours was last run, which is no part of this."""
+    if not FULL_MEASURE.is_file():
+        return "full measure (make test-full): no run of it is on record"
+    last = json.loads(FULL_MEASURE.read_text())
+    return f"full measure (make test-full): {last['outcome']} on {last['date']} at {last['commit'][:12]}"
+
+
+def keep_full_measure(outcomes: Sequence[Outcome]) -> None:
+    """Leaves on record what came of full measure, and of which commit; to be committed by who wants it to be known."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    passed = all(outcome.passed and not outcome.failed for outcome in outcomes)
+    record = {"outcome": "passed" if passed else "failed", "date": time.strftime("%Y-%m-%d"), "commit": commit}
+    FULL_MEASURE.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def choose(every: Sequence[Step], begins: Sequence[str]) -> list[Step]:
+    """The steps whose names begin so, all where nothing is said, with the engine and the cluster that they need."""
+    names = {step.name for step in every if not begins or step.name.startswith(tuple(begins))}
+    names |= {CLUSTER for step in every if step.name in names and CLUSTER in step.after}
+    names |= {LAB for step in every if step.name in names and step.engine}
+    return [step for step in every if step.name in names]
 
 
 def take_down(name: str) -> None:
@@ -443,15 +357,11 @@ def take_down(name: str) -> None:
 def main(arguments: list[str]) -> int:
     """Runs the chosen steps; see the file's first words for the exit status."""
     REPORTS.mkdir(parents=True, exist_ok=True)
-    every = steps()
+    every = fast_steps() if arguments == ["fast"] else steps()
     if arguments == ["list"]:
         print("\n".join(step.name for step in every))
         return 0
-    chosen = [step for step in every if not arguments or step.name.startswith(tuple(arguments))]
-    if any(step.after == CLUSTER for step in chosen):
-        chosen = [step for step in every if step in chosen or step.name == CLUSTER]
-    if any(step.engine for step in chosen) and every[0] not in chosen:
-        chosen = [every[0], *chosen]
+    chosen = choose(every, {"full": FULL, "fast": ()}.get(" ".join(arguments), arguments))
     if not chosen:
         print(f"no such step: {' '.join(arguments)} (ONLY=list names them)", file=sys.stderr)
         return 2
@@ -461,6 +371,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     suite, started = Suite(), time.monotonic()
     lab_was_up, cluster_was_up = LAB_ENVIRONMENT.is_file(), CLUSTER_DIRECTORY.is_dir()
+    if cluster_was_up:
+        os.environ["TESTS_KEEP_CLUSTER"] = "1"
     interrupted = False
     try:
         suite.all(chosen)
@@ -472,10 +384,20 @@ def main(arguments: list[str]) -> int:
         take_down("lab")
     order = {step.name: place for place, step in enumerate(every)}
     outcomes = sorted(suite.outcomes, key=lambda outcome: order[outcome.step.name])
-    print(summary(outcomes, time.monotonic() - started), flush=True)
-    if interrupted:
-        return 130
-    return int(any(outcome.failed for outcome in outcomes))
+    told = tell(chosen, outcomes, time.monotonic() - started)
+    if arguments == ["full"]:
+        keep_full_measure(outcomes)
+    return 130 if interrupted else told
+
+
+def tell(chosen: Sequence[Step], outcomes: Sequence[Outcome], seconds: float) -> int:
+    """Keeps the times and prints the summary; the exit status."""
+    record = times.recorded(outcomes, seconds, REPORTS)
+    times.write(record, REPORTS)
+    print(summary(outcomes, seconds, [*times.told(record), full_measure()]), flush=True)
+    if never := [step.name for step in chosen if all(outcome.step is not step for outcome in outcomes)]:
+        print(f"never run: {', '.join(never)}", file=sys.stderr)
+    return int(bool(never) or any(outcome.failed for outcome in outcomes))
 
 
 if __name__ == "__main__":

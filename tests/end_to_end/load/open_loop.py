@@ -642,7 +642,9 @@ class BackgroundLoad:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.load.open_loop", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.end_to_end.load.open_loop", description=__doc__.splitlines()[0]
+    )
     defaults = {field.name: field.default for field in dataclasses.fields(LoadPlan)}
     parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of this machine (default %(default)s)")
     parser.add_argument("--host", default="", help="name to ask it by (default: as in the url)")

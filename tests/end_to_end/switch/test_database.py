@@ -11,7 +11,7 @@ import pytest
 
 from tests.certificates import Certificate, new_certificate
 from tests.deployment import free_port
-from tests.switch.site import PERSON, ComposeSite, new_site
+from tests.end_to_end.switch.site import PERSON, ComposeSite, new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine
@@ -92,7 +92,6 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, sleeper: str)
     site.settings |= {"titanic_database_pgadmin": False}
     assert "withdraw pgadmin" in site.succeed("-v")
     assert site.containers("pgadmin") == []
-    assert site.changed(site.succeed()) == 0
 
 
 def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site: ComposeSite) -> None:
@@ -102,7 +101,6 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site
     output = site.succeed("--diff", "-vv")
     assert first.key.splitlines()[1] not in output
     assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "t")
-    assert site.changed(site.succeed()) == 0
 
     # A renewed one is loaded; nothing is started again.
     running = {name: site.containers(name)[0]["State"]["StartedAt"] for name in ("database", site.colour())}
@@ -124,7 +122,6 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site
     site.settings |= {"titanic_database_tls": False}
     site.succeed()
     assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "f")
-    assert site.changed(site.succeed()) == 0
 
 
 def test_a_newer_image_of_the_same_major_version_takes_over_the_data(own_site: ComposeSite) -> None:
@@ -147,7 +144,6 @@ def test_a_newer_image_of_the_same_major_version_takes_over_the_data(own_site: C
         site.succeed()
         (new,) = site.containers("database")
         assert (new["Config"]["Labels"]["newer"], site.rows()) == ("yes", PEOPLE + 1)
-        assert site.changed(site.succeed()) == 0
     finally:
         site.settings.pop("titanic_database_image")
         site.succeed("--tags", "database")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import Cluster
+from tests.end_to_end.switch.site import ComposeSite, HostSite, KubernetesSite, Site, copy_service, new_site
 from tests.engine import Engine
-from tests.switch.site import ComposeSite, HostSite, KubernetesSite, Site, copy_service, new_site
 
 PROVIDERS = ["local", "compose", "kubernetes"]
 
@@ -93,16 +93,8 @@ def served_site(engine: Engine | Cluster | None) -> Iterator[Site]:
 
 
 @pytest.fixture
-def fresh_site(engine: Engine | Cluster | None) -> Iterator[Site]:
-    """A site of the test's own that serves its first release."""
-    with new_site(engine) as site:
-        site.succeed()
-        yield site
-
-
-@pytest.fixture
 def crowded_site(engine: Engine | Cluster | None) -> Iterator[Site]:
-    """The same for load: with two replicas of each colour where there are replicas."""
+    """A site of the test's own that serves its first release, with two replicas of each colour where there are any."""
     with new_site(engine, **({"titanic_api_replicas": 2} if engine else {})) as site:
         site.succeed()
         yield site

@@ -18,9 +18,9 @@ import pytest
 
 from tests.certificates import new_certificate
 from tests.cluster import Cluster
-from tests.load.open_loop import BackgroundLoad, LoadPlan
+from tests.end_to_end.load.open_loop import BackgroundLoad, LoadPlan
+from tests.end_to_end.switch.site import REGISTRY, KubernetesSite, Site, new_site
 from tests.operators import DEFINITIONS, ExternalSecrets, defined
-from tests.switch.site import REGISTRY, KubernetesSite, Site, new_site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -86,7 +86,7 @@ def with_(**settings: Any) -> list[str]:
 
 
 def past_the_front(site: KubernetesSite, **settings: Any) -> LoadPlan:
-    """Requests to the pods' own Service: what an Ingress makes of new pods is what tests/switch asks."""
+    """Requests to the pods' own Service: what an Ingress makes of new pods is what tests/end_to_end/switch asks."""
     return dataclasses.replace(site.ways()["the Service"], rate=10, seconds=300, **settings)
 
 

@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from tests.deployment import Deployment, workplace
+from tests.end_to_end.switch.site import PERSON, copy_service
 from tests.engine import Engine
 from tests.interface import ROOT
-from tests.switch.site import PERSON, copy_service
 
 PROJECT = f"titanic-test-{uuid.uuid4().hex[:8]}"
 STATE = Path("/var/lib") / PROJECT

@@ -17,7 +17,7 @@ import pytest
 
 from bench.kubernetes import manifests
 from tests.cluster import Cluster
-from tests.switch.site import KubernetesSite, new_site
+from tests.end_to_end.switch.site import KubernetesSite, new_site
 
 SECONDS = 120
 # A scale-down comes after the metrics of a quiet minute, and when the last scale-up is long enough ago.

@@ -94,5 +94,5 @@ def test_from_a_clone_to_887_passengers_and_back(clone: Deployment, make: Make) 
 
 def test_help_is_what_make_says_by_default(root: Path) -> None:
     shown = subprocess.run(["make"], cwd=root, capture_output=True, text=True, check=True).stdout
-    for target in ("up", "status", "down", "test", "bench", "docs", "lock", "clean"):
+    for target in ("up", "status", "down", "test", "test-fast", "test-full", "bench", "docs", "lock", "clean"):
         assert f"make {target} " in shown

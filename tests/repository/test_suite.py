@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import suite
-from tests.suite import Outcome, Step, Suite, main, pytest_step, summary
+from tests import suite, times
+from tests.steps import Step, promises, pytest_step, shares_the_site, steps
+from tests.suite import Outcome, Suite, main, summary
 
 TESTS = """
 import pytest
@@ -49,13 +51,53 @@ def ran(*steps: Step) -> list[Outcome]:
     return sorted(runner.outcomes, key=lambda outcome: [step.name for step in steps].index(outcome.step.name))
 
 
-def test_what_would_not_be_done_in_time_is_not_begun_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    short, long = Step("short", ["touch", str(tmp_path / "short")]), Step("switch-x", ["touch", str(tmp_path / "long")])
-    monkeypatch.setattr(suite, "MINUTES", short.minutes + 1)
-    begun, left_out = ran(short, long)
-    assert (begun.passed, left_out.passed, left_out.skipped) == (1, 0, 1)
-    assert not (tmp_path / "long").exists()
-    assert list(left_out.reasons) == ["6 minutes are too few for all: make test ONLY=switch-x"]
+def test_a_step_begins_when_those_before_it_have_ended_and_holds_up_no_other(tmp_path: Path) -> None:
+    sleep = [sys.executable, "-c", "import time; time.sleep(1)"]
+    slow, next_one = Step("slow", sleep), Step("next", ["test", "-e", str(tmp_path / "made")], after=["slow", "made"])
+    made = Step("made", ["touch", str(tmp_path / "made")])
+    first, last, other = ran(slow, next_one, made)
+    assert [outcome.word for outcome in (first, last, other)] == ["passed"] * 3
+    assert last.began >= first.began + first.seconds
+    assert other.began < 1, "the second lane goes on with what waits for nothing"
+    assert [outcome.step.name for outcome in times.critical_path([first, last, other])] == ["slow", "next"]
+
+
+def test_times_are_kept_of_steps_and_tests(tmp_path: Path, reports: Path) -> None:
+    file = tmp_path / "test_sample.py"
+    file.write_text("import time\ndef test_slow(): time.sleep(0.2)\ndef test_quick(): pass\n")
+    burn = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"]
+    outcomes = ran(pytest_step("sample", str(file), needs=["Makefile"]), Step("burn", burn))
+    times.write(times.recorded(outcomes, 9.0, reports), reports)
+    record = json.loads((reports / "times.json").read_text())
+    assert record["steps"].keys() == {"sample", "burn"}
+    assert 0.5 <= record["steps"]["burn"]["cpu_seconds"] <= 5
+    assert [entry["test"].rpartition("::")[2] for entry in record["slowest_tests"]] == ["test_slow", "test_quick"]
+    assert record["slowest_tests"][0]["seconds"] >= 0.2
+    assert "critical path: " in times.told(record)[-1]
+
+
+def test_what_was_never_run_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(suite, "steps", lambda: [Step("one", ["true"]), Step("other", ["true"])])
+    monkeypatch.setattr(Suite, "all", lambda *_: None)
+    assert main([]) == 1
+    assert "never run: one, other" in capsys.readouterr().err
+
+
+def test_where_nothing_may_be_left_out_a_skipped_step_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = Step("absent", ["true"], needs=["no/such/path"])
+    monkeypatch.setenv("CI", "true")
+    (outcome,) = ran(absent)
+    assert (outcome.word, list(outcome.reasons)) == ("FAILED", ["there is no no/such/path"])
+    monkeypatch.delenv("CI")
+    (outcome,) = ran(absent)
+    assert outcome.word == "skipped"
+
+
+def test_the_gate_says_when_full_measure_was_last_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(suite, "FULL_MEASURE", tmp_path / "full.json")
+    assert "no run of it is on record" in suite.full_measure()
+    suite.FULL_MEASURE.write_text(json.dumps({"outcome": "passed", "date": "2026-11-29", "commit": "0123456789abcdef"}))
+    assert "passed on 2026-11-29 at 0123456789ab" in suite.full_measure()
 
 
 def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,9 +134,10 @@ def test_pytest_that_runs_no_test_has_failed(tmp_path: Path) -> None:
         assert outcome.word == "FAILED"
 
 
-def test_failure_stops_no_other_step_and_what_is_missing_is_skipped() -> None:
+def test_failure_stops_no_other_step_and_what_is_missing_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Step("bad", [sys.executable, "-c", "raise SystemExit(3)"])
     absent = Step("absent", [sys.executable, "-c", ""], needs=["no/such/path"])
+    monkeypatch.delenv("CI", raising=False)
     good = Step("good", [sys.executable, "-c", ""])
     outcomes = ran(bad, absent, good)
     assert [outcome.word for outcome in outcomes] == ["FAILED", "skipped", "passed"]
@@ -140,16 +183,19 @@ def test_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_test_of_the_checkout_is_in_a_step(root: Path, files: list[Path]) -> None:
     """A test file that no step names would never run."""
-    named = [argument for step in suite.steps() if step.pytest for argument in step.command]
+    named = [argument for step in steps() if step.pytest for argument in step.command]
     for path in files:
         if path.name.startswith("test_") and path.suffix == ".py":
             assert any(str(path) == name or str(path).startswith(f"{name}/") for name in named), path
-    scenarios = {path.parent.name for path in root.glob("molecule/*/molecule.yml")}
-    assert {f"molecule-{name}" for name in scenarios} <= {step.name for step in suite.steps()}
+    commands = {step.name: list(step.command) for step in steps()}
+    for scenario in (path.parent.name for path in root.glob("molecule/*/molecule.yml")):
+        for provider in promises(scenario):
+            step = f"molecule-{provider}" if shares_the_site(scenario) else f"molecule-{provider}-{scenario}"
+            assert scenario in commands[step]
 
 
 def test_interrupted_run_says_what_ran_and_leaves_nothing(root: Path, reports: Path) -> None:
-    command = [sys.executable, "tests/suite.py", "lint-shell", "lint-ansible"]
+    command = [sys.executable, "-m", "tests.suite", "lint-shell", "lint-ansible"]
     environment = {**os.environ, "TESTS_REPORTS": str(reports)}
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True

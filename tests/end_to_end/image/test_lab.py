@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.deployment import free_port
-from tests.image.conftest import LAB_SECONDS, Docker
+from tests.end_to_end.image.conftest import LAB_SECONDS, Docker
 
 # On a quiet machine it takes 3 s; other steps of the suite run beside it.
 AGAIN_SECONDS = 120

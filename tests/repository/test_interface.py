@@ -25,6 +25,7 @@ from tests.interface import (
     role_path,
     without_comments,
 )
+from tests.steps import PROVIDERS, promises
 
 ROLES = sorted(options())
 WIRING = COLLECTION / "roles/titanic_wiring/vars/main.yml"
@@ -112,7 +113,10 @@ def test_every_input_is_set_by_a_test() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_has_a_scenario(role: str) -> None:
     if role.startswith("lab_"):  # what makes throwaway targets is tried where they are used
-        assert any(role in (ROOT / "tests" / path).read_text() for path in ("image/test_lab.py", "test_cluster.py"))
+        assert any(
+            role in (ROOT / "tests" / path).read_text()
+            for path in ("end_to_end/image/test_lab.py", "lab/test_cluster.py")
+        )
         return
     if role == "titanic_wiring":  # has no task; every scenario's roles live on it
         assert all(role in (ROOT / f"molecule/shared/{name}.yml").read_text() for name in ("stages", "verify"))
@@ -120,22 +124,19 @@ def test_every_role_has_a_scenario(role: str) -> None:
     assert promises(role.removeprefix("titanic_"))
 
 
-@pytest.mark.parametrize("role", ["image", "target", "secrets", "database", "seed", "api", "rollback"])
-def test_engine_is_asked_for_the_same_promises(role: str) -> None:
-    """On containers as on processes; the other roles take part in the scenarios of these and of the whole site."""
-    assert set(promises(role)) - set(promises(f"compose-{role}")) == set()
-
-
-def promises(scenario: str) -> list[str]:
-    """What a scenario asks for, each in a file of its own or of the role's scenario."""
-    place = ROOT / "molecule" / scenario
-    named = load(place / "molecule.yml").get("ansible", {}).get("playbooks", {})
-    (play,) = yaml.safe_load((place / named.get("verify", "verify.yml")).read_text())
-    found: list[str] = play["vars"]["test_promises"]
-    for name in found:
-        places = (place, place.with_name(scenario.removeprefix("compose-")))
-        assert any((directory / "tasks" / f"{name}.yml").is_file() for directory in places), f"{scenario}: {name}"
-    return found
+@pytest.mark.parametrize("scenario", sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")))
+def test_every_promise_of_a_scenario_has_a_file_and_every_file_a_promise(scenario: str) -> None:
+    """A provider's own file is for that provider, and what no promise names is included by one that is named."""
+    place = ROOT / "molecule" / scenario / "tasks"
+    asked = promises(scenario)
+    assert set(asked) <= set(PROVIDERS)
+    for provider, names in asked.items():
+        for name in names:
+            assert any((place / part / f"{name}.yml").is_file() for part in (provider, ".")), f"{provider}: {name}"
+    texts = "".join(path.read_text() for path in place.rglob("*.yml"))
+    for path in place.rglob("*.yml"):
+        at = [path.parent.name] if path.parent != place else list(asked)
+        assert any(path.stem in asked.get(provider, []) for provider in at) or path.name in texts, path
 
 
 def test_every_role_has_an_interface() -> None:

@@ -19,7 +19,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tests.image.conftest import EPOCH, LABEL, Docker
+from tests.end_to_end.image.conftest import EPOCH, LABEL, Docker
 
 # Figures that decision 9 promises: the whole, and what the service adds to an interpreter.
 WHOLE_BYTES = 100_000_000

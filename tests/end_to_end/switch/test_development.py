@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.switch.site import new_site
+from tests.end_to_end.switch.site import new_site
 
 if TYPE_CHECKING:
     from tests.engine import Engine

@@ -25,10 +25,10 @@ import pytest
 
 from tests.cluster import Cluster
 from tests.deployment import free_port
+from tests.end_to_end.load.open_loop import LoadPlan
 from tests.engine import Engine, process_in
-from tests.load.open_loop import LoadPlan
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN_SECONDS = 500
 # The one that the lab's cluster pulls from.
 REGISTRY = "127.0.0.1:5055"

@@ -96,9 +96,19 @@ def test_actions_are_pinned_by_commit() -> None:
 
 def test_workflow_runs_the_command_of_the_readme() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    assert "bash .ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
+    job = workflow["jobs"]["test"]
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    # As root of a Debian, without which the lab's engine and cluster would be left out.
+    assert job["container"]["image"].startswith("golang:1.26-")
+    assert "--privileged" in job["container"]["options"]
+    assert job["timeout-minutes"] == 90
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
     assert "\nmake test" in (ROOT / "README.md").read_text()
+
+
+def test_full_measure_is_a_target_that_a_workflow_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())
+    assert "make test-full" in [step.get("run") for step in workflow["jobs"]["full"]["steps"]]
 
 
 def test_one_version() -> None:

@@ -1,5 +1,0 @@
-"""Lets `python -m tests.load` run the open-loop client."""
-
-from .open_loop import main
-
-raise SystemExit(main())
