@@ -42,7 +42,7 @@ PROGRESS_SECONDS = 60
 TAIL_LINES = 12
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
-MESSAGE_LENGTH = 300
+MESSAGE_LENGTH = 600
 # What the last run of full measure left; the commit that holds it says who ran it.
 FULL_MEASURE = ROOT / "tests/full_measure.json"
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
-import struct
 import time
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from titanic_api.counts import COUNTS, SLOT, SLOTS
 from titanic_api.errors import Fault, TooManyRequests, answer_for
 from titanic_api.incoming import Environ
 from titanic_api.observe import Application, StartResponse, send
 
-SLOTS = 65536
-SLOT = struct.Struct("=II")  # minute, requests in it
 # Probes and metrics must answer however busy their neighbour is.
 EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/version"})
-
-# Anonymous shared memory, made before the workers are forked. Two workers that add at the same moment may lose one
-# request of the count, which a limit by the minute can bear.
-_counts = mmap.mmap(-1, SLOTS * SLOT.size)
 
 
 def client_address(environ: Environ) -> str:
@@ -51,7 +44,7 @@ class RateLimit:
     def _count(self, client: str, minute: int) -> int:
         digest = blake2b(client.encode("utf-8", "replace"), digest_size=4).digest()
         offset = int.from_bytes(digest, "big") % SLOTS * SLOT.size
-        counted_minute, count = SLOT.unpack_from(_counts, offset)
+        counted_minute, count = SLOT.unpack_from(COUNTS, offset)
         count = count + 1 if counted_minute == minute else 1
-        SLOT.pack_into(_counts, offset, minute, count)
+        SLOT.pack_into(COUNTS, offset, minute, count)
         return int(count)

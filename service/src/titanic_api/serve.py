@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+import titanic_api.counts  # noqa: F401 (which the workers share: made before they are)
 from titanic_api.config import ConfigurationError, Settings
 
 MAX_HEADER_BYTES = 8190

@@ -212,11 +212,13 @@ class LoadReport:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failed_by_kind.items())) or "none"
         new, reused = (self.sent_by_connection[kind] for kind in ("new", "reused"))
         when = [failure.at_seconds for failure in self.failures]
-        between = f" (due between {min(when):.1f} and {max(when):.1f} s)" if when else ""
+        between = f" (the first {len(when)} due between {min(when):.1f} and {max(when):.1f} s)" if when else ""
+        # Whose words tell whether the front door or the service refused.
+        first = f"; first: {self.failures[0].detail}" if when else ""
         return (
             f"{self.sent} sent in {self.seconds:.1f} s ({new} on new, {reused} on reused connections), "
             f"failed: {kinds}{between}; {self.acknowledged} writes acknowledged, "
-            f"{len(self.missing)} missing, {len(self.wrong)} wrong"
+            f"{len(self.missing)} missing, {len(self.wrong)} wrong{first}"
         )
 
 

@@ -72,7 +72,7 @@ def serving(space: Space) -> str:
         pod["metadata"]["annotations"][RELEASE]
         for pod in pods
         if "deletionTimestamp" not in pod["metadata"]
-        and any(entry["type"] == "Ready" and entry["status"] == "True" for entry in pod["status"]["conditions"])
+        and any(entry["type"] == "Ready" and entry["status"] == "True" for entry in pod["status"].get("conditions", []))
     }
     return ", ".join(sorted(found))
 
