@@ -107,37 +107,79 @@ def test_unknown_set_is_refused(checkout: Checkout) -> None:
     assert "the sets are small" in only_line(result)
 
 
-def test_second_run_does_nothing(checkout: Checkout) -> None:
-    first = checkout.works()
-    assert ".venv is ready for small" in first.stderr
-    before = {path: path.stat().st_mtime_ns for path in (checkout.place / ".venv").rglob("*")}
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Checkout:
+    """One that has been prepared, which tests go on with in their order, after an index that could not be reached."""
+    place = tmp_path_factory.mktemp("ready") / "check out"
+    place.mkdir()
+    checkout = Checkout(place, root)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
+        result = checkout.run(
+            "true", PIP_INDEX_URL=address, PIP_RETRIES="0", PIP_NO_CACHE_DIR="1", PIP_FIND_LINKS=str(place)
+        )
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "check the network or pip's configuration" in last
+    assert "Traceback" not in result.stderr
+    assert ".venv is ready for small" in checkout.works().stderr
+    return checkout
+
+
+def test_second_run_does_nothing(ready: Checkout) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (ready.place / ".venv").rglob("*")}
     started = time.monotonic()
-    second = checkout.works()
+    second = ready.works()
     assert time.monotonic() - started < 20
     assert len(second.stderr.splitlines()) == 1, "says the command and nothing else"
-    after = {path: path.stat().st_mtime_ns for path in (checkout.place / ".venv").rglob("*")}
+    after = {path: path.stat().st_mtime_ns for path in (ready.place / ".venv").rglob("*")}
     assert {path: when for path, when in after.items() if "__pycache__" not in str(path)} == {
         path: when for path, when in before.items() if "__pycache__" not in str(path)
     }
 
 
-def test_command_gets_its_arguments_and_gives_its_status(checkout: Checkout) -> None:
-    result = checkout.run("python", "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "a b", "*")
+def test_command_gets_its_arguments_and_gives_its_status(ready: Checkout) -> None:
+    result = ready.run("python", "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "a b", "*")
     assert result.stdout == "['a b', '*']\n"
     assert result.returncode == 7
 
 
-@pytest.mark.parametrize("moment", [".venv/bin/python", ".venv/bin/pip", ".venv/.stamps/installing"])
-def test_interrupted_run_is_repaired(checkout: Checkout, moment: str) -> None:
+def test_changed_lock_is_installed_and_wrong_hash_refused(ready: Checkout) -> None:
+    ready.lock("resolvelib==1.2.0 --hash=sha256:" + "0" * 64 + "\n")
+    result = ready.run("true")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: uv failed")
+    ready.lock(ready.small)
+    ready.works()
+
+
+def test_moved_checkout_is_rebuilt(ready: Checkout) -> None:
+    ready.place = ready.place.rename(ready.place.parent / "elsewhere")
+    assert "rebuilding .venv" in ready.works().stderr
+
+
+def made_since(path: Path, when: float) -> bool:
+    """Whether a path is there, and not from before a time (seconds since the epoch)."""
+    try:
+        return path.lstat().st_mtime >= when
+    except FileNotFoundError:
+        return False
+
+
+def test_interrupted_runs_are_repaired(checkout: Checkout) -> None:
     command = [str(checkout.place / "bin/run"), "small", "true"]
-    process = subprocess.Popen(
-        command, env=checkout.environment(), stderr=subprocess.DEVNULL, start_new_session=True, cwd=checkout.place
-    )
-    while not (checkout.place / moment).exists() and process.poll() is None:
-        time.sleep(0.005)
-    if process.poll() is None:
+    for moment in (".venv/bin/python", ".venv/bin/pip", ".venv/.stamps/installing"):
+        began = time.time()
+        process = subprocess.Popen(
+            command, env=checkout.environment(), stderr=subprocess.DEVNULL, start_new_session=True, cwd=checkout.place
+        )
+        while not made_since(checkout.place / moment, began) and process.poll() is None:
+            time.sleep(0.005)
+        assert process.poll() is None, f"it was done before {moment} was seen"
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        process.wait()
     checkout.works()
 
 
@@ -145,38 +187,6 @@ def test_half_made_environment_is_rebuilt(checkout: Checkout) -> None:
     (checkout.place / ".venv/bin").mkdir(parents=True)
     (checkout.place / ".venv/bin/python").symlink_to("/nowhere/python3")
     assert "rebuilding .venv" in checkout.works().stderr
-
-
-def test_moved_checkout_is_rebuilt(checkout: Checkout) -> None:
-    checkout.works()
-    checkout.place = checkout.place.rename(checkout.place.parent / "elsewhere")
-    assert "rebuilding .venv" in checkout.works().stderr
-
-
-def test_changed_lock_is_installed_and_wrong_hash_refused(checkout: Checkout, root: Path) -> None:
-    checkout.works()
-    wrong = "resolvelib==1.2.0 --hash=sha256:" + "0" * 64 + "\n"
-    checkout.lock(wrong)
-    result = checkout.run("true")
-    assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: uv failed")
-    checkout.lock(checkout.small)
-    checkout.works()
-
-
-def test_unreachable_index_is_one_clear_line(checkout: Checkout, tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
-        result = checkout.run(
-            "true", PIP_INDEX_URL=address, PIP_RETRIES="0", PIP_NO_CACHE_DIR="1", PIP_FIND_LINKS=str(tmp_path)
-        )
-    assert result.returncode == 2
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert "check the network or pip's configuration" in last
-    assert "Traceback" not in result.stderr
-    checkout.works()
 
 
 def test_two_at_once_wait_for_each_other(checkout: Checkout) -> None:
