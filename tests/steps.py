@@ -27,7 +27,8 @@ class Step:
     """One command of the suite: its name, the paths it needs, whether pytest counts for it, what must be up.
 
     A step with ``engine`` is begun when the lab is up, with the lab's engine in its environment; one with ``after``
-    when the steps of these names have been done. ``environment`` is what it has besides the suite's own.
+    when the steps of these names have been done. ``environment`` is what it has besides the suite's own, ``programs`` a
+    directory whose programs come before others of their names.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Step:
     engine: bool = False
     after: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    programs: str = ""
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""
@@ -140,7 +142,7 @@ def molecule(provider: str, step: str, names: Iterable[str]) -> Step:
     command = [sys.executable, "-m", "molecule", "test"]
     for name in names:
         command += ["--scenario-name", name]
-    return Step(step, command, environment=environment, **needed_for(provider))
+    return Step(step, command, environment=environment, programs="tests/bin", **needed_for(provider))
 
 
 def switches() -> list[Step]:
@@ -181,6 +183,10 @@ def steps() -> list[Step]:
         # Which may have programs to build: when no latency is measured beside it.
         Step(CLUSTER, [*PLAYBOOK, "playbooks/cluster-up.yml"], engine=True),
         *on_cluster,
+        # It takes the cluster down and looks for what is left of it. A cluster that idles takes a third of a processor.
+        pytest_step(
+            "cluster", "tests/lab/test_cluster.py", engine=True, after=[CLUSTER, *(step.name for step in on_cluster)]
+        ),
         pytest_step(
             "integration", *(f"{COLLECTION}/tests/integration/{part}" for part in ("host", "docker")), engine=True
         ),
@@ -190,8 +196,4 @@ def steps() -> list[Step]:
         pytest_step("image", "tests/end_to_end/image", engine=True),
         pytest_step("bootstrap", "tests/repository/test_bootstrap.py"),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
-        # It takes the cluster down and looks for what is left of it.
-        pytest_step(
-            "cluster", "tests/lab/test_cluster.py", engine=True, after=[CLUSTER, *(step.name for step in on_cluster)]
-        ),
     ]

@@ -20,7 +20,7 @@ from cryptography import x509
 
 from tests.certificates import new_certificate
 from tests.deployment import free_port
-from tests.end_to_end.switch.site import COMPOSE, HOSTS, LOCAL, PERSON, new_site
+from tests.end_to_end.switch.site import COMPOSE, LOCAL, PERSON, new_site
 
 if TYPE_CHECKING:
     from tests.end_to_end.switch.site import HostSite, Site
@@ -46,8 +46,9 @@ def seen(port: int, authority: str) -> tuple[int, int]:
         return len(json.loads(answer.read())), shown.serial_number
 
 
-@HOSTS
-def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: Engine | None) -> None:
+# A container's front door gets a given certificate in the same file: the test of ACME below shows that it finds it.
+@LOCAL
+def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: None) -> None:
     old, new = new_certificate(NAME), new_certificate(NAME, "localhost")
     given = {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
     with new_site(engine, **given) as site:
@@ -134,8 +135,8 @@ def acme_authority(engine: Engine, place: Path) -> Iterator[tuple[str, str]]:
         engine("network", "rm", network)
 
 
-def test_a_certificate_is_fetched_by_acme(container_engine: Engine, tmp_path: Path) -> None:
-    engine = container_engine
+def test_a_certificate_is_fetched_by_acme_and_then_given(container_engine: Engine, tmp_path: Path) -> None:
+    engine, own = container_engine, new_certificate(NAME)
     with acme_authority(engine, tmp_path) as (directory, root), new_site(engine) as site:
         # Where an authority looks for whom it certifies (RFC 8737, 3): nowhere else.
         site.port = 443
@@ -151,6 +152,10 @@ def test_a_certificate_is_fetched_by_acme(container_engine: Engine, tmp_path: Pa
         assert f"https://{NAME}/people" in output
         assert seen(443, root)[0] == PEOPLE
         assert site.changed(site.succeed()) == 0
+        site.settings |= own.settings | {"titanic_api_tls": "given"}
+        site.succeed()
+        assert seen(443, own.certificate) == (PEOPLE, own.serial)
+        nothing_but_the_key_file_holds(site, own.key)
 
 
 class Asker:

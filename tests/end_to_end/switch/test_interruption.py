@@ -37,7 +37,7 @@ from tests.end_to_end.switch.site import (
 if TYPE_CHECKING:
     from tests.end_to_end.switch.site import ComposeSite, HostSite, KubernetesSite, Site
 
-RUNS_AT_ONCE = 10
+RUNS_AT_ONCE = 4
 # Twice what is promised, for the quickest of three: other tests may run beside this one, and the machine has its
 # pauses. What hangs takes 15 seconds and more.
 ANSWER_SECONDS = 4
@@ -97,7 +97,7 @@ def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -
 
 
 @pytest.mark.shown_once
-def test_ten_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
+def test_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
     with concurrent.futures.ThreadPoolExecutor(RUNS_AT_ONCE) as runs:
         results = list(runs.map(lambda _: empty_site.run(), range(RUNS_AT_ONCE)))
     won = [output for status, output in results if status == 0]
@@ -202,14 +202,15 @@ def assert_it_never_serves(
     ],
 )
 def test_a_bad_release_never_gets_traffic(site: Site, code: str, module: str, words: str, told: str) -> None:
-    if site.release() != site.sound:
+    waited = NEVER_READY if words == NOT_READY else []
+    if waited and site.release() != site.sound:
         site.succeed("--tags", "api")
     before = site.release()
     site.change_service(code, module)
-    waited = NEVER_READY if words == NOT_READY else []
     assert_it_never_serves(site, words, *waited, told=told, again=bool(waited))
-    assert site.changed(site.succeed("--tags", "api")) == 0
-    assert site.release() == before
+    if waited:
+        assert site.changed(site.succeed("--tags", "api")) == 0, "the source is what it was"
+        assert site.release() == before
 
 
 @pytest.mark.shown_once("compose")

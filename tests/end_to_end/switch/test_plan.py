@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.end_to_end.switch.site import LOCAL
+from tests.end_to_end.switch.site import COMPOSE, LOCAL
 
 if TYPE_CHECKING:
     from tests.end_to_end.switch.site import HostSite, Site
@@ -32,7 +32,7 @@ def words(output: str) -> str:
     return " ".join(output.split())
 
 
-# On containers molecule/plan asks what is planned; what is compared there is what the modules' own tests compare.
+# On containers molecule/default holds what a check says against what a run does.
 @pytest.mark.shown_once("compose")
 def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site: Site, plan: Path) -> None:
     site = empty_site
@@ -61,8 +61,8 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site:
     assert "the last release in the ledger" in words(site.refuse(*with_plan(plan)))
 
 
-# What is compared differs between providers, which the test above shows on each; how it is refused does not.
-@LOCAL
+# What is compared differs between providers; how it is refused does not. The test above shows the two others.
+@COMPOSE
 def test_a_plan_is_refused_when_anything_has_moved(host: HostSite, plan: Path) -> None:
     site = host
     serves, attempts = site.release(), len(site.ledger())

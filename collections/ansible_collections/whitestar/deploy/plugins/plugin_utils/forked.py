@@ -24,6 +24,7 @@ from ansible.module_utils import _internal
 from ansible.module_utils._internal._ansiballz._loader import run_module
 from ansible.module_utils.common.json import Direction, get_module_encoder
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
 
 PROFILE = "legacy"
@@ -41,6 +42,9 @@ def load_once() -> None:
         package = importlib.import_module(f"{COLLECTION}.{kind}")
         for found in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{found.name}")
+    # Ansible's own, which each worker would read for its first template.
+    for loader in (filter_loader, test_loader):
+        list(loader.all())
 
 
 load_once()

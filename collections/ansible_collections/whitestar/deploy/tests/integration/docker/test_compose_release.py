@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     spool,
     start_module,
     tiny_workload,
-    wait_for,
 )
 
 A, B, C = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -146,17 +145,6 @@ def test_all_replicas_are_ready_before_the_old_release_is_drained(target: Target
     assert len(target.colours(workload).addresses("green")) == 2
 
 
-def test_a_release_that_died_is_started_again(target: Target) -> None:
-    workload = target.workload(A)
-    target.deploy(workload)
-    target.engine.run("kill", *target.serving().values())
-    seen, done = target.deploy(workload, check=True), target.deploy(workload)
-    assert seen["did"] == done["did"] == "restarted"
-    assert list(target.serving()) == [workload["release"]]
-    assert len(target.outcomes()) == 1
-    assert not target.deploy(workload).changed
-
-
 def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Target) -> None:
     token = target.state.root / "token"
     token.write_text("hunter2-one")
@@ -180,7 +168,6 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
     ("behaviour", "seconds", "words"),
     [
         ("exits", 240, "it ended at once (exit code 1); its last output:\ntiny release {} starts"),
-        ("never", 5, "/readyz did not answer 200 within 5 s (last: 503"),
         ("hungry", 240, "ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
     ],
 )
@@ -211,46 +198,6 @@ def test_an_image_that_is_gone_is_a_failure_in_the_engine_s_words(target: Target
     assert target.serving() == before
     assert target.outcomes()[-1][1] == "failed"
     assert not target.deploy(target.workload(A)).changed
-
-
-def ready(target: Target, colour: str) -> Callable[[], object]:
-    return lambda: any(container["State"]["Running"] for container in target.containers(colour))
-
-
-def test_a_run_killed_before_readiness_leaves_the_old_one_serving(target: Target) -> None:
-    good, stuck, better = target.workload(A), target.workload(B, TINY_BEHAVIOUR="never"), target.workload(C)
-    target.deploy(good)
-    before = target.serving()
-    run = start_module("host_release", target.arguments(workload=stuck, ready_seconds=60))
-    wait_for(ready(target, "green"))
-    run.kill()
-    run.communicate()
-    assert target.serving() == before
-    run = start_module("host_release", target.arguments(workload=better))
-    wait_for(lambda: better["release"] in target.serving())
-    done = finish_module(run)
-    assert done["did"] == "switched"
-    assert list(target.serving()) == [better["release"]]
-    assert [outcome for _, outcome in target.outcomes()] == ["succeeded", "interrupted", "succeeded"]
-
-
-@pytest.mark.parametrize("drained", [False, True])
-def test_a_switch_that_was_cut_off_is_finished(target: Target, drained: bool) -> None:
-    old, new = target.workload(A), target.workload(B)
-    target.deploy(old)
-    colours = target.colours(new)
-    colours.start("green")
-    colours.wait_until_ready("green")
-    colours.admit("green")
-    new_one = target.serving()[new["release"]]
-    if drained:
-        target.state.drain_file("blue").touch()
-    seen, done = target.deploy(new, check=True), target.deploy(new)
-    assert seen["did"] == done["did"] == "finished"
-    assert target.serving() == {new["release"]: new_one}
-    assert target.containers("blue") == []
-    assert target.outcomes()[-1] == (new["release"], "succeeded")
-    assert not target.deploy(new).changed
 
 
 def test_the_drain_is_seen_inside_whatever_our_umask_is(target: Target) -> None:
