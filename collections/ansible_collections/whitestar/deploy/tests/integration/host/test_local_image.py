@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,13 @@ def main():
 
 def mumble():
     print("no JSON")
+"""
+
+
+# A small package that a project may need.
+BLINKER = """blinker==1.9.0 \\
+    --hash=sha256:b4ce2265a7abece45e7cc896e98dbebe6cead56bcf805a3d23136d145f5445bf \\
+    --hash=sha256:ba0efaa9080b619ff2f3459d1d500c57bddea4a6b424b60a91141db6fd2f08bc
 """
 
 
@@ -95,6 +103,31 @@ def test_twelve_steps(project: Path) -> None:
     assert newer.changed
     assert newer["image"]["identity"] != done["image"]["identity"]
     assert images(project) == sorted([done["image"]["identity"], newer["image"]["identity"]])
+
+
+def bytecode(done: Result) -> dict[str, int]:
+    """Every file of Python that was installed, and which file (inode) its bytecode is; 0 where there is none."""
+    packages = next(Path(done["image"]["reference"]).glob("lib/python3*/site-packages"))
+    found = {}
+    for source in packages.rglob("*.py"):
+        compiled = Path(importlib.util.cache_from_source(str(source)))
+        found[str(source.relative_to(packages))] = compiled.stat().st_ino if compiled.exists() else 0
+    return found
+
+
+def test_a_release_takes_over_the_bytecode_of_the_one_before_and_compiles_what_differs(project: Path) -> None:
+    (project / "requirements.txt").write_text(BLINKER)
+    first = bytecode(build(project))
+    (project / "src" / "tiny_release" / "__init__.py").write_text(CODE + "\n# changed\n")
+    done = build(project)
+    second = bytecode(done)
+    assert second.keys() == first.keys()
+    assert all(second.values())
+    assert "blinker/base.py" in second
+    assert [name for name in second if second[name] != first[name]] == ["tiny_release/__init__.py"]
+    # Nothing is left for the first who imports it to write.
+    subprocess.run([f"{done['image']['reference']}/bin/python", "-c", "import blinker, tiny_release"], check=True)
+    assert bytecode(done) == second
 
 
 def test_a_build_that_was_cut_off_is_done_again(project: Path) -> None:
