@@ -28,11 +28,13 @@ def provider_of(item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the tests of one provider if that is asked for.
+    """Take the tests of one provider if that is asked for, those first that need a site on which nothing is.
 
     What processes have shown of the same code is left out on the others, or on those that the marker names: on
     containers unless TESTS_SWITCH_ALL is set, on a cluster unless it says kubernetes, since there it takes longest.
     """
+    # The sort keeps the order of those that are equal.
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
     everywhere = os.environ.get("TESTS_SWITCH_ALL", "")
     if wanted := config.getoption("--provider"):
         config.hook.pytest_deselected(items=[item for item in items if provider_of(item) != wanted])
@@ -84,20 +86,19 @@ def empty_site(engine: Engine | Cluster | None) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def served_site(engine: Engine | Cluster | None) -> Iterator[Site]:
-    """The site that tests share."""
+def first_site(engine: Engine | Cluster | None) -> Iterator[Site]:
+    """The site that tests share, on which nothing has been deployed yet when the first of them gets it."""
     with new_site(engine) as site:
-        site.succeed()
-        site.sound = site.release()
         yield site
 
 
-@pytest.fixture
-def crowded_site(engine: Engine | Cluster | None) -> Iterator[Site]:
-    """A site of the test's own that serves its first release, with two replicas of each colour where there are any."""
-    with new_site(engine, **({"titanic_api_replicas": 2} if engine else {})) as site:
-        site.succeed()
-        yield site
+@pytest.fixture(scope="session")
+def served_site(first_site: Site) -> Site:
+    """That site once it serves."""
+    if not first_site.ledger():
+        first_site.succeed()
+    first_site.sound = first_site.release()
+    return first_site
 
 
 @pytest.fixture
@@ -106,6 +107,15 @@ def site(served_site: Site) -> Iterator[Site]:
     yield served_site
     shutil.rmtree(served_site.context)
     copy_service(served_site.context)
+
+
+@pytest.fixture
+def crowded_site(site: Site) -> Site:
+    """The shared site, from now on with two replicas of each colour where there are any."""
+    if site.provider != "local":
+        site.settings["titanic_api_replicas"] = 2
+        site.succeed("--tags", "api")
+    return site
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.deployment import free_port
 from tests.end_to_end.switch.site import COMPOSE, LOCAL, PERSON, new_site
 
 if TYPE_CHECKING:
-    from tests.end_to_end.switch.site import HostSite, Site
+    from tests.end_to_end.switch.site import Site
     from tests.engine import Engine
 
 NAME = "titanic.test"
@@ -247,23 +247,6 @@ def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) 
     assert site.changed(site.succeed(*ends)) == 0
     assert site.release() != release
     assert site.rows() == people + 1
-
-
-@LOCAL
-def test_maintenance_outlasts_the_front_door(host: HostSite) -> None:
-    site = host
-    site.succeed("--tags", "maintenance")
-    site.kill("proxy")
-    site.succeed("--tags", "api")
-    assert site.ask("/people")[0] == 503
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
-    connection.request("GET", "/", headers={"Accept": "text/html,*/*"})
-    answer = connection.getresponse()
-    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert b"The service is being maintained" in answer.read()
-    connection.close()
-    site.succeed("--tags", "maintenance", "-e", "titanic_maintenance_enabled=false")
-    assert site.ask("/people?limit=1")[0] == 200
 
 
 @LOCAL

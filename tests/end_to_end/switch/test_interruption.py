@@ -68,13 +68,20 @@ def chosen(site: Site, stages: list[Callable[[], bool]]) -> list[Callable[[], bo
 
 
 def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site: Site) -> None:
+    """So does one of several that are begun at once, where processes show that; the others say who has the lock."""
     # What shows that a stage is at work, for which the runs before have not come as far. (A task's name is of no use:
     # it is printed together with its result.)
     for number, begun in enumerate(chosen(empty_site, empty_site.stages())):
         how = signal.SIGINT if number % 3 == 1 else signal.SIGKILL
         kill_when(begun, empty_site.start(), how, whole_group=number % 2 == 0)
-    output = empty_site.succeed()
-    assert "took the deploy lock over from" in output, output
+    at_once = RUNS_AT_ONCE if empty_site.provider == "local" else 1
+    with concurrent.futures.ThreadPoolExecutor(at_once) as runs:
+        results = list(runs.map(lambda _: empty_site.run(), range(at_once)))
+    assert any("took the deploy lock over from" in output for status, output in results if status == 0), results
+    for status, output in results:
+        assert status == 0 or re.search(r"another run holds the deploy lock: \S+@\S+ \(process \d+, since", output), (
+            output
+        )
     assert empty_site.rows() == 887
     assert empty_site.changed(empty_site.succeed()) == 0
     assert not any(entry["outcome"] == "started" for entry in empty_site.ledger())
@@ -94,19 +101,6 @@ def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -
     outcomes = [entry["outcome"] for entry in site.ledger()]
     assert outcomes[-1] == "succeeded"
     assert "started" not in outcomes
-
-
-@pytest.mark.shown_once
-def test_runs_at_once_end_in_one_deployment(empty_site: Site) -> None:
-    with concurrent.futures.ThreadPoolExecutor(RUNS_AT_ONCE) as runs:
-        results = list(runs.map(lambda _: empty_site.run(), range(RUNS_AT_ONCE)))
-    won = [output for status, output in results if status == 0]
-    lost = [output for status, output in results if status != 0]
-    assert won
-    for output in lost:
-        assert re.search(r"another run holds the deploy lock: \S+@\S+ \(process \d+, since", output), output
-    assert empty_site.changed(empty_site.succeed()) == 0
-    assert empty_site.rows() == 887
 
 
 EXIT = "import sys; sys.exit('broken on purpose')"

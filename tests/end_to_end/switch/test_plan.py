@@ -33,9 +33,10 @@ def words(output: str) -> str:
 
 
 # On containers molecule/default holds what a check says against what a run does.
+@pytest.mark.first
 @pytest.mark.shown_once("compose")
-def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(empty_site: Site, plan: Path) -> None:
-    site = empty_site
+def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site: Site, plan: Path) -> None:
+    site = first_site
     site.settings["titanic_secrets_values"] = {"database_app_password": SECRET}
     output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
     assert site.left() == []
