@@ -20,13 +20,14 @@ RUN_SECONDS = 500
 class Deployment:
     """One target, on this machine unless ``address`` says otherwise.
 
-    ``project`` is where ansible-playbook is started, with its ansible.cfg.
+    ``project`` is where ansible-playbook is started, with its ansible.cfg; ``site`` is the playbook that deploys.
     """
 
-    def __init__(self, place: Path, project: Path, inventory: Path) -> None:
+    def __init__(self, place: Path, project: Path, inventory: Path, site: str = "site.yml") -> None:
         self.place = place
         self.project = project
         self.inventory = inventory
+        self.site = site
         self.state = place / "state"
         self.variables = place / "variables.json"
         self.variables.touch(0o600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,16 @@ PERSON = {
 }
 
 
+# Fifty looks are a second.
+LOOKS_AT_NEW = 50
+
+
 class Watch(threading.Thread):
-    """Reads the arguments and the environment of every process, again and again, and keeps those with a secret."""
+    """Reads the arguments and the environment of every process, and keeps those with a secret.
+
+    A process is read again and again while it is new, which it is until it executes what it was made for, and once a
+    second afterwards.
+    """
 
     def __init__(self, mark: bytes = MARK) -> None:
         super().__init__(daemon=True)
@@ -47,13 +56,17 @@ class Watch(threading.Thread):
         self.done = threading.Event()
         self.found: set[str] = set()
         self.looks = 0
+        self.looked_at: Counter[str] = Counter()
 
     def run(self) -> None:
         while not self.done.wait(0.02):
             self.looks += 1
-            for path in Path("/proc").glob("[0-9]*"):
-                for kind in ("cmdline", "environ"):
-                    self.look(path / kind)
+            there = {path.name: path for path in Path("/proc").glob("[0-9]*")}
+            for pid, path in there.items():
+                if self.looked_at[pid] < LOOKS_AT_NEW or self.looks % LOOKS_AT_NEW == 0:
+                    for kind in ("cmdline", "environ"):
+                        self.look(path / kind)
+            self.looked_at = Counter({pid: self.looked_at[pid] + 1 for pid in there})
 
     def look(self, path: Path) -> None:
         try:
@@ -100,7 +113,7 @@ def live(deployment: Deployment, **variables: Any) -> str:
 
 def run(deployment: Deployment, *arguments: str) -> str:
     """The output of a run that says and compares as much as it can."""
-    result = deployment.run("site.yml", "-vvv", "--diff", *arguments)
+    result = deployment.run(deployment.site, "-vvv", "--diff", *arguments)
     assert result.returncode == 0, result.stdout
     return result.stdout
 
@@ -111,7 +124,7 @@ def fail(deployment: Deployment, **variables: Any) -> str:
     with (context / "src/titanic_api/__init__.py").open("a") as package:
         package.write(TELLTALE)
     deployment.configure(**variables, titanic_image_context=str(context))
-    result = deployment.run("site.yml", "-vvv", "--diff", "--tags", "api")
+    result = deployment.run(deployment.site, "-vvv", "--diff", "--tags", "api")
     deployment.configure(**variables)
     assert result.returncode != 0, result.stdout
     assert "broken on purpose" in result.stdout

@@ -156,7 +156,7 @@ def switches() -> list[Step]:
 def steps() -> list[Step]:
     """All steps, in the order in which they are begun."""
     end_to_end = ROOT / "tests/end_to_end"
-    deploying = [f"tests/end_to_end/test_{name}.py" for name in ("first_run", "artifact", "secrets", "compose_secrets")]
+    deploying = [f"tests/end_to_end/test_{name}.py" for name in ("first_run", "artifact", "compose_secrets")]
     clustered = sorted(str(path.relative_to(ROOT)) for path in end_to_end.glob("test_kubernetes*.py"))
     switch_local, switch_compose, switch_kubernetes = switches()
     sites = scenarios()

@@ -1,4 +1,7 @@
-"""The built collection works alone: stripped to what a stranger installs, it deploys, repeats, and leaves nothing."""
+"""The built collection works alone: stripped to what a stranger installs, it deploys, repeats, and leaves nothing.
+
+No secret leaves its file meanwhile: recognisable ones are planted, then looked for in output, arguments and files.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,14 @@ import pytest
 
 from tests.deployment import Deployment, torn_down, workplace
 from tests.interface import COLLECTION, ROOT
+from tests.planted import (
+    MARK,
+    assert_for_owners_alone,
+    assert_in_use,
+    assert_only_in_secret_files,
+    assert_told_without_secrets,
+    live,
+)
 
 KEPT = {"MANIFEST.json", "FILES.json", "meta", "plugins", "roles", "playbooks"}
 INVENTORY = """\
@@ -45,7 +56,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def deployment(artifact: Path) -> Iterator[Deployment]:
     """A place with the stripped collection, a copy of the service and nothing else of this checkout."""
     with workplace() as place:
@@ -60,8 +71,15 @@ def deployment(artifact: Path) -> Iterator[Deployment]:
         )
         (place / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {place}/collections\n")
         (place / "inventory.yml").write_text(INVENTORY.format(service=place / "service"))
-        with torn_down(Deployment(place, place, place / "inventory.yml"), "whitestar.deploy.tear_down") as deployment:
+        new = Deployment(place, place, place / "inventory.yml", site="whitestar.deploy.site")
+        with torn_down(new, "whitestar.deploy.tear_down") as deployment:
             yield deployment
+
+
+@pytest.fixture(scope="module")
+def output(deployment: Deployment) -> str:
+    """What the runs of a life with planted secrets print."""
+    return live(deployment)
 
 
 def test_tarball_holds_what_a_stranger_needs_and_nothing_of_ours(artifact: Path) -> None:
@@ -72,11 +90,36 @@ def test_tarball_holds_what_a_stranger_needs_and_nothing_of_ours(artifact: Path)
 
 
 @pytest.mark.slow
-def test_stripped_artifact_deploys_by_itself(deployment: Deployment) -> None:
-    first = deployment.run("whitestar.deploy.site")
-    assert first.returncode == 0, first.stdout
+def test_output_and_processes_hold_no_secret(output: str) -> None:
+    assert "PLAY RECAP" in output
+    assert MARK.decode() not in output
+
+
+@pytest.mark.slow
+def test_the_planted_secrets_are_the_ones_in_use(deployment: Deployment, output: str) -> None:
+    assert_in_use(deployment)
+
+
+@pytest.mark.slow
+def test_the_capsule_of_a_failed_release_holds_no_secret(deployment: Deployment, output: str) -> None:
+    assert_told_without_secrets(deployment, "write_tokens")
+
+
+@pytest.mark.slow
+def test_files_outside_of_secrets_hold_no_secret(deployment: Deployment, output: str) -> None:
+    assert_only_in_secret_files(deployment)
+
+
+@pytest.mark.slow
+def test_secret_files_are_for_their_owner_alone(deployment: Deployment, output: str) -> None:
+    assert_for_owners_alone(deployment)
+
+
+@pytest.mark.slow
+def test_stripped_artifact_deploys_by_itself(deployment: Deployment, output: str) -> None:
+    """The last of these: it takes away what they have asked."""
     status, people = deployment.ask("GET", "/people")
-    assert (status, len(people)) == (200, 887)
+    assert (status, len(people)) == (200, 887 + 1), "with the one who was written"
 
     again = deployment.run("whitestar.deploy.site")
     assert again.returncode == 0, again.stdout
