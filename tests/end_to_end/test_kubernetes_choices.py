@@ -182,18 +182,6 @@ def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touch
         assert site.left() == []
 
 
-def test_https_at_an_ingress_with_a_given_certificate(cluster: Cluster) -> None:
-    """The run itself asks, and trusts nothing but that certificate; the next one is served without a new pod."""
-    with small_site(cluster) as site:
-        pods = []
-        for certificate in (new_certificate(site.host), new_certificate(site.host)):
-            https = with_(titanic_api_tls="given", titanic_api_port=443, **certificate.settings)
-            assert f"887 people at https://{site.host}/people" in site.succeed(*https)
-            pods.append({pod["metadata"]["uid"] for pod in site.pods("api")})
-        assert pods[0] == pods[1]
-        assert site.changed(site.succeed(*https)) == 0
-
-
 def test_a_database_that_others_run(cluster: Cluster) -> None:
     """Its name verified, its passwords given and changed; a wrong authority is told of and changes nothing."""
     own = secrets.token_hex(4)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bench.kubernetes import manifests
+from tests.certificates import new_certificate
 from tests.cluster import Cluster
 from tests.end_to_end.switch.site import KubernetesSite, new_site
 
@@ -312,3 +313,15 @@ def test_planted_secrets_are_in_secrets_alone(site: KubernetesSite) -> None:
     for text in (output, everything, json.dumps(metadata), said, arguments.replace(sys.argv[0], "")):
         assert "planted-" not in text
         assert "cGxhbnRlZC" not in text, "in base 64"
+
+
+def test_https_at_an_ingress_with_a_given_certificate(site: KubernetesSite) -> None:
+    """The run itself asks, and trusts nothing but that certificate; the next one is served without a new pod."""
+    pods = []
+    for certificate in (new_certificate(site.host), new_certificate(site.host)):
+        settings = {"titanic_api_tls": "given", "titanic_api_port": 443, **certificate.settings}
+        https = ["-e", json.dumps(settings)]
+        assert f"people at https://{site.host}/people" in site.succeed(*https)
+        pods.append({pod["metadata"]["uid"] for pod in site.pods("api")})
+    assert pods[0] == pods[1]
+    assert site.changed(site.succeed(*https)) == 0

@@ -262,14 +262,13 @@ def test_the_site_is_deployed_there_and_nothing_here(site: Site, images: None) -
     assert site.left() == []
     assert len(site.host.run(f"docker ps --quiet --filter label=com.docker.compose.project={PROJECT}").split()) == 3
     assert changed(site.succeed()) == 0
-    assert changed(site.succeed("--check")) == 0
 
 
 def test_a_release_and_the_way_back(site: Site, images: None) -> None:
     first = site.release()
     with (site.context / "src/titanic_api/__init__.py").open("a") as package:
         package.write("\n# another release\n")
-    site.succeed()
+    site.succeed("--tags", "api")
     second = site.release()
     assert second != first
     shown = site.succeed("--tags", "status")
@@ -290,7 +289,6 @@ def test_a_killed_engine_is_started_by_the_next_run_and_has_lost_nothing(site: S
     assert "+start the engine" in output
     assert site.ask("GET", f"/people/{person['uuid']}")[0] == 200
     assert len(site.ask("GET", "/people")[1]) == 888
-    assert changed(site.succeed()) == 0
 
 
 def test_a_teardown_leaves_the_engine_and_nothing_else(site: Site, images: None) -> None:

@@ -355,22 +355,3 @@ def copied(root: Path, directory: Path) -> Path:
     copy = directory / "service"
     shutil.copytree(root / "service", copy, copy_function=shutil.copy, ignore=shutil.ignore_patterns("*_cache", ".*"))
     return copy
-
-
-@pytest.mark.slow
-def test_development_serves_each_change(docker: Docker, root: Path, tmp_path: Path) -> None:
-    copy = copied(root, tmp_path)
-    tmp_path.chmod(0o755)
-    built = docker.build(root, copy, "development", "--target", "development")
-    mount = ["--volume", f"{copy}:/srv:ro", "--env", "TITANIC_DATABASE_HOST=nowhere"]
-    name = docker("run", "--detach", "--label", LABEL, *mount, built["name"])
-
-    def answer() -> str:
-        code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/', timeout=5).read().decode())"
-        return docker.run("exec", name, "python", "-c", code).stdout
-
-    wait(lambda: "Welcome to" in answer(), HEALTHY_SECONDS, lambda: docker("logs", name))
-    view = copy / "src/titanic_api/service.py"
-    view.write_text(view.read_text().replace("Welcome to", "Back at"))
-    wait(lambda: "Back at" in answer(), HEALTHY_SECONDS, lambda: docker("logs", name))
-    docker("rm", "--force", name)
