@@ -31,7 +31,7 @@ from tests.fast import fast_steps
 from tests.steps import CLUSTER, LAB, PLAYBOOK, ROOT, Step, steps
 
 REPORTS = Path(os.environ.get("TESTS_REPORTS", ROOT / ".reports"))
-LANES = int(os.environ.get("TESTS_LANES", "2"))
+LANES = int(os.environ.get("TESTS_LANES", "3"))
 # Those that are run alone and at full measure by `make test-full`, which says how much that is.
 FULL = ("switch-",)
 # A step that takes longer hangs.
