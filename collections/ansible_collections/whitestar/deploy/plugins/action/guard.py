@@ -17,6 +17,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.whitestar.deploy.plugins.plugin_utils import forked  # noqa: F401 (loads once what workers use)
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.cluster_choices import wrong_choices, wrong_elsewhere
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm

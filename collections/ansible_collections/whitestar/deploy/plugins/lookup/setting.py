@@ -33,13 +33,25 @@ _raw:
   elements: raw
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.lookup import LookupBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+
+
+@cache
+def defaults_of(role: str) -> dict[str, Any]:
+    """The defaults of a role as its file has them, not to be changed; none where there is no such role."""
+    path = ROLES / role / "defaults" / "main.yml"
+    # Without a copy of all of it for each value that is looked up.
+    loaded = DataLoader().load_from_file(str(path), unsafe=True, trusted_as_template=True) if path.is_file() else {}
+    found: dict[str, Any] = loaded
+    return found
 
 
 class LookupModule(LookupBase):
@@ -54,11 +66,9 @@ class LookupModule(LookupBase):
         if name in variables:
             return self._templar.template(variables[name])
         role = "_".join(name.split("_")[:2])
-        path = ROLES / role / "defaults" / "main.yml"
-        if path.is_file():
-            defaults = self._loader.load_from_file(str(path), trusted_as_template=True)
-            if name in defaults:
-                # A default may rest on others of its role, which a play without that role does not know.
-                scope = self._templar.copy_with_new_env(available_variables={**defaults, **variables})
-                return scope.template(defaults[name])
+        defaults = defaults_of(role)
+        if name in defaults:
+            # A default may rest on others of its role, which a play without that role does not know.
+            scope = self._templar.copy_with_new_env(available_variables={**defaults, **variables})
+            return scope.template(defaults[name])
         raise AnsibleLookupError(f"{name} is not set and role {role} has no default for it")

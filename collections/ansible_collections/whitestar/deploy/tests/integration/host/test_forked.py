@@ -88,10 +88,11 @@ def test_what_a_fork_cannot_give_is_sent(tmp_path: Path) -> None:
     assert FORKED not in said
 
 
-def test_what_workers_import_is_there_before_they_are_forked() -> None:
+@pytest.mark.parametrize("plugin", ["guard", "forked"])
+def test_what_workers_import_is_there_before_they_are_forked(plugin: str) -> None:
     """In a process that has loaded nothing but the action plugin, as the one that forks them has."""
     package = "ansible_collections.whitestar.deploy.plugins"
-    told = f"import sys; import {package}.action.forked; print(*sys.modules)"
+    told = f"import sys; import {package}.action.{plugin}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", told],
         env=os.environ | {"PYTHONPATH": str(COLLECTION.parents[2])},
