@@ -157,6 +157,12 @@ def assert_it_never_serves(
     return capsule
 
 
+def serve_the_source(site: Site) -> None:
+    """Have the service as it is in the checkout serve, whatever the tests before have left."""
+    if site.release() != site.sound:
+        site.succeed("--tags", "api")
+
+
 @pytest.mark.parametrize(
     ("code", "module", "words", "told"),
     [
@@ -197,8 +203,8 @@ def assert_it_never_serves(
 )
 def test_a_bad_release_never_gets_traffic(site: Site, code: str, module: str, words: str, told: str) -> None:
     waited = NEVER_READY if words == NOT_READY else []
-    if waited and site.release() != site.sound:
-        site.succeed("--tags", "api")
+    if waited:
+        serve_the_source(site)
     before = site.release()
     site.change_service(code, module)
     assert_it_never_serves(site, words, *waited, told=told, again=bool(waited))
@@ -299,6 +305,7 @@ def test_killed_postgresql_answers_503_and_comes_back_without_losing_a_write(hos
 
 @COMPOSE
 def test_a_crashed_container_is_started_again_by_the_engine(containers: ComposeSite) -> None:
+    serve_the_source(containers)
     rows = containers.rows()
     for name in ("proxy", containers.colour(), "database"):
         containers.crash(name)
