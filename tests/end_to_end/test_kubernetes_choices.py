@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -160,6 +161,19 @@ def ready(cluster: Cluster, space: str) -> None:
     cluster("--namespace", space, "wait", "--for=condition=Ready", "pod/postgresql", "--timeout=90s")
 
 
+def reachable(address: str, port: int) -> None:
+    """Wait until a Service answers: a pod that is ready is behind it once a busy node has heard of that."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection((address, port), 5).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"{address}:{port} does not answer"
+            time.sleep(0.5)
+        else:
+            return
+
+
 def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touched(cluster: Cluster) -> None:
     known = cluster("get", "crd", "--output", "name")
     if any(name in known for name in ALL):
@@ -211,6 +225,7 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
             *server(elsewhere, {"app": "postgresql"}, "postgresql", PORT, **files),
         )
         ready(cluster, elsewhere)
+        reachable(cluster.get(elsewhere, "service", "postgresql")[0]["spec"]["clusterIP"], PORT)
 
         def told(sql: str) -> str:
             words = ["exec", "--stdin", "postgresql", "--", "psql", "-qAt", "-U", "postgres", "titanic"]
