@@ -179,7 +179,7 @@ def install(name: str, environment: Mapping[str, str]) -> None:
     lock = lock_file(name)
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
     settings = {**environment, **pip_settings(environment)}
-    run([*uv, "--require-hashes", "-r", str(lock)], settings, NO_INDEX)
+    run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock)], settings, NO_INDEX)
     (STAMPS / name).write_text(digest(lock.read_bytes()))
     busy.unlink()
 

@@ -192,6 +192,8 @@ class Suite:
         report.unlink(missing_ok=True)
         junit = [f"--junitxml={report}", "-o", "junit_family=xunit2"] if step.pytest else []
         environment = engine_environment() if step.engine else dict(os.environ)
+        # Without bytecode each of some thousand processes compiles what it imports.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if step.programs:
             environment["PATH"] = f"{ROOT / step.programs}{os.pathsep}{environment['PATH']}"
         with (REPORTS / f"{step.name}.log").open("wb") as log:
