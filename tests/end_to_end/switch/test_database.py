@@ -28,14 +28,12 @@ def images(container_engine: Engine) -> Iterator[dict[str, str]]:
 
     That ``sleeper`` stays up until it is told to end, and has a client of PostgreSQL.
     """
-    place, recipes = (
-        f"titanic-test-{uuid.uuid4().hex[:8]}",
-        {
-            "newer": "FROM postgres:17\nLABEL newer=yes\n",
-            "sleeper": 'FROM postgres:17\nSTOPSIGNAL SIGKILL\nENTRYPOINT ["sleep", "600"]\n',
-        },
-    )
-    named = {name: f"{place}-{name}:17" for name in recipes}
+    recipes = {
+        "newer": "FROM postgres:17\nLABEL newer=yes\n",
+        "sleeper": 'FROM postgres:17\nSTOPSIGNAL SIGKILL\nENTRYPOINT ["sleep", "600"]\n',
+    }
+    own = f"titanic-test-{uuid.uuid4().hex[:8]}"
+    named = {name: f"{own}-{name}:17" for name in recipes}
     for name, recipe in recipes.items():
         build = [container_engine.program, "build", "--quiet", "--tag", named[name], "-"]
         subprocess.run(build, input=recipe, text=True, check=True, stdout=subprocess.DEVNULL)

@@ -48,9 +48,10 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 def defaults_of(role: str) -> dict[str, Any]:
     """The defaults of a role as its file has them, not to be changed; none where there is no such role."""
     path = ROLES / role / "defaults" / "main.yml"
+    if not path.is_file():
+        return {}
     # Without a copy of all of it for each value that is looked up.
-    loaded = DataLoader().load_from_file(str(path), unsafe=True, trusted_as_template=True) if path.is_file() else {}
-    found: dict[str, Any] = loaded
+    found: dict[str, Any] = DataLoader().load_from_file(str(path), unsafe=True, trusted_as_template=True)
     return found
 
 
