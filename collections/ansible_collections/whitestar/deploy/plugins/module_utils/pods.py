@@ -16,6 +16,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.switch import Rel
 POLL_SECONDS = 0.25
 LOG_LINES = 15
 CAPSULE_LINES = 300
+SILENCE = "(no output)"
+WORDS_POLLS = 8
+# What a kubelet answers, as if it were the log, once it has removed the container.
+LOG_IS_GONE = "unable to retrieve container logs"
 # An autoscaler says so in an event when it makes room; without one, nothing will change by itself.
 UNSCHEDULABLE_SECONDS = 10
 GROWS = ("TriggeredScaleUp", "Nominated")
@@ -106,9 +110,7 @@ class Watch:
         """Return once that is so. Raises ReleaseError with the reason why it will not be, or is not in time."""
         while not done():
             if problem := self.problem():
-                # A container's end may be known before its last words have been passed on.
-                time.sleep(POLL_SECONDS)
-                raise ReleaseError(f"{problem}; its last output:\n{self.output(LOG_LINES)}")
+                raise ReleaseError(f"{problem}; its last output:\n{self._last_output()}")
             if time.monotonic() - self.began > seconds:
                 raise ReleaseError(
                     f"it did not get ready within {seconds:g} s: {self.last_words()}; "
@@ -161,7 +163,15 @@ class Watch:
     def output(self, lines: int) -> str:
         """The last lines that each container printed, before its last end if it has ended."""
         said = [container_output(self.cluster, pod, status, lines) for pod in self.pods() for status in statuses(pod)]
-        return "\n".join(text for text in said if text) or "(no output)"
+        return "\n".join(text for text in said if text) or SILENCE
+
+    def _last_output(self) -> str:
+        """What has been printed; waits a little, as an end may be known before the last words are passed on."""
+        for _ in range(WORDS_POLLS):
+            time.sleep(POLL_SECONDS)
+            if (said := self.output(LOG_LINES)) != SILENCE or not self.pods():
+                return said
+        return SILENCE
 
     def evidence(self) -> dict[str, str]:
         """What tells why they failed, for a capsule, by title. Never raises."""
@@ -181,11 +191,17 @@ def container_output(cluster: Cluster, pod: Object, status: Mapping[str, Any], l
     """The last lines that a container printed; those of its life before if it has ended and started again."""
     where = cluster.address("v1", "Pod", pod["metadata"]["name"], "log")
     query = {"container": str(status["name"]), "tailLines": str(lines)}
+    lives: list[dict[str, str]] = [{}]
     if status.get("lastState", {}).get("terminated"):
+        lives.insert(0, {"previous": "true"})
+    elif status.get("state", {}).get("terminated"):
+        # It may have been started again since, and have said nothing in its new life.
+        lives.append({"previous": "true"})
+    for life in lives:
         with suppress(ClusterError):
-            return cluster.text(where, previous="true", **query).strip()
-    with suppress(ClusterError):
-        return cluster.text(where, **query).strip()
+            text = cluster.text(where, **query, **life).strip()
+            if text and not text.startswith(LOG_IS_GONE):
+                return text
     return ""
 
 
