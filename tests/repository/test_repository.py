@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -162,3 +163,13 @@ def test_links_lead_somewhere(files: list[Path]) -> None:
 def test_no_generated_file_is_committed(files: list[Path]) -> None:
     made = re.compile(r"(__pycache__|\.pyc$|\.venv/|\.state/|\.reports/|_cache/|\.tar\.gz$|\.log$)")
     assert [str(path) for path in files if made.search(str(path))] == []
+
+
+def test_a_clone_has_the_same_bytes_whatever_git_makes_of_line_ends(tmp_path: Path) -> None:
+    command = ["git", "clone", "--quiet", "--config", "core.autocrlf=true", str(ROOT), str(tmp_path / "clone")]
+    subprocess.run(command, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=tmp_path / "clone", capture_output=True, text=True, check=True
+    )
+    assert [line for line in listed.stdout.splitlines() if "w/crlf" in line or "w/mixed" in line] == []
+    assert (tmp_path / "clone/bin/run").read_bytes() == (ROOT / "bin/run").read_bytes()
