@@ -251,15 +251,16 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
         assert rows(site) == 887
 
         # Other ways in, to the same pods.
+        only_the_api = ["--tags", "api", "--skip-tags", "verify"]
         networks = [*site.settings["titanic_target_client_networks"], f"{cluster.address}/32"]
         front = {"titanic_api_front": "node_port", "titanic_api_node_port": NODE_PORT, "titanic_api_port": NODE_PORT}
-        asked = site.succeed(*with_(**front, titanic_target_client_networks=networks))
+        asked = site.succeed(*with_(**front, titanic_target_client_networks=networks), "--tags", "api")
         assert f"887 people at http://{site.host}:{NODE_PORT}/people" in asked
         assert site.get("ingress") == []
         with knowing(cluster, "httproutes.gateway.networking.k8s.io", "clusterissuers.cert-manager.io"):
             gateway = {"titanic_api_front": "gateway", "titanic_api_gateway": {"name": "front", "namespace": "gates"}}
             # No controller is there to answer.
-            site.succeed(*with_(**gateway), "--skip-tags", "verify")
+            site.succeed(*with_(**gateway), *only_the_api)
             (route,) = site.get("httproute")
             assert route["spec"]["hostnames"] == [site.host]
             assert route["spec"]["parentRefs"][0]["name"] == "front"
@@ -269,12 +270,12 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
             )
             issuer = {"apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "mine"}}
             make(cluster, issuer | {"spec": {"selfSigned": {}}})
-            site.succeed(*with_(titanic_api_tls="acme", titanic_api_issuer="mine"), "--skip-tags", "verify")
+            site.succeed(*with_(titanic_api_tls="acme", titanic_api_issuer="mine"), *only_the_api)
             assert site.get("ingress")[0]["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] == "mine"
             (solvers,) = (thing["spec"] for thing in site.get("networkpolicy", "titanic-acme"))
             assert solvers["podSelector"] == {"matchLabels": {"acme.cert-manager.io/http01-solver": "true"}}
             assert [rule["ports"] for rule in solvers["ingress"]] == [[{"port": 8089, "protocol": "TCP"}]]
-            site.succeed("--skip-tags", "verify")
+            site.succeed(*only_the_api)
             assert site.get("httproute") == []
             assert "titanic-acme" not in [thing["metadata"]["name"] for thing in site.get("networkpolicy")]
 

@@ -44,6 +44,8 @@ ANSWER_SECONDS = 4
 SERVING_AGAIN_SECONDS = 60
 KILLS = int(os.environ.get("TESTS_DATABASE_KILLS", "3"))
 WRITERS = 4
+# Short beside a stage, long beside a look at every process.
+POLL_SECONDS = 0.02
 
 
 def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: int, *, whole_group: bool) -> None:
@@ -52,7 +54,7 @@ def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: in
         assert process.stdout
         while not begun():
             assert process.poll() is None, f"the run ended before that\n{process.stdout.read()}"
-            time.sleep(0.002)
+            time.sleep(POLL_SECONDS)
         if whole_group:
             os.killpg(process.pid, how)
         else:
