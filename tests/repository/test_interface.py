@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -180,6 +182,52 @@ def test_wiring_hands_over_what_roles_take() -> None:
     assert names_in(without_comments(WIRING)) <= public_names() | results()
 
 
+def test_what_an_inventory_cannot_set_is_refused_by_name(tmp_path: Path) -> None:
+    """All else is a role's default, which an inventory overrules by Ansible's own order."""
+    wired = sorted(name for name in load(WIRING) if not name.startswith("__"))
+    variables = {"ansible_connection": "local", "titanic_provider": "local", **dict.fromkeys(wired, "mine")}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(yaml.safe_dump({"titanic": {"hosts": {"a": None}, "vars": variables}}))
+    command = ["ansible-playbook", "site.yml", "-i", str(inventory)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert [name for name in wired if f"{name}: it follows from other settings" not in done.stdout] == []
+    assert "titanic_rollback_replicas: it follows from other settings: set titanic_api_replicas instead" in done.stdout
+
+
+# What follows from another setting unless an inventory sets it: the other setting, its value, and one of one's own.
+FOLLOWING = {
+    "titanic_verify_seconds": ("titanic_api_tls", "acme", 90, 77),
+    "titanic_maintenance_image": ("titanic_api_proxy_image", "caddy:theirs", "caddy:theirs", "caddy:mine"),
+    "titanic_maintenance_drain_seconds": ("titanic_api_drain_seconds", 31, 31, 7),
+    "titanic_manifests_namespace": ("titanic_target_project", 5700, "5700", "mine"),
+    "titanic_manifests_hostname": ("titanic_api_hostname", "theirs.test", "theirs.test", "mine.test"),
+    "titanic_manifests_version": ("titanic_image_result", {"description": {"version": "2.1.0"}}, "2.1.0", "9.9.9"),
+}
+
+
+def test_an_inventory_sets_what_follows_from_another_setting_otherwise(tmp_path: Path) -> None:
+    others = {other: value for other, value, _, _ in FOLLOWING.values()}
+    own = {name: mine for name, (*_, mine) in FOLLOWING.items()}
+    shared = {"ansible_connection": "local", "titanic_provider": "local", **others}
+    inventory = {"titanic": {"hosts": {"theirs": None, "mine": own}, "vars": shared}}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump(inventory))
+    asked = ", ".join(f"'{name}'" for name in FOLLOWING)
+    written = {
+        "content": f"{{{{ query('whitestar.deploy.setting', {asked}) | to_json }}}}",
+        "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}.json",
+        "mode": "0600",
+    }
+    roles, tasks = ["whitestar.deploy.titanic_wiring"], [{"name": "Ask", "ansible.builtin.copy": written}]
+    play = {"name": "Ask", "hosts": "titanic", "gather_facts": False, "roles": roles, "tasks": tasks}
+    (tmp_path / "ask.yml").write_text(yaml.safe_dump([play]))
+    command = ["ansible-playbook", str(tmp_path / "ask.yml"), "-i", str(tmp_path / "inventory.yml")]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert json.loads((tmp_path / "theirs.json").read_text()) == [follows for _, _, follows, _ in FOLLOWING.values()]
+    assert json.loads((tmp_path / "mine.json").read_text()) == list(own.values())
+
+
 def test_required_options_are_wired_or_the_inventory_s() -> None:
     """A run needs nothing but what the inventories of this checkout say."""
     inventory = load(ROOT / "inventories/local/group_vars/all/titanic.yml")
@@ -194,6 +242,39 @@ def test_tags_are_closed() -> None:
     )
     assert listed_tags() == guarded_tags()
     assert documented == guarded_tags()
+
+
+GROUP = "no host is in the group titanic, so that nothing would be deployed: name an inventory"
+
+
+@pytest.mark.parametrize(
+    ("inventory", "arguments", "words"),
+    [
+        (None, [], GROUP),  # a name misspelt
+        ("titanic: {}", [], GROUP),
+        ("titanics: {hosts: {a: {}}}", [], GROUP),
+        (
+            "titanic: {hosts: {a: {}}}\nweb: {hosts: {b: {}}}",
+            ["--limit", "web"],
+            "--limit web leaves no host of the group",
+        ),
+    ],
+)
+def test_a_deployment_that_reaches_no_host_has_failed(
+    tmp_path: Path, inventory: str | None, arguments: list[str], words: str
+) -> None:
+    path = tmp_path / "inventory.yml"
+    if inventory is not None:
+        path.write_text(inventory)
+    command = ["ansible-playbook", "site.yml", "-i", str(path), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert words in " ".join((done.stdout + done.stderr).split())
+
+
+def test_every_playbook_of_the_collection_fails_where_there_is_no_target() -> None:
+    hosts = {play["hosts"] for path in COLLECTION.glob("playbooks/*.yml") for play in yaml.safe_load(path.read_text())}
+    assert hosts == {"{{ query('whitestar.deploy.targets', 'titanic') }}"}
 
 
 def service_sources() -> str:

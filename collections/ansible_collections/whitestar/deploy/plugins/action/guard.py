@@ -8,6 +8,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,19 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 # What this file sets follows from other settings, or from what a stage gives back.
 WIRING = ROLES / "titanic_wiring" / "vars" / "main.yml"
 PREFIX = "titanic_"
+# A setting that the wiring hands on.
+LOOKED_UP = re.compile(r"deploy\.setting', '(titanic_[a-z_]+)'")
 # RFC 1123, as Kubernetes names a namespace.
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# As Docker Compose names a project.
+PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)
+# Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
+SECRETS = "titanic_secrets_values"
+KEPT = ("database_owner_password", "database_app_password", "database_superuser_password", "pgadmin_password")
 # How variables end that name something to read.
 FILES = ("_csv", "_context")
 # Those that are read on the target, on this provider or on any.
@@ -48,6 +56,13 @@ def role_options() -> dict[str, dict[str, Any]]:
     return options
 
 
+@cache
+def wiring() -> dict[str, Any]:
+    """What the wiring sets, as it is written there."""
+    found: dict[str, Any] = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
+    return found
+
+
 def settings_given(variables: Mapping[str, Any], options: Container[str], wired: Mapping[str, Any]) -> list[str]:
     """The names of settings that somebody has given: not those that have the wiring's own value, which is ours."""
     return sorted(
@@ -55,6 +70,21 @@ def settings_given(variables: Mapping[str, Any], options: Container[str], wired:
         for name, value in variables.items()
         if name in options and (name not in wired or value != wired[name])
     )
+
+
+def overruled(inventory: Mapping[str, Any], variables: Mapping[str, Any], wired: Mapping[str, Any]) -> list[str]:
+    """One sentence for each variable of an inventory that the wiring would overrule without a word."""
+    return [
+        f"{name}: it follows from other settings: {_instead(str(wired[name]))}"
+        for name in sorted(wired)
+        if name.startswith(PREFIX) and name in inventory and inventory[name] != variables.get(name)
+    ]
+
+
+def _instead(expression: str) -> str:
+    """What to do rather than set what is made of this expression."""
+    settings = sorted(set(LOOKED_UP.findall(expression)))
+    return f"set {' or '.join(settings)} instead" if settings else "leave it out"
 
 
 def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -85,8 +115,11 @@ def wrong_values(
 
     ``elsewhere`` names paths on another machine than this one, which the stage that reads them will look for.
     """
-    found = []
+    found = unknown_keys(values, options)
+    told = {problem.partition(":")[0] for problem in found}
     for name, value in values.items():
+        if name in told:
+            continue
         option = {key: part for key, part in options[name].items() if key != "required"}
         secret = bool(option.pop("no_log", False))
         problems = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
@@ -113,6 +146,21 @@ def wrong_values(
     return found
 
 
+def unknown_keys(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence for each key that a dictionary's option does not have; of a secret only the key is told."""
+    closed = {name: set(options[name].get("options", ())) for name in values}
+    if SECRETS in values:
+        generated = values.get("titanic_secrets_generated", options["titanic_secrets_generated"].get("default"))
+        closed[SECRETS] = {*KEPT, *map(str, generated if isinstance(generated, list) else [])}
+    return [
+        f"{name}: there is no key {key}{_suggestion(str(key), sorted(keys))} (keys: {', '.join(sorted(keys))})"
+        for name, keys in closed.items()
+        if keys and isinstance(values[name], Mapping)
+        for key in values[name]
+        if key not in keys
+    ]
+
+
 def wrong_together(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
     platforms = check_type_list(values.get("titanic_image_platforms", []))
@@ -121,11 +169,20 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
     if values.get("titanic_provider") == "kubernetes":
         return [*wrong_on_kubernetes(values), *wrong_choices(values)]
-    if found := wrong_elsewhere(values):
+    if found := [*wrong_project(values), *wrong_elsewhere(values)]:
         return found
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
     return []
+
+
+def wrong_project(values: Mapping[str, Any]) -> list[str]:
+    """Why Docker Compose cannot have a project of this name, if so."""
+    name = str(values.get("titanic_target_project", "titanic"))
+    if values.get("titanic_provider") != "compose" or PROJECT.fullmatch(name):
+        return []
+    rule = "lower-case letters, digits, - and _, a letter or digit first"
+    return [f"titanic_target_project: '{name}' cannot be a Compose project: use {rule}"]
 
 
 def wrong_on_kubernetes(values: Mapping[str, Any]) -> list[str]:
@@ -226,6 +283,7 @@ class ActionModule(ActionBase):
         asked = [*variables.get("ansible_run_tags", []), *variables.get("ansible_skip_tags", [])]
         problems = unknown_tags(asked, self._task.args.get("tags", []))
         problems += unknown_variables(map(str, variables), options)
+        problems += overruled(self._inventory(variables), variables, wiring())
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options)
@@ -240,11 +298,15 @@ class ActionModule(ActionBase):
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))
         return dict(result)
 
+    def _inventory(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an inventory says of this target, and what was given as extra variables, as it is written there."""
+        found = variables["hostvars"].raw_get(variables["inventory_hostname"]) if "hostvars" in variables else {}
+        return found if isinstance(found, Mapping) else {}
+
     def _values(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Every setting that is known now, by name."""
         values = {}
-        wired = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
-        for name in settings_given(variables, options, wired):
+        for name in settings_given(variables, options, wiring()):
             try:
                 values[name] = self._templar.template(variables[name])
             except AnsibleError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.guard import (
+    overruled,
     role_options,
     settings_given,
     unknown_tags,
@@ -30,6 +31,20 @@ def test_what_the_wiring_hands_on_is_ours_unless_somebody_gave_another_value() -
         "titanic_api_port",
         "titanic_api_tools",
     ]
+
+
+def test_what_the_wiring_would_overrule_is_refused_with_what_to_set() -> None:
+    wired = {
+        "titanic_rollback_replicas": "{{ lookup('whitestar.deploy.setting', 'titanic_api_replicas') }}",
+        "titanic_api_tools": "{{ __titanic_tools }}",
+        "__titanic_tools": "/tools",
+    }
+    inventory = {"titanic_rollback_replicas": 3, "titanic_api_tools": "/mine", "titanic_api_port": 80}
+    assert overruled(inventory, wired, wired) == [
+        "titanic_api_tools: it follows from other settings: leave it out",
+        "titanic_rollback_replicas: it follows from other settings: set titanic_api_replicas instead",
+    ]
+    assert overruled(inventory, inventory, wired) == [], "an extra variable wins"
 
 
 def test_every_role_s_options_are_known() -> None:
@@ -125,6 +140,34 @@ def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> 
     assert "hunter2-secret" not in "".join(problems)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "hint"),
+    [
+        ("titanic_secrets_values", "database_app_pasword", "database_app_password"),
+        ("titanic_secrets_tls", "certifcate", "certificate"),
+        ("titanic_secrets_database_tls", "Key", "key"),
+        ("titanic_target_engine", "sockett", "socket"),
+        ("titanic_target_cluster", "kubecofnig", "kubeconfig"),
+        ("titanic_database_external", "hots", "host"),
+        ("titanic_image_registry_login", "user_name", "username"),
+        ("titanic_api_gateway", "sectionname", "sectionName"),
+        ("titanic_api_kubernetes_overrides", "Deploymnet", "Deployment"),
+        ("titanic_database_kubernetes_overrides", "Statefulset", "StatefulSet"),
+        ("titanic_target_kubernetes_overrides", "namespace", "Namespace"),
+    ],
+)
+def test_a_misspelt_key_is_refused_without_its_value(name: str, key: str, hint: str) -> None:
+    (problem,) = wrong_values({name: {key: "hunter2-secret"}}, OPTIONS)
+    assert problem.startswith(f"{name}: there is no key {key}; did you mean {hint}? (keys: ")
+    assert "hunter2-secret" not in problem
+
+
+def test_a_secret_of_one_s_own_is_named_where_secrets_are() -> None:
+    own = {"titanic_secrets_values": {"mail_password": "a"}}
+    assert wrong_values(own, OPTIONS)
+    assert wrong_values({**own, "titanic_secrets_generated": ["mail_password"]}, OPTIONS) == []
+
+
 def test_a_path_on_another_machine_is_not_looked_for_on_this_one() -> None:
     assert wrong_values({"titanic_seed_csv": "/nowhere/rows.csv"}, OPTIONS, {"titanic_seed_csv"}) == []
 
@@ -206,6 +249,18 @@ def test_what_a_cluster_can_use_passes() -> None:
     good = {"titanic_target_project": "titanic-2", "titanic_api_tls": "acme", "titanic_database_pgadmin": "no"}
     assert wrong_together(ON_KUBERNETES | good) == []
     assert wrong_together(ON_KUBERNETES | {"titanic_target_project": "7" * 63}) == []
+
+
+@pytest.mark.parametrize("name", ["Hunt-Big", "_titanic", "-titanic", "a.b", "a b", ""])
+def test_a_name_that_no_compose_project_can_have_is_refused(name: str) -> None:
+    named = {"titanic_provider": "compose", "titanic_target_project": name}
+    (problem,) = wrong_together(named)
+    assert problem.startswith(f"titanic_target_project: '{name}' cannot be a Compose project: use lower-case letters")
+
+
+@pytest.mark.parametrize("name", ["titanic", "5700", 5700, "titanic_2-b"])
+def test_a_name_that_a_compose_project_can_have_passes(name: Any) -> None:
+    assert wrong_together({"titanic_provider": "compose", "titanic_target_project": name}) == []
 
 
 @pytest.mark.parametrize("name", ["Titanic", "titanic_2", "-titanic", "titanic-", "t" * 64, "", "a.b", "titanic\n"])
