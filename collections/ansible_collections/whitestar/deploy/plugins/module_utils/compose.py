@@ -69,6 +69,10 @@ CRASHES = 5
 KILLED = 128 + signal.SIGKILL
 # Where the front door meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
+# Those that services of ours have; others may have more.
+VOLUMES = ("database", "pgadmin")
+# No .json: what is in a directory is found by how its name ends.
+OWNED = ".owned"
 # What nobody in a container of ours needs.
 HARDENED = {
     "read_only": True,
@@ -274,9 +278,40 @@ class Project:
             write_atomically(parts / f"{name}.json", content, 0o644)
         else:
             (parts / f"{name}.json").unlink(missing_ok=True)
+        # Before anything is made, so that what a run leaves that was killed is known to be ours.
+        self._record(part.get("volumes", {}))
         text = self._text()
         write_atomically(self.file, text, 0o644)
         note(self.directory, {f"parts/{name}.json": content, self.file.name: text})
+
+    def recorded_name(self) -> str:
+        """The name of the project that this directory has a record of, so that what is of it is ours; empty if none."""
+        return str(self._owned()["project"])
+
+    def volumes(self) -> list[str]:
+        """Names of the volumes that a service of it has had, or may have."""
+        return [self.full_name(name) for name in self._owned()["volumes"]]
+
+    def full_name(self, name: str) -> str:
+        """The engine's name of a network or volume of the project."""
+        return f"{self.engine.project}_{name}"
+
+    def _owned(self) -> dict[str, Any]:
+        """The record of what is ours: ``project``, and ``volumes`` without the project's name."""
+        found = read_json(self.directory / OWNED, {})
+        if isinstance(found, dict) and found:
+            return found
+        # Before there was a record the file named the project.
+        named = f"name: {json.dumps(self.engine.project)}\n"
+        ours = self.file.is_file() and named in self.file.read_text(encoding="utf-8")
+        return {"project": self.engine.project if ours else "", "volumes": list(VOLUMES)}
+
+    def _record(self, volumes: Mapping[str, Any]) -> None:
+        """Take down that the project is ours, with these volumes and those that it has had."""
+        before = self._owned()
+        owned = {"project": self.engine.project, "volumes": sorted({*before["volumes"], *volumes})}
+        if owned != before or not (self.directory / OWNED).is_file():
+            write_atomically(self.directory / OWNED, json_bytes(owned), 0o644)
 
     def edited(self) -> bool:
         """Whether the Compose file is another than the parts make it."""

@@ -108,8 +108,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     ENGINE_OPTION,
     Engine,
     EngineError,
+    Project,
     engine_problems,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
@@ -129,8 +131,17 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     found = missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
         engine = Engine.of(options["engine"])
-        return found + (lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine))
+        lacking = lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine)
+        return [*found, *(lacking or (met_things(state, engine) if options["deploys"] else []))]
     return found + process_problems(state, existing, options["account"])
+
+
+def met_things(state: State, engine: Engine) -> list[str]:
+    """One sentence for each thing of somebody else's on the engine; none where there is no engine yet."""
+    try:
+        return refusals(Project.of(state, engine))
+    except EngineError:
+        return []
 
 
 def process_problems(state: State, existing: Path, account: str) -> list[str]:

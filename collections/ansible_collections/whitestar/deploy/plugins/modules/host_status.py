@@ -73,6 +73,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     EngineError,
     Project,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import remove
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
@@ -112,12 +113,13 @@ class Processes:
         found["postgresql"] = "running" if self.cluster.exists() and self.cluster.running() else "stopped"
         return found
 
-    def remove(self) -> None:
-        """Stop everything, front door first."""
+    def remove(self) -> list[str]:
+        """Stop everything, front door first; nothing of others is near it."""
         for name in DAEMONS:
             self.state.daemon(name).stop(GRACE_SECONDS)
         if self.cluster.exists() and self.cluster.running():
             self.cluster.stop()
+        return []
 
 
 class Containers:
@@ -138,17 +140,13 @@ class Containers:
             for container in self.engine.containers()
         }
 
-    def remove(self) -> None:
-        """Stop and remove containers, networks and volumes, and the images that were built."""
-        if self.project.file.exists():
-            # Services that people start are among them, and volumes that no service uses any longer are not.
-            words = ["--volumes", "--remove-orphans", "--timeout", str(GRACE_SECONDS)]
-            self.project.compose("--profile", "*", "down", *words)
-            for volume in self.engine.volumes():
-                self.engine.run("volume", "rm", str(volume["Name"]))
+    def remove(self) -> list[str]:
+        """Stop and remove containers, networks, volumes and built images of ours; what of others is left."""
+        left = remove(self.project, GRACE_SECONDS)
         host = runtime(self.state, vars(self.engine))
         for directory in self.state.images.glob("*"):
             host.discard_image(directory.name)
+        return left
 
 
 def report(state: State, runs: Processes | Containers, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
@@ -210,7 +208,8 @@ def main() -> None:
         removes = absent and deployed(state)
         status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))
         if absent and status and not module.check_mode:
-            runs.remove()
+            for thing in runs.remove():
+                module.warn(f"{thing} has been left: others made it, or use it")
             shutil.rmtree(state.root)
     except (DatabaseError, EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
