@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.whitestar.deploy.tests.cluster_helpers import Reader
+
 from tests.end_to_end.load.open_loop import is_of_this_machine
 from tests.engine import Engine
 
@@ -78,8 +80,4 @@ class Cluster:
     def get(self, namespace: str, kind: str, name: str = "", **labels: str) -> list[dict[str, Any]]:
         """The objects of a kind in a namespace, or the one of this name; none where there is none."""
         selector = ",".join(f"{label}={value}" for label, value in labels.items())
-        chosen = [name] if name else ["--selector", selector] if selector else []
-        words = ["--namespace", namespace, "get", kind, *chosen, "--ignore-not-found", "--output", "json"]
-        found = json.loads(self(*words) or '{"items": []}')
-        things: list[dict[str, Any]] = found.get("items", [found])
-        return things
+        return Reader.of(self.program, self.kubeconfig).get(namespace, kind, name, selector)

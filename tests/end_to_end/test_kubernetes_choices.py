@@ -196,8 +196,47 @@ def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touch
         assert site.left() == []
 
 
+SHOP = ("configmap", "secret", "service", "persistentvolumeclaim", "pod")
+
+
+def shop(site: KubernetesSite) -> None:
+    """Somebody's namespace of the site's name, in which a shop is: its pods look like ours, and have no limits."""
+    labels = {"app.kubernetes.io/component": "api"}
+    metadata = {"name": "shop", "namespace": site.namespace, "labels": labels}
+    container = {"name": "shop", "image": POSTGRESQL, "command": ["sleep", "3600"]}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    make(
+        site.cluster,
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": site.namespace}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"open": "yes"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": "theirs"}},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
+        service("shop", site.namespace, labels, 8000),
+    )
+    site.cluster("--namespace", site.namespace, "wait", "--for=condition=Ready", "pod/shop", "--timeout=90s")
+
+
+def theirs(site: KubernetesSite) -> list[str]:
+    """What the shop is made of, and the namespace, each with its version; and who has a say over the shop's pod."""
+    found = [thing for kind in SHOP for thing in site.get(kind, "shop")] + site.get("namespace", site.namespace)
+    versions = [f"{thing['kind']} {thing['metadata']['resourceVersion']}" for thing in found]
+    policies = [
+        policy["metadata"]["name"]
+        for policy in site.get("networkpolicy")
+        if policy["spec"]["podSelector"].get("matchLabels", {}).items()
+        <= {"app.kubernetes.io/component": "api"}.items()
+    ]
+    limits = site.get("limitrange") + site.get("resourcequota")
+    return [*versions, *policies, *(thing["metadata"]["name"] for thing in limits)]
+
+
 def test_a_database_that_others_run(cluster: Cluster) -> None:
-    """Its name verified, its passwords given and changed; a wrong authority is told of and changes nothing."""
+    """Its name verified, its passwords given and changed; a wrong authority is told of and changes nothing.
+
+    The API shares a namespace of others, who notice nothing of it from the first refusal to the teardown.
+    """
     own = secrets.token_hex(4)
     host = f"postgresql.elsewhere-{own}.svc.cluster.local"
     authority, other = new_certificate("An authority"), new_certificate("Another authority")
@@ -231,7 +270,16 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
             words = ["exec", "--stdin", "postgresql", "--", "psql", "-qAt", "-U", "postgres", "titanic"]
             return cluster("--namespace", elsewhere, *words, text=sql)
 
+        shop(site)
+        before = theirs(site)
+        assert len(before) == len(SHOP) + 1
+        assert f"namespace {site.namespace} is there and was made by somebody else" in " ".join(site.refuse().split())
+        site.settings["titanic_target_namespace_adopt"] = True
+        site.succeed("--check")
+        assert theirs(site) == before
+
         site.succeed()
+        assert theirs(site) == before
         assert rows(site) == 887
         assert site.get("statefulset") == []
         assert (
@@ -292,6 +340,11 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
         assert changed not in said
         told("ALTER ROLE titanic_app NOLOGIN")
         assert rows(site) == 887
+
+        site.succeed("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        assert theirs(site) == before
+        assert {thing["metadata"]["name"] for kind in SHOP for thing in site.get(kind)} == {"kube-root-ca.crt", "shop"}
+        cluster("delete", "namespace", site.namespace)
 
 
 def test_secrets_out_of_a_store(cluster: Cluster) -> None:

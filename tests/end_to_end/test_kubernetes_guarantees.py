@@ -88,7 +88,8 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = SECO
 def stranger(site: KubernetesSite, component: str, namespace: str, **container: Any) -> dict[str, Any]:
     """A pod that waits to be asked something."""
     main = {"name": "main", "image": PYTHON, "command": ["sleep", "600"], "securityContext": HARDENED}
-    metadata = {"name": f"stranger-{component}", "namespace": namespace, "labels": {POD: component}}
+    labels = {POD: component, "app.kubernetes.io/managed-by": "whitestar.deploy"}
+    metadata = {"name": f"stranger-{component}", "namespace": namespace, "labels": labels}
     spec = {"containers": [main | container], "securityContext": RESTRICTED, "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 

@@ -44,7 +44,7 @@ ANSWER_SECONDS = 4
 SERVING_AGAIN_SECONDS = 60
 KILLS = int(os.environ.get("TESTS_DATABASE_KILLS", "3"))
 WRITERS = 4
-# Short beside a stage, long beside a look at every process.
+# Short beside a stage.
 POLL_SECONDS = 0.02
 
 
@@ -52,9 +52,13 @@ def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: in
     """End a run once its work has ``begun``; ``whole_group`` takes its children along, as a lost machine does."""
     with process:
         assert process.stdout
-        while not begun():
+        while True:
+            looked = time.monotonic()
+            if begun():
+                break
             assert process.poll() is None, f"the run ended before that\n{process.stdout.read()}"
-            time.sleep(POLL_SECONDS)
+            # Every process, or a cluster, is looked at less often than a file.
+            time.sleep(max(POLL_SECONDS, 2 * (time.monotonic() - looked)))
         if whole_group:
             os.killpg(process.pid, how)
         else:

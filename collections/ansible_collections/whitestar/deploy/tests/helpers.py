@@ -205,9 +205,13 @@ def free_port() -> int:
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        # What takes long to look at is looked at less often.
+        time.sleep(max(0.02, 2 * (time.monotonic() - began)))
 
 
 def kill(pid: int) -> None:

@@ -329,6 +329,11 @@ def named(thing: Mapping[str, Any]) -> str:
     return f"{thing['kind']} {thing['metadata']['name']}"
 
 
+def is_written_by_us(thing: Mapping[str, Any]) -> bool:
+    """Whether anything in an object was written by a deployment, as the cluster itself has noted it."""
+    return any(entry.get("manager") == MANAGER for entry in thing["metadata"].get("managedFields", []))
+
+
 def stripped(thing: Mapping[str, Any] | None) -> Object:
     """An object without what the cluster itself keeps in it: what somebody has asked for."""
     if thing is None:

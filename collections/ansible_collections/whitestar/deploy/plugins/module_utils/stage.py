@@ -17,6 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     Cluster,
     ClusterError,
     Object,
+    is_written_by_us,
     named,
     stripped,
 )
@@ -143,6 +144,11 @@ class Stage:
         """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
         # On a first run the namespace is one of them.
         makes = any(wanted["kind"] == "Namespace" for wanted in self.objects)
+        recorded = [_key(thing) for thing in self._recorded()]
+        for wanted in self.objects:
+            if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
+                remedy = "choose another namespace (titanic_target_project), or remove it first"
+                raise ClusterError(f"{named(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
         found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
         return [change for change in [*found, *self._unwanted()] if change.needed]
 
@@ -163,12 +169,19 @@ class Stage:
         if self._recorded() != wanted:
             self._record(wanted)
 
+    def _is_of_others(self, wanted: Object) -> bool:
+        """Whether there is such an object, and nothing in it is ours."""
+        found = self.cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
+        return found is not None and not is_written_by_us(found)
+
     def _unwanted(self) -> list[Change]:
         """What the stage has made before and is no longer wanted, last first."""
         wanted = [_key(thing) for thing in self.objects]
         gone = []
         for api_version, kind, name in map(_key, reversed(self._recorded())):
-            if [api_version, kind, name] not in wanted and (found := self.cluster.get(api_version, kind, name)):
+            # A namespace that others may use by now goes with a teardown, or stays.
+            gone_from_plan = kind != "Namespace" and [api_version, kind, name] not in wanted
+            if gone_from_plan and (found := self.cluster.get(api_version, kind, name)):
                 gone.append(Change({"apiVersion": api_version, "kind": kind, **found}, found, {}))
         return gone
 

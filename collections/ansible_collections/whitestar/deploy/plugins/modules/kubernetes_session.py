@@ -40,6 +40,10 @@ options:
     description: Whether to give back RV(reality).
     type: bool
     default: false
+  adopt:
+    description: Whether a namespace that somebody else made may be deployed to.
+    type: bool
+    default: false
   needs:
     description: What the deployment rests on and the cluster must have.
     type: list
@@ -110,6 +114,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
@@ -138,7 +143,8 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
         return [f"titanic_target_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
     if not options["deploys"]:
         return []
-    return [*denied(cluster), *missing(cluster, options["needs"])]
+    # Who may not even list cannot be told what is there.
+    return denied(cluster) or [*refusals(cluster, adopt=options["adopt"]), *missing(cluster, options["needs"])]
 
 
 def unreachable(error: ClusterError) -> str:
@@ -273,6 +279,7 @@ def main() -> None:
             "lease_seconds": {"type": "int", "default": 3600},
             "deploys": {"type": "bool", "default": True},
             "looks": {"type": "bool", "default": False},
+            "adopt": {"type": "bool", "default": False},
             "needs": {
                 "type": "list",
                 "elements": "dict",

@@ -64,6 +64,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import made_by_us
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, try_request
@@ -154,7 +155,7 @@ def remove_objects(cluster: Cluster) -> None:
 def remove_namespace(cluster: Cluster) -> bool:
     """Whether the namespace is one that a deployment has made, which is removed then. Raises ClusterError."""
     space = cluster.get("v1", "Namespace", cluster.namespace) or {}
-    mine = LABELS.items() <= (space.get("metadata", {}).get("labels") or {}).items()
+    mine = bool(space) and made_by_us(space)
     try:
         if mine:
             cluster.delete("v1", "Namespace", cluster.namespace)

@@ -47,7 +47,7 @@ def carry_out(space: Space, job: dict[str, Any], *, check: bool = False, **optio
 
 
 def jobs(space: Space, name: str = "unit") -> list[str]:
-    return space.names("job", f"--selector={COMMAND}={name}")
+    return space.names("job", f"{COMMAND}={name}")
 
 
 def test_twelve_steps(space: Space) -> None:
@@ -159,8 +159,8 @@ def test_a_command_that_cannot_run_is_told_within_seconds(space: Space, job: dic
     assert message.startswith("unable ")
     assert words in message
     assert time.monotonic() - began < 60
-    left = space.get("job", "", f"--selector={COMMAND}=unable") or {"items": []}
-    assert all(job["status"].get("failed") for job in left["items"]), "what would try again is left behind"
+    left = space.all("job", f"{COMMAND}=unable")
+    assert all(job["status"].get("failed") for job in left), "what would try again is left behind"
 
 
 def test_a_command_that_may_not_be_run_is_told_by_the_words_of_who_forbids_it(space: Space) -> None:

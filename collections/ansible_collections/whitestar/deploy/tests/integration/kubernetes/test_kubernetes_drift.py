@@ -351,7 +351,7 @@ def test_a_run_that_was_cut_off_is_found(own_space: Space) -> None:
 
 
 def test_no_secret_is_recorded(deployed: Space) -> None:
-    assert PLANTED not in json.dumps(deployed.get("configmap"))
+    assert PLANTED not in json.dumps(deployed.all("configmap"))
 
 
 def test_a_database_that_does_not_run_is_found(deployed: Space) -> None:

@@ -260,8 +260,8 @@ def test_a_pod_that_may_not_be_made_is_told_by_the_words_of_who_forbids_it(space
 def test_a_pod_that_is_not_ready_in_time_is_told_with_what_it_printed(space: Space, stage: str) -> None:
     words = ("sh", "-c", "echo not yet; exec sleep 600")
     never = server(command=words, readinessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1})
-    message = keep(space, [never], seconds=4).message
+    message = keep(space, [never], seconds=8).message
     assert message.startswith(
-        "StatefulSet server does not run: it did not get ready within 4 s: Readiness probe failed"
+        "StatefulSet server does not run: it did not get ready within 8 s: Readiness probe failed"
     )
     assert message.endswith("its last output:\nnot yet")

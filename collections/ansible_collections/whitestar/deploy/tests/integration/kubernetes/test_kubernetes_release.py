@@ -67,7 +67,7 @@ def outcomes(space: Space) -> list[tuple[str, str]]:
 def serving(space: Space) -> str:
     """The release of the pods that get requests."""
     selector = ",".join(f"{name}={value}" for name, value in labels("api").items())
-    pods = (space.get("pod", "", f"--selector={selector}") or {"items": []})["items"]
+    pods = space.all("pod", selector)
     found = {
         pod["metadata"]["annotations"][RELEASE]
         for pod in pods
@@ -78,7 +78,7 @@ def serving(space: Space) -> str:
 
 
 def trials(space: Space) -> list[str]:
-    return space.names("pod", f"--selector={COMPONENT}={TRIAL}")
+    return space.names("pod", f"{COMPONENT}={TRIAL}")
 
 
 def capsule(space: Space, result: Result) -> str:
@@ -268,7 +268,7 @@ def test_a_release_that_errs_on_probation_is_replaced_by_the_one_before(served: 
     )
     wait_for(lambda: sour["release"] in serving(served) and not trials(served), RUN_SECONDS)
     with Cluster.of(served.options) as cluster:
-        (pod,) = served.names("pod", f"--selector={RELEASE}={sour['release']}")
+        (pod,) = served.names("pod", f"{RELEASE}={sour['release']}")
         with cluster.forwarded(pod, 8000) as address:
             while run.poll() is None and serving(served) != GOOD["release"]:
                 for _ in range(30):
@@ -443,7 +443,7 @@ def test_the_newest_capsules_are_kept_and_a_long_one_is_cut(kubernetes: Cluster,
     numbers = range(900000, 900000 + CAPSULES_KEPT + 2)
     for number in numbers:
         where = records.keep_capsule(f"{number}-x", "é" * 600_000 if number == numbers[-1] else "words")
-    kept = with_secret.names("configmap", "--selector=whitestar.deploy/capsule=true")
+    kept = with_secret.names("configmap", "whitestar.deploy/capsule=true")
     assert kept == [f"titanic-capsule-{number}-x" for number in numbers[-CAPSULES_KEPT:]]
     assert kept[-1] in where
     assert len(with_secret.get("configmap", kept[-1])["data"]["capsule.txt"]) == 450_000

@@ -127,7 +127,7 @@ def test_a_secret_that_a_pod_reads_stays_until_it_reads_it_no_longer(space: Spac
     keep(space, given={"key": "planted-4"})
     assert space.get("secret", old) is None
     # The one before and the one now.
-    assert len(space.names("secret", f"--selector={PREFIX}reader=titanic-tls")) == 2
+    assert len(space.names("secret", f"{PREFIX}reader=titanic-tls")) == 2
 
 
 def test_a_secret_that_somebody_removed_is_made_again(space: Space) -> None:

@@ -156,11 +156,11 @@ class Old(Cluster):
 
 def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
     with Old.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "needs": []}) == [
+        assert problems(cluster, {"deploys": True, "adopt": False, "needs": []}) == [
             "titanic_target_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
         ]
     with Cluster.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "needs": []}) == []
+        assert problems(cluster, {"deploys": True, "adopt": False, "needs": []}) == []
         assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
 
 
