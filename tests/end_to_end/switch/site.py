@@ -34,6 +34,7 @@ RUN_SECONDS = 500
 REGISTRY = "127.0.0.1:5055"
 READY_SECONDS = 60
 COMPONENT = "app.kubernetes.io/component"
+OURS = {"app.kubernetes.io/managed-by": "whitestar.deploy"}
 COMMAND = "whitestar.deploy/command"
 COLOURS = ("blue", "green")
 # Tests of one provider only.
@@ -453,7 +454,7 @@ class KubernetesSite(Site):
 
     def pods(self, component: str) -> list[dict[str, Any]]:
         """The pods of a part that have not been told to end."""
-        found = self.get("pods", **{COMPONENT: component})
+        found = self.get("pods", **{COMPONENT: component, **OURS})
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def ledger(self) -> list[dict[str, Any]]:
@@ -527,7 +528,7 @@ class KubernetesSite(Site):
         return [
             lambda: bool(self.pods("trial")),
             lambda: deployment()["metadata"]["generation"] > generation,
-            lambda: len(self.get("pods", **{COMPONENT: "api"})) > len(self.pods("api")),
+            lambda: len(self.get("pods", **{COMPONENT: "api", **OURS})) > len(self.pods("api")),
             lambda: deployment()["metadata"]["generation"] > generation and complete(deployment()),
         ]
 

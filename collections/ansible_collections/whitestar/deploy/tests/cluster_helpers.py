@@ -86,6 +86,7 @@ class Reader:
 
     def _kind(self, name: str) -> tuple[str, str, str, bool]:
         """API version, kind, plural, and whether it is of a namespace; kinds come and go with their definitions."""
+        name = name.lower()
         if name not in self.kinds:
             self.kinds = {}
             for line in self.cluster.run("api-resources", "--no-headers").splitlines():

@@ -65,7 +65,17 @@ class Rollout:
 
     def changes(self, *, check: bool) -> list[Change]:
         """What differs. Raises ClusterError if the cluster refuses one of the objects."""
-        return [change for thing in self.objects if (change := planned(self.cluster, thing, check=check)).needed]
+        return [change for thing in self.objects if (change := self._planned(thing, check=check)).needed]
+
+    def _planned(self, thing: Object, *, check: bool) -> Change:
+        """What would become of an object; a check knows no image where one is yet to be built, and cannot try it."""
+        if (
+            check
+            and thing is self.deployment
+            and not all(part["image"] for part in self.template["spec"]["containers"])
+        ):
+            return Change(thing, self.live or {}, thing)
+        return planned(self.cluster, thing, check=check)
 
     def replaces(self, changes: Sequence[Change]) -> bool:
         """Whether these changes have pods replaced that serve."""

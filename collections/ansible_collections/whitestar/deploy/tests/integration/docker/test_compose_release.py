@@ -16,6 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     ComposeColours,
     Engine,
     EngineError,
+    Project,
     service_of,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
@@ -379,6 +380,8 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
 
 
 def test_a_run_begins_with_what_serves(target: Target) -> None:
+    # Networks of the project are there, from the tests above.
+    Project.of(target.state, target.engine).write("database", {})
     given = begun(target.state.root, engine=target.options, port=0)
     seen = run_module("host_session", given, check=True)
     assert not seen.changed
