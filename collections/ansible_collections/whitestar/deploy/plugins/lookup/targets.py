@@ -36,16 +36,15 @@ _raw:
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
-from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
+from ansible.plugins.lookup.inventory_hostnames import LookupModule as InventoryHostnames
 
 
 class LookupModule(LookupBase):
     """See DOCUMENTATION."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **_: Any) -> list[Any]:
         """The hosts of the groups. Raises AnsibleLookupError where there is none."""
-        self.set_options(var_options=variables, direct=kwargs)
         known = variables or {}
         groups = known.get("groups") or {}
         found = [str(host) for group in terms for host in groups.get(group, [])]
@@ -65,7 +64,5 @@ class LookupModule(LookupBase):
 
     def _matching(self, pattern: str, variables: dict[str, Any]) -> list[str]:
         """The hosts that a pattern as of ``--limit`` leaves of all."""
-        names: list[str] = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader).run(
-            [pattern], variables=variables
-        )
+        names: list[str] = InventoryHostnames(loader=self._loader).run([pattern], variables)
         return names

@@ -150,7 +150,11 @@ def test_what_is_not_synced_is_told_of_by_the_operator_s_words(
     conditions: list[dict[str, str]], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 0)
-    there = STORE | {"metadata": {"name": "titanic", "uid": "1"}, "status": {"conditions": conditions}}
+    made = [{"manager": "whitestar.deploy"}]
+    there = STORE | {
+        "metadata": {"name": "titanic", "uid": "1", "managedFields": made},
+        "status": {"conditions": conditions},
+    }
     with pytest.raises(ReleaseError) as error:
         keep_synced(asked(there), [STORE], 0, check=False)
     assert str(error.value) == words

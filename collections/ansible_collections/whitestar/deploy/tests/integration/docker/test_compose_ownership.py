@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine, Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import own_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import Result, begun, free_port, run_module
 
@@ -126,6 +127,8 @@ def test_a_service_of_others_in_the_place_of_ours_is_refused(place: Path, deploy
     compose_up(engine, place / "shop", database={})
     message = deployment.begin(check=True).message
     assert f"container {engine.project}-database-1 is not of the deployment" in message
+    ours = own_containers(Project.of(State(deployment.state), engine))
+    assert [container["Name"] for container in ours] == [f"/{engine.project}-proxy-1"]
     assert "proxy" not in message
 
 
