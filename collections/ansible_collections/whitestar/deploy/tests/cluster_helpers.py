@@ -164,8 +164,7 @@ def lab_options() -> dict[str, Any]:
 def namespace(options: dict[str, Any]) -> Iterator[Space]:
     """One that admits hardened pods only, with what the tiny release needs; it is being removed afterwards."""
     space = Space(options | {"namespace": f"unit-{secrets.token_hex(4)}"})
-    place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name, "labels": RESTRICTED}}
-    space.make(place, manager=MANAGER)
+    space.make({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name, "labels": RESTRICTED}})
     try:
         accounts = ("titanic-api", "titanic-job", "titanic-database")
         space.make(

@@ -30,7 +30,8 @@ ME = {"host": socket.gethostname(), "user": "alice", "pid": PROCESS.pid, "starte
 
 
 def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **options: Any) -> Result:
-    return space.run("kubernetes_session", check=check, state="begun", owner=owner, **options)
+    # The tests made the namespace, not a deployment.
+    return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
 
 
 @pytest.fixture
@@ -156,11 +157,11 @@ class Old(Cluster):
 
 def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
     with Old.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "adopt": False, "needs": []}) == [
+        assert problems(cluster, {"deploys": True, "adopt": True, "needs": []}) == [
             "titanic_target_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
         ]
     with Cluster.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "adopt": False, "needs": []}) == []
+        assert problems(cluster, {"deploys": True, "adopt": True, "needs": []}) == []
         assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
 
 
@@ -178,7 +179,7 @@ def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Spac
 
 def test_two_runs_at_once_are_one_run(free: Space) -> None:
     owners = [asdict(Owner(f"host-{number}.example", "x", number, 1)) for number in range(3)]
-    given = {"cluster": free.options, "state": "begun"}
+    given = {"cluster": free.options, "state": "begun", "adopt": True}
     runs = [start_module("kubernetes_session", given | {"owner": owner}) for owner in owners]
     assert sorted(finish_module(run).failed for run in runs) == [False, True, True]
 
