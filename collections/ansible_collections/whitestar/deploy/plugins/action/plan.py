@@ -24,8 +24,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
 
 FORMAT = 1
 MODE = 0o600
-# Of the guard and of the plan itself: they say how a run goes about it, not what it does.
-LEFT_OUT = ("titanic_guard_", "titanic_plan")
+# Of the guard, the plan itself and the questions afterwards: they say how a run goes about it, not what it does.
+LEFT_OUT = ("titanic_guard_", "titanic_plan", "titanic_verify_")
 # Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
