@@ -28,7 +28,7 @@ class Step:
 
     A step with ``engine`` is begun when the lab is up, with the lab's engine in its environment; one with ``after``
     when the steps of these names have been done. ``environment`` is what it has besides the suite's own, ``programs`` a
-    directory whose programs come before others of their names.
+    directory whose programs come before others of their names. One that measures takes more than one of the ``lanes``.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Step:
     after: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     programs: str = ""
+    lanes: int = 1
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""
@@ -148,7 +149,9 @@ def molecule(provider: str, step: str, names: Iterable[str]) -> Step:
 def switches() -> list[Step]:
     """One step for each provider whose releases are switched, killed and crowded."""
     return [
-        pytest_step(f"switch-{name}", "tests/end_to_end/switch", more=[f"--provider={name}"], **needed_for(name))
+        pytest_step(
+            f"switch-{name}", "tests/end_to_end/switch", more=[f"--provider={name}"], lanes=2, **needed_for(name)
+        )
         for name in PROVIDERS
     ]
 
