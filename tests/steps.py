@@ -28,7 +28,7 @@ class Step:
 
     A step with ``engine`` is begun when the lab is up, with the lab's engine in its environment; one with ``after``
     when the steps of these names have been done. ``environment`` is what it has besides the suite's own, ``programs`` a
-    directory whose programs come before others of their names. One that measures takes more than one of the ``lanes``.
+    directory whose programs come before others of their names. One under load takes more than one of the ``lanes``.
     """
 
     name: str
@@ -149,8 +149,13 @@ def molecule(provider: str, step: str, names: Iterable[str]) -> Step:
 def switches() -> list[Step]:
     """One step for each provider whose releases are switched, killed and crowded."""
     return [
+        # Containers of one engine share a processor with the tests as if all of them were one process.
         pytest_step(
-            f"switch-{name}", "tests/end_to_end/switch", more=[f"--provider={name}"], lanes=2, **needed_for(name)
+            f"switch-{name}",
+            "tests/end_to_end/switch",
+            more=[f"--provider={name}"],
+            lanes=1 if name == "local" else 2,
+            **needed_for(name),
         )
         for name in PROVIDERS
     ]
