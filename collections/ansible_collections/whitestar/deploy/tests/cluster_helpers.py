@@ -144,8 +144,10 @@ class Space:
         kinds = (
             "configmap,secret,serviceaccount,service,networkpolicy,resourcequota,lease,job,deployment,statefulset,pod"
         )
+        # A pod's own version moves with what its kubelet says of it.
+        keys = {"Pod": "uid"}
         return {
-            f"{item['kind']} {item['metadata']['name']}": item["metadata"]["resourceVersion"]
+            f"{item['kind']} {item['metadata']['name']}": item["metadata"][keys.get(item["kind"], "resourceVersion")]
             for item in self.all(kinds)
         }
 

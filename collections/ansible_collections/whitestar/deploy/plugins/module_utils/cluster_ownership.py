@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.field_owners import owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.field_owners import entries, owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
     MANAGER,
     Cluster,
@@ -18,7 +18,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import STAGES
 
-# The API server puts this label on every namespace, for whoever makes it.
+# The API server puts this label on every namespace, and notes it for whoever creates one.
 NAMED = ("metadata", "labels", "kubernetes.io/metadata.name")
 # Kinds of which a deployment has some, and names that these have, but for those that end with a hash.
 KINDS = (
@@ -44,7 +44,11 @@ NAMES = re.compile(
 
 def made_by_us(namespace: Mapping[str, Any]) -> bool:
     """Whether a deployment, or an administrator with our playbook, made a namespace."""
-    return (owner(dict(namespace), NAMED) or {}).get("manager") == MANAGER
+    thing = dict(namespace)
+    if named := owner(thing, NAMED):
+        return bool(named["manager"] == MANAGER)
+    # Nobody has that label where it was made by server-side apply.
+    return {entry["manager"] for entry in entries(thing) if entry.get("operation") == "Apply"} == {MANAGER}
 
 
 def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:

@@ -23,6 +23,11 @@ def namespace(*managers: str) -> dict[str, Any]:
         {"manager": manager, "operation": "Update", "time": f"2026-01-0{day}T00:00:00Z", "fieldsV1": tree}
         for day, (manager, tree) in enumerate(zip(managers, trees, strict=True), 1)
     ]
+    return with_fields(managed)
+
+
+def with_fields(managed: list[dict[str, Any]]) -> dict[str, Any]:
+    """A namespace with a label of ours and these notes of who wrote what."""
     labels = {"kubernetes.io/metadata.name": "shop", "app.kubernetes.io/managed-by": "whitestar.deploy"}
     return {"metadata": {"name": "shop", "labels": labels, "managedFields": managed}}
 
@@ -38,6 +43,27 @@ def namespace(*managers: str) -> dict[str, Any]:
 )
 def test_who_made_a_namespace_is_no_matter_of_labels(managers: tuple[str, ...], ours: bool) -> None:
     assert made_by_us(namespace(*managers)) is ours
+
+
+@pytest.mark.parametrize(
+    ("managers", "ours"),
+    [
+        ({"whitestar.deploy": "Apply"}, True),
+        ({"whitestar.deploy": "Apply", "kubectl-label": "Update"}, True),
+        ({"argocd-controller": "Apply"}, False),
+        ({"argocd-controller": "Apply", "whitestar.deploy": "Apply"}, False),
+        ({}, False),
+    ],
+)
+def test_who_made_a_namespace_by_server_side_apply_is_who_alone_applies_it(
+    managers: dict[str, str], ours: bool
+) -> None:
+    tree: dict[str, Any] = {"f:metadata": {"f:labels": {"f:team": {}}}}
+    managed = [
+        {"manager": manager, "operation": operation, "time": "2026-01-01T00:00:00Z", "fieldsV1": tree}
+        for manager, operation in managers.items()
+    ]
+    assert made_by_us(with_fields(managed)) is ours
 
 
 def test_every_object_of_the_roles_has_a_name_that_is_known_as_ours() -> None:
