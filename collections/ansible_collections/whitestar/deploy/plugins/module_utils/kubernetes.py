@@ -42,6 +42,9 @@ MANAGER = "whitestar.deploy"
 OLDEST = (1, 30)
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 POLL_SECONDS = 0.02
+# An API that somebody else's server gives (metrics) is away while that starts again, and a new kind for a moment.
+BUSY_SECONDS = 8.0
+BUSY_POLL_SECONDS = 0.5
 START_SECONDS = 20
 ANSWER_SECONDS = 30
 FORWARDED = re.compile(r"from 127\.0\.0\.1:(\d+)")
@@ -188,14 +191,21 @@ class Cluster:
         return found if isinstance(found, dict) else {}
 
     def _answer(self, method: str, path: str, body: Any, kind: str, query: Mapping[str, str]) -> Answer:
+        """Its answer, asked again for a while where a cluster says that it is busy and has done nothing."""
         self.calls += 1
         content = None if body is None else json.dumps(body).encode()
         where = f"{path}?{urlencode(query)}" if query else path
         headers = {"Accept": "application/json", "Content-Type": kind}
+        again = {HTTPStatus.TOO_MANY_REQUESTS} | ({HTTPStatus.SERVICE_UNAVAILABLE} if method == "GET" else set())
+        deadline = time.monotonic() + BUSY_SECONDS
         try:
-            return request(
-                f"unix:{self._socket}", where, method=method, headers=headers, body=content, seconds=ANSWER_SECONDS
-            )
+            while True:
+                answer = request(
+                    f"unix:{self._socket}", where, method=method, headers=headers, body=content, seconds=ANSWER_SECONDS
+                )
+                if answer.status not in again or time.monotonic() > deadline:
+                    return answer
+                time.sleep(BUSY_POLL_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             raise ClusterError(f"the cluster does not answer ({error})") from error
 

@@ -5,13 +5,23 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
+import threading
+from contextlib import nullcontext
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from socketserver import UnixStreamServer
+from typing import Any, ClassVar
 
+import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.cluster import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.module_utils import kubernetes as module
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
     CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
     fields,
     stripped,
 )
@@ -54,3 +64,56 @@ def test_the_documented_cluster_is_the_one_that_modules_take() -> None:
     for name in takers:
         text = importlib.import_module(f"{MODULES}.{name}").DOCUMENTATION
         assert "whitestar.deploy.cluster" in yaml.safe_load(text)["extends_documentation_fragment"]
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Answers the first two requests that it is away, and those that follow as asked."""
+
+    seen: ClassVar[list[str]] = []
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def do_GET(self) -> None:
+        self.seen.append(self.command)
+        busy = len(self.seen) <= 2
+        self.send_response(self.status if busy else HTTPStatus.OK)
+        body = b"away" if busy else b'{"gitVersion": "v1.36.3"}'
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def address_string(self) -> str:
+        """A socket's peer has no address."""
+        return "here"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "asked"),
+    [
+        ("GET", HTTPStatus.SERVICE_UNAVAILABLE, 3),
+        ("GET", HTTPStatus.TOO_MANY_REQUESTS, 3),
+        ("POST", HTTPStatus.TOO_MANY_REQUESTS, 3),
+        ("POST", HTTPStatus.SERVICE_UNAVAILABLE, 1),
+    ],
+)
+def test_a_cluster_that_is_busy_is_asked_again_unless_it_may_have_done_it(
+    method: str, status: HTTPStatus, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_POLL_SECONDS", 0)
+    monkeypatch.setattr(Busy, "status", status)
+    Busy.seen.clear()
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(namespace="n", _directory=directory)
+        with UnixStreamServer(f"{directory}/socket", Busy) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            told = nullcontext() if asked == 3 else pytest.raises(ClusterError, match="does not answer \\(away\\)")
+            with told:
+                assert cluster.ask(method, "/version") == {"gitVersion": "v1.36.3"}
+            server.shutdown()
+    assert Busy.seen == [method] * asked
+    assert cluster.calls == 1
