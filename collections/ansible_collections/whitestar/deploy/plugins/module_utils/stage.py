@@ -180,8 +180,8 @@ class Stage:
         gone = []
         for api_version, kind, name in map(_key, reversed(self._recorded())):
             # A namespace that others may use by now goes with a teardown, or stays.
-            gone_from_plan = kind != "Namespace" and [api_version, kind, name] not in wanted
-            if gone_from_plan and (found := self.cluster.get(api_version, kind, name)):
+            unwanted = kind != "Namespace" and [api_version, kind, name] not in wanted
+            if unwanted and (found := self.cluster.get(api_version, kind, name)):
                 gone.append(Change({"apiVersion": api_version, "kind": kind, **found}, found, {}))
         return gone
 

@@ -121,7 +121,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCK
 
 
 def problems(state: State, options: dict[str, Any]) -> list[str]:
-    """One sentence for each reason why the run would fail here, with the variable and the remedy."""
+    """One sentence for each reason why the run would fail here, with variable and remedy. Raises EngineError."""
     # Path.exists raises where a parent may not be entered.
     existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -132,15 +132,20 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     if options["engine"]:
         engine = Engine.of(options["engine"])
         lacking = lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine)
-        return [*found, *(lacking or (met_things(state, engine) if options["deploys"] else []))]
+        return [*found, *(lacking or met_things(state, engine, options))]
     return found + process_problems(state, existing, options["account"])
 
 
-def met_things(state: State, engine: Engine) -> list[str]:
-    """One sentence for each thing of somebody else's on the engine; none where there is no engine yet."""
+def met_things(state: State, engine: Engine, options: dict[str, Any]) -> list[str]:
+    """One sentence for each thing of somebody else's that a deployment would meet on the engine.
+
+    Raises EngineError unless the run is to install the engine, on which there is nothing yet.
+    """
     try:
-        return refusals(Project.of(state, engine))
+        return refusals(Project.of(state, engine)) if options["deploys"] else []
     except EngineError:
+        if not options["installs_engine"]:
+            raise
         return []
 
 
