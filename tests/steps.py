@@ -149,14 +149,7 @@ def molecule(provider: str, step: str, names: Iterable[str]) -> Step:
 def switches() -> list[Step]:
     """One step for each provider whose releases are switched, killed and crowded."""
     return [
-        # Containers of one engine share a processor with the tests as if all of them were one process.
-        pytest_step(
-            f"switch-{name}",
-            "tests/end_to_end/switch",
-            more=[f"--provider={name}"],
-            lanes=1 if name == "local" else 2,
-            **needed_for(name),
-        )
+        pytest_step(f"switch-{name}", "tests/end_to_end/switch", more=[f"--provider={name}"], **needed_for(name))
         for name in PROVIDERS
     ]
 

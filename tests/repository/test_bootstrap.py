@@ -102,6 +102,30 @@ def test_no_python_is_refused(checkout: Checkout) -> None:
     assert "install Python 3.11 or later" in only_line(checkout.run("true", TITANIC_PYTHON="/nowhere/python3"))
 
 
+def test_pythons_of_pyenv_come_last(checkout: Checkout, tmp_path: Path) -> None:
+    """Two of the same version: the one that a distribution has built is quicker."""
+    pyenv, own = tmp_path / "pyenv", tmp_path / "own"
+    for place in (pyenv / "shims", pyenv / "versions/3.13.0/bin", own):
+        place.mkdir(parents=True)
+        (place / "python3.13").write_text('#!/bin/sh\n[ "$1" = -c ] && echo "$0" || echo "chosen: $0"\n')
+        (place / "python3.13").chmod(0o755)
+    path = os.pathsep.join([str(pyenv / "shims"), str(own), os.defpath])
+    assert checkout.run("true", PATH=path, PYENV_ROOT=str(pyenv)).stdout == f"chosen: {own}/python3.13\n"
+    (own / "python3.13").unlink()
+    path = os.pathsep.join([str(pyenv / "shims"), str(tools(tmp_path))])
+    chosen = f"chosen: {pyenv}/versions/3.13.0/bin/python3.13\n"
+    assert checkout.run("true", PATH=path, PYENV_ROOT=str(pyenv)).stdout == chosen
+
+
+def tools(place: Path) -> Path:
+    """A directory with what bin/run calls, and no Python."""
+    directory = place / "tools"
+    directory.mkdir()
+    for name in ("sh", "dirname", "tr", "grep"):
+        (directory / name).symlink_to(str(shutil.which(name)))
+    return directory
+
+
 def test_unknown_set_is_refused(checkout: Checkout) -> None:
     result = subprocess.run([checkout.place / "bin/run", "smal"], capture_output=True, text=True)
     assert "the sets are small" in only_line(result)

@@ -97,6 +97,10 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 # What the daemons make outside of their own directories, whatever they are told.
 STRAY = (Path("/opt/containerd"), Path("/run/docker"), *(path / "docker" for path in Path("/sys/fs/cgroup").glob("*")))
+# Where no systemd sorts processes into groups, each of the machine weighs as much as all containers together: beside
+# three busy ones a container's health check of half a second takes thirty. As much as four of them, then.
+CPU_SHARES = Path("/sys/fs/cgroup/cpu/docker/cpu.shares")
+CONTAINERS_SHARES = 4 * 1024
 FIREWALLS = ("iptables", "ip6tables")
 TABLES = ("filter", "nat", "raw", "mangle")
 # Docker's own chains, its default bridge and the bridges of its networks, as rules name them.
@@ -368,6 +372,9 @@ class Engine:
         self._stop()
         self._forget_the_dead()
         self.machine.remember()
+        if CPU_SHARES.parent.parent.is_dir():
+            CPU_SHARES.parent.mkdir(exist_ok=True)
+            CPU_SHARES.write_text(str(CONTAINERS_SHARES))
         environment = {**os.environ, "PATH": f"{self.bin}:{SYSTEM_PATH}"}
         with self.log.open("ab") as output:
             started = output.tell()
