@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,17 @@ WRITERS = 4
 POLL_SECONDS = 0.02
 
 
-def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: int, *, whole_group: bool) -> None:
-    """End a run once its work has ``begun``; ``whole_group`` takes its children along, as a lost machine does."""
+def tree(pid: int) -> list[int]:
+    """A process and all that it has started, and these have."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+    return [pid, *(below for child in children for below in tree(child))]
+
+
+def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: int, *, whole_tree: bool) -> None:
+    """End a run once its work has ``begun``; ``whole_tree`` takes along all that it has started."""
     with process:
         assert process.stdout
         while True:
@@ -59,10 +69,9 @@ def kill_when(begun: Callable[[], bool], process: subprocess.Popen[str], how: in
             assert process.poll() is None, f"the run ended before that\n{process.stdout.read()}"
             # Every process, or a cluster, is looked at less often than a file.
             time.sleep(max(POLL_SECONDS, 2 * (time.monotonic() - looked)))
-        if whole_group:
-            os.killpg(process.pid, how)
-        else:
-            process.send_signal(how)
+        for pid in tree(process.pid) if whole_tree else [process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
         process.stdout.read()
         process.wait(timeout=60)
 
@@ -79,7 +88,7 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site:
     # it is printed together with its result.)
     for number, begun in enumerate(chosen(empty_site, empty_site.stages())):
         how = signal.SIGINT if number % 3 == 1 else signal.SIGKILL
-        kill_when(begun, empty_site.start(), how, whole_group=number % 2 == 0)
+        kill_when(begun, empty_site.start(), how, whole_tree=number % 2 == 0)
     at_once = RUNS_AT_ONCE if empty_site.provider == "local" else 1
     with concurrent.futures.ThreadPoolExecutor(at_once) as runs:
         results = list(runs.map(lambda _: empty_site.run(), range(at_once)))
@@ -95,14 +104,17 @@ def test_killed_at_every_stage_of_the_first_run_the_next_one_goes_on(empty_site:
 
 def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -> None:
     rows = site.rows()
-    for number in range(len(chosen(site, site.switching()))):
-        site.change_service(f"# interrupted {number}")
-        begun = chosen(site, site.switching())[number]
-        how = signal.SIGINT if number == 1 else signal.SIGKILL
-        kill_when(begun, site.start("--tags", "api"), how, whole_group=number % 2 == 0)
-        assert site.rows() == rows
-        site.succeed("--tags", "api")
-        assert site.rows() == rows
+    with BackgroundLoad(site.load(rate=10, seconds=RUN_SECONDS, post_share=0)) as load:
+        for left in reversed(range(len(chosen(site, site.switching())))):
+            site.change_service(f"# interrupted {left}")
+            begun = chosen(site, site.switching())[-1 - left]
+            # By turns with all that it has started, a release that serves already among it, unless that is on its own.
+            how = signal.SIGINT if left % 2 else signal.SIGKILL
+            kill_when(begun, site.start("--tags", "api"), how, whole_tree=left % 2 == 0)
+            assert site.rows() == rows
+            site.succeed("--tags", "api")
+    assert load.report.clean, load.report.summary()
+    assert site.rows() == rows
     assert site.changed(site.succeed()) == 0
     outcomes = [entry["outcome"] for entry in site.ledger()]
     assert outcomes[-1] == "succeeded"

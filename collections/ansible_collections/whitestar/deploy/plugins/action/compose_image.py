@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.validation import check_type_list
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import ForkedModule
 
 LAYOUT = 1
@@ -52,6 +53,8 @@ class ActionModule(ForkedModule):
         platforms = [str(platform) for platform in check_type_list(arguments.get("platforms", []))]
         build_arguments = dict(arguments.get("build_arguments", {}))
         arguments["identity"] = identity(context, exclude, files, build_arguments, platforms)
+        if unplanned := why_not(arguments["identity"], str(arguments.get("planned", ""))):
+            raise AnsibleActionFail(unplanned)
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         if not result.get("needs_context"):
             return result

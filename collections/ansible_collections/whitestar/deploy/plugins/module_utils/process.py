@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -100,22 +101,14 @@ class Daemon:
     def start(self, command: Sequence[str], environment: Mapping[str, str], labels: Mapping[str, Any]) -> Process:
         """Start ``command`` in a session of its own with exactly this environment, and record it with ``labels``.
 
-        Raises OSError when the program cannot be started.
+        It is nobody's child: who ends this run and all that it has started does not end it. Raises OSError when the
+        program cannot be started.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
-        with self.log.open("ab") as output:
-            child = subprocess.Popen(
-                list(command),
-                env=dict(environment) | {MARK: str(self.record)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                cwd="/",
-            )
-        process = Process.of(child.pid) or Process(child.pid, 0)
+        pid = _start_for_good(list(command), dict(environment) | {MARK: str(self.record)}, self.log)
+        process = Process.of(pid) or Process(pid, 0)
         write_atomically(self.record, json_bytes({**labels, "pid": process.pid, "started": process.started}), 0o644)
         return process
 
@@ -138,6 +131,41 @@ class Daemon:
         except OSError:
             return "(no output)"
         return "\n".join(lines[-count:]) or "(no output)"
+
+
+def _start_for_good(command: list[str], environment: dict[str, str], log: Path) -> int:
+    """Start a program whose parent is gone once it runs, its output in ``log``; its pid. Raises OSError."""
+    answer, told = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        said = b""
+        try:
+            with log.open("ab") as output:
+                child = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    cwd="/",
+                )
+            said = b"%d" % child.pid
+        except OSError as error:
+            said = json.dumps([error.errno, error.strerror, error.filename]).encode()
+        finally:
+            os.write(told, said)
+            os._exit(0)
+    os.close(told)
+    with open(answer, "rb") as stream:
+        said = stream.read()
+    os.waitpid(parent, 0)
+    if not said:
+        raise OSError(errno.EINTR, os.strerror(errno.EINTR), command[0])
+    found = json.loads(said)
+    if isinstance(found, list):
+        raise OSError(*found)
+    return int(found)
 
 
 def service_environment(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -27,7 +27,6 @@ def reality(state: State, engine: Mapping[str, Any] | None) -> dict[str, str]:
         "the last release in the ledger": str(entries[-1]) if entries else "none",
         "the secrets": fingerprint(state, secrets, check=True) if secrets else "none",
         "the settings on the target": _files(state.root / "Caddyfile", *sorted((state.root / "project").rglob("*"))),
-        "the images": ", ".join(sorted(path.name for path in state.images.glob("[0-9a-f]*"))),
         "the installed programs": _links(state.root / "tools"),
     }
     return found | (_containers(Engine.of(engine)) if engine else _processes(state))

@@ -79,6 +79,10 @@ options:
     type: list
     elements: str
     default: []
+  planned:
+    description: The identity that a plan names. Another one is refused before anything is built. Any if empty.
+    type: str
+    default: ""
   failure:
     description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
     type: dict
@@ -171,6 +175,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.image_build impor
     require_platforms,
     utc_now,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.planned import PLANNED_OPTION
 
 MARKER = "image.json"
 # Python 3.11.2, which is Debian 12's, has no filters yet (PEP 706); the archive is our own.
@@ -305,6 +310,7 @@ def main() -> None:
             "scan_command": words,
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
+            "planned": PLANNED_OPTION,
             "failure": FAILURE_ANYWHERE_OPTION,
             "identity": {"type": "str"},
             "archive": {"type": "path"},

@@ -45,6 +45,10 @@ options:
       built. They give programs that are replaced one day a place that stays.
     type: dict
     default: {}
+  planned:
+    description: The identity that a plan names. Another one is refused before anything is built. Any if empty.
+    type: str
+    default: ""
   failure:
     description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
     type: dict
@@ -94,6 +98,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
+from ansible_collections.whitestar.deploy.plugins.module_utils.planned import PLANNED_OPTION, why_not
 from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
     BuildError,
     Environment,
@@ -151,6 +156,7 @@ def main() -> None:
             "python": {"type": "path"},
             "describe": {"type": "list", "elements": "str", "default": []},
             "links": {"type": "dict", "default": {}},
+            "planned": PLANNED_OPTION,
             "failure": FAILURE_OPTION,
         },
         supports_check_mode=True,
@@ -159,6 +165,8 @@ def main() -> None:
     try:
         wanted = environment(module.params)
         directory = wanted.directory()
+        if unplanned := why_not(directory.name, module.params["planned"]):
+            module.fail_json(msg=unplanned)
         identity = directory.name
         built = marker(directory)
         changed = built is None

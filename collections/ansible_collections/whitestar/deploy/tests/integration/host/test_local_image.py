@@ -168,6 +168,18 @@ def test_a_release_that_cannot_say_what_it_is_is_no_release(project: Path, descr
     assert build(project).changed
 
 
+def test_another_source_than_the_planned_one_is_refused_before_it_is_built(project: Path) -> None:
+    planned = build(project, check=True)["image"]["identity"]
+    code = project / "src/tiny_release/__init__.py"
+    code.write_text(f"{CODE}# not planned\n")
+    for check in (True, False):
+        refused = build(project, check=check, planned=planned)
+        assert "titanic_plan: the source is another than when the plan was made" in refused.message
+    assert images(project) == []
+    code.write_text(CODE)
+    assert build(project, planned=planned)["image"]["identity"] == planned
+
+
 @pytest.mark.parametrize("missing", ["pyproject.toml", "requirements.txt"])
 def test_a_missing_file_is_named(project: Path, missing: str) -> None:
     (project / missing).unlink()

@@ -15,7 +15,7 @@ def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> 
     plan = tmp_path / "plan.json"
     plan.write_text('{"format": 1, "run": "another", "targets": {"here": {}, "there": {}}}')
     note = {"name": "n", "whitestar.deploy.plan": {"state": "noted"}, "register": "noted"}
-    there = {"the images": "a"}
+    there = {"the secrets": "a"}
     write = {
         "name": "w",
         "whitestar.deploy.plan": {
@@ -39,9 +39,9 @@ def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> 
         return done.returncode, " ".join(done.stdout.split())
 
     assert compare(there)[0] == 0
-    status, output = compare({"the images": "b"}, titanic_api_port=5002)
+    status, output = compare({"the secrets": "b"}, titanic_api_port=5002)
     assert status != 0
-    assert "titanic_api_port, the images: look, and write a new plan" in output
+    assert "titanic_api_port, the secrets: look, and write a new plan" in output
     document = json.loads(plan.read_text())
     plan.write_text(json.dumps(document | {"targets": {"there": document["targets"]["here"]}}))
     assert "it has no part for here" in compare(there)[1]

@@ -27,8 +27,6 @@ IGNORES_SIGTERM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 )
 ENVIRONMENT = service_environment({})
-# A daemon outlives the object that started it; that is what it is for.
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 
 
 @pytest.fixture
@@ -73,6 +71,13 @@ def test_a_name_with_brackets_is_read(tmp_path: Path) -> None:
     child.communicate(b"\n")
     assert found is not None
     assert found.started > 1000
+
+
+def test_a_daemon_is_nobody_s_child(daemon: Daemon) -> None:
+    process = start(daemon, "import time; time.sleep(60)")
+    parent = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert parent != os.getpid()
+    assert Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1] in "01", "init, or who stands for it"
 
 
 def test_a_daemon_is_found_again_with_its_labels(daemon: Daemon) -> None:
