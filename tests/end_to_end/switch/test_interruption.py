@@ -122,19 +122,28 @@ def test_a_release_interrupted_anywhere_leaves_the_old_one_serving(site: Site) -
 
 
 EXIT = "import sys; sys.exit('broken on purpose')"
-# A release that gets ready, and then does this when it is asked for people.
-AT_PEOPLE = """
+# A release that gets ready, and then does this when it is asked for one path.
+AT_PATH = """
 sound = create_app
 def create_app(settings):
     app = sound(settings)
     inner = app.wsgi_app
     def unsound(environ, start_response):
-        if environ["PATH_INFO"] == "/people":
+        if environ["PATH_INFO"] == "{path}":
             {code}
         return inner(environ, start_response)
     app.wsgi_app = unsound
     return app
 """
+# One that keeps its promises while it is on trial, where its drain file is there, or in a pod of its own.
+BREAKS_A_PROMISE = "import os\n" + AT_PATH.format(
+    path="/openapi.json",
+    code="""
+            if not os.path.exists(os.environ.get("TITANIC_DRAIN_FILE", "")) and "-trial-" not in os.uname().nodename:
+                start_response("404 Not Found", [])
+                return []
+""".strip(),
+)
 
 
 def when_it_serves(code: str) -> str:
@@ -202,15 +211,23 @@ def serve_the_source(site: Site) -> None:
             marks=pytest.mark.shown_once,
         ),
         pytest.param(
-            AT_PEOPLE.format(code="raise RuntimeError('broken on purpose')"),
+            AT_PATH.format(path="/people", code="raise RuntimeError('broken on purpose')"),
             "app",
             r"it got ready, but /people\?limit=20 fails",
             r"/people\?limit=20 500 ",
             id="answers 500 once it is ready",
+            marks=pytest.mark.shown_once,
+        ),
+        pytest.param(
+            BREAKS_A_PROMISE,
+            "app",
+            "it took over, and breaks a promise: the document is there: GET /openapi.json: status is 404",
+            "/people.limit=20 200",
+            id="breaks a promise once it serves",
             marks=pytest.mark.shown_once("compose"),
         ),
         pytest.param(
-            AT_PEOPLE.format(code="import time; time.sleep(3)"),
+            AT_PATH.format(path="/people", code="import time; time.sleep(3)"),
             "app",
             r"it got ready, but /people\?limit=20 took longer than 2 s",
             r"/people\?limit=20 no answer",

@@ -72,26 +72,29 @@ def images(site: ComposeSite) -> list[str]:
 def test_a_plan_is_refused_when_anything_has_moved(containers: ComposeSite, plan: Path) -> None:
     site = containers
     serves, attempts = site.release(), len(site.ledger())
-    source = site.context / "src/titanic_api/__init__.py"
-    site.change_service("PLANNED = 1")
-    output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    # What a service says is its own matter.
+    source = site.context / "src/titanic_api/service.py"
+    source.write_text(source.read_text().replace("Welcome to the Titanic API", "Welcome aboard"))
+    promise = {"name": "it welcomes", "path": "/", "json": {"message": "Welcome aboard"}}
+    arguments = [*with_plan(plan), "-e", json.dumps({"titanic_api_promises": [promise]})]
+    output = site.succeed(*arguments, playbook=PLAYBOOK)
     assert "api: switched to release" in output
     assert (site.release(), len(site.ledger())) == (serves, attempts)
     planned, built = source.read_text(), images(site)
-    site.change_service("PLANNED = 2")
-    assert "titanic_plan: the source is another than when the plan was made" in words(site.refuse(*with_plan(plan)))
+    site.change_service("PLANNED = False", "service")
+    assert "titanic_plan: the source is another than when the plan was made" in words(site.refuse(*arguments))
     assert (site.release(), len(site.ledger()), images(site)) == (serves, attempts, built)
 
     source.write_text(planned)
     (proxy,) = site.containers("proxy")
     site.engine("pause", proxy["Id"])
-    assert "not what it was when the plan was made at" in words(site.refuse(*with_plan(plan)))
+    assert "not what it was when the plan was made at" in words(site.refuse(*arguments))
     site.engine("unpause", proxy["Id"])
 
     # Nothing of this has spoilt the plan.
-    site.succeed(*with_plan(plan))
+    assert "1 promises asked, all kept" in site.succeed(*arguments)
     assert site.release() != serves
-    assert "the last release in the ledger" in words(site.refuse(*with_plan(plan)))
+    assert "the last release in the ledger" in words(site.refuse(*arguments))
 
 
 @LOCAL

@@ -20,6 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import 
     release_objects,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import promised
 from ansible_collections.whitestar.deploy.plugins.module_utils.rights import rules
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
@@ -96,7 +97,8 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
 
     ``settings`` has ``image`` (reference, identity, description with version and schema), ``command``, ``port``,
     ``replicas``, ``environment``, ``database`` (see :func:`database_environment`; owner and its password are left
-    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``.
+    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``; and,
+    where they are not the Titanic API's, ``promises``.
     The result has the same keys besides ``config`` (hash of all of it but the image), ``release`` (image and
     configuration in one id) and ``probes``. Raises AnsibleFilterError if a key is missing.
     """
@@ -132,6 +134,7 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
     except KeyError as error:
         raise AnsibleFilterError(f"the workload's settings lack {error}") from error
     built["environment"]["TITANIC_RELEASE"] = built["release"]
+    built["probes"]["promises"] = promised(settings.get("promises"), built["release"])
     return built
 
 
@@ -212,6 +215,7 @@ class FilterModule:
             "database_secret_files": database_secret_files,
             "identity_text": identity_text,
             "place": place,
+            "promised": promised,
             "overridden": overridden,
             "release_objects": release_objects,
             "run_identity": run_identity,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.trial import (
@@ -50,6 +51,7 @@ class HostColours(ABC):
         self.ready_seconds = ready_seconds
         self.drain_seconds = drain_seconds
         self.probation = probation
+        self.checks = Checks()
         self.transcript = Transcript()
         self.evidence: dict[str, str] = {}
 
@@ -127,9 +129,11 @@ class HostColours(ABC):
             time.sleep(POLL_SECONDS)
 
     def try_out(self, colour: str) -> None:
-        """Ask each replica for each smoke path a few times. Raises ReleaseError for a failure and for a slow answer."""
+        """Ask each replica for each smoke path and promise. Raises ReleaseError if it fails, is slow or breaks one."""
         paths = self.workload["probes"].get("smoke", [])
-        try_out(self.addresses(colour), paths, lambda: self.last_output(colour), self.transcript)
+        try_out(
+            self.addresses(colour), paths, self.checks.on_trial(), lambda: self.last_output(colour), self.transcript
+        )
 
     def admit(self, colour: str) -> None:
         """Hold it no longer. Raises ReleaseError if it is not ready then."""
@@ -150,7 +154,11 @@ class HostColours(ABC):
             }
 
     def watch(self, colour: str) -> None:
-        """Compare its metrics with the bounds until the probation is over. Raises ReleaseError when it leaves them."""
+        """Ask the reverse proxy for what it kept before, then compare the metrics until the probation is over.
+
+        Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
+        """
+        self.checks.require_kept()
         self.probation.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
 
     def drain(self, colour: str) -> None:

@@ -157,7 +157,7 @@ def _start_for_good(command: list[str], environment: dict[str, str], log: Path) 
             os.write(told, said)
             os._exit(0)
     os.close(told)
-    with open(answer, "rb") as stream:
+    with os.fdopen(answer, "rb") as stream:
         said = stream.read()
     os.waitpid(parent, 0)
     if not said:

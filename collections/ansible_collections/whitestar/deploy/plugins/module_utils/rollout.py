@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError, Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import COMPONENT, RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.pods import LOG_LINES, Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     Change,
     followed,
@@ -44,6 +45,7 @@ class Rollout:
         now = int(self.live["spec"]["replicas"]) if self.live else replicas[0]
         # Left out, it would go back to one: we would give up a field that only we have.
         self.deployment["spec"] = self.deployment["spec"] | {"replicas": min(max(now, replicas[0]), replicas[1])}
+        self.checks = Checks()
         self.transcript = Transcript()
         self.evidence: dict[str, str] = {}
 
@@ -119,7 +121,7 @@ class Rollout:
                 raise ReleaseError(f"its pod is refused: {error}") from error
             watch.until(lambda: any(ready(found) for found in watch.pods()), ready_seconds)
             with self.cluster.forwarded(name, self.port) as address:
-                try_out([address], paths, lambda: watch.output(LOG_LINES), self.transcript)
+                try_out([address], paths, self.checks.on_trial(), lambda: watch.output(LOG_LINES), self.transcript)
         except (ReleaseError, ClusterError):
             self._keep_evidence(watch)
             raise
@@ -163,7 +165,15 @@ class Rollout:
         return watch
 
     def watch(self, watch: Watch, probation: Probation) -> None:
-        """Compare the metrics of all pods with the bounds. Raises ReleaseError when it leaves them."""
+        """Ask the front door for what it kept before, then compare the metrics of all pods with the bounds.
+
+        Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
+        """
+        try:
+            self.checks.require_kept()
+        except ReleaseError:
+            self._keep_evidence(watch)
+            raise
         if not probation.seconds:
             return
         with ExitStack() as stack:

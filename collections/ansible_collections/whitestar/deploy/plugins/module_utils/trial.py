@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FrontDoor
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import in_words as promise_in_words
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 # Names in the service's metrics, and the routes that nobody's request is for.
@@ -107,8 +110,17 @@ class Transcript:
         return "\n".join(self.lines) or "(it was never asked)"
 
 
-def try_out(addresses: Sequence[str], paths: Iterable[str], output: Callable[[], str], transcript: Transcript) -> None:
-    """Ask each replica for each path a few times. Raises ReleaseError for a failure and for a slow answer."""
+def try_out(
+    addresses: Sequence[str],
+    paths: Iterable[str],
+    promises: Sequence[Mapping[str, Any]],
+    output: Callable[[], str],
+    transcript: Transcript,
+) -> None:
+    """Ask each replica for each path a few times, then for each promise once.
+
+    Raises ReleaseError for a failure, a slow answer and a broken promise.
+    """
     wanted = list(paths)
     for address in [*addresses] * TRIES:
         for path in wanted:
@@ -120,6 +132,12 @@ def try_out(addresses: Sequence[str], paths: Iterable[str], output: Callable[[],
             if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 said = f"{in_words(answer)}; its last output:\n{output()}"
                 raise ReleaseError(f"it got ready, but {path} fails: {said}")
+    for address in addresses:
+        for promise in promises:
+            answer, broken = FrontDoor(address).ask(promise, SMOKE_SECONDS)
+            if broken:
+                transcript.note(f"{address} {promise['path']} {in_words(answer)}")
+                raise ReleaseError(f"it got ready, but breaks a promise: {promise_in_words(promise, broken)}")
 
 
 def in_words(answer: Answer | None) -> str:

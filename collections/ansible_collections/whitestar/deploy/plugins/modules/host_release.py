@@ -63,6 +63,20 @@ options:
         description: Mean time that an answer may take, in seconds.
         type: float
         default: 1
+  front_door:
+    description: >-
+      Where the service is asked. What it answered as promised while the release before served it must answer when this
+      one does; otherwise the release before is let in again. Nothing is asked if not set.
+    type: dict
+    suboptions:
+      address: {description: "Address and port.", type: str, required: true}
+      host: {description: "Name that it is asked by, where that is not its address.", type: str}
+      tls:
+        description: How it is asked where it has a certificate.
+        type: dict
+        suboptions:
+          hostname: {description: The name that the certificate must have., type: str, required: true}
+          authority: {description: "Certificates to trust, as PEM or a file; the system's if not set.", type: str}
   keep:
     description: How many releases beside the one that serves are kept for a rollback.
     type: int
@@ -119,6 +133,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, images_in_use
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
     ENGINE_OPTION,
     Runtime,
@@ -145,6 +160,8 @@ class Deployment:
         self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
         limits = (options["ready_seconds"], options["drain_seconds"], Probation(**options["probation"]))
         self.colours = host.colours(self.workload, self.secrets, *limits)
+        if self.restores is None:
+            self.colours.checks = Checks.of(self.workload, options["front_door"])
 
     def _recorded(self, number: int) -> dict[str, Any]:
         entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
@@ -221,6 +238,7 @@ class Deployment:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)
         if right is None:
             self._undrain_if_nothing_else_serves()
+            self.colours.checks.look()
             switch(self.colours, self.colours.in_charge())
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
@@ -256,6 +274,7 @@ def main() -> None:
             "why": {"type": "str", "required": True},
             "ready_seconds": {"type": "float", "default": 30},
             "drain_seconds": {"type": "float", "default": 25},
+            "front_door": FRONT_DOOR_OPTION,
             "keep": {"type": "int", "default": 5},
             "probation": {
                 "type": "dict",

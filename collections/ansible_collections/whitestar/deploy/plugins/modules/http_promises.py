@@ -73,46 +73,11 @@ items:
   type: dict
 """
 
-import http.client
 import time
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, request
-
-MAINTENANCE = "urn:titanic:problem:maintenance"
-
-
-def asked(promise: dict[str, Any], options: dict[str, Any]) -> tuple[Answer | None, str | None]:
-    """The answer, if there is one, and what differs from the promise, if anything does."""
-    host = {"Host": options["host"]} if options["host"] else {}
-    address, headers = options["address"], host | promise["request_headers"]
-    try:
-        answer = request(address, promise["path"], headers=headers, tls=Tls.of(options["tls"]))
-    except (OSError, http.client.HTTPException) as error:
-        return None, f"no answer from {address} ({error})"
-    return answer, broken(promise, answer)
-
-
-def maintenance(answer: Answer) -> str:
-    """The message of a front door in maintenance; empty for any other answer."""
-    body = answer.json() if answer.status == 503 else None
-    return str(body.get("detail")) if isinstance(body, dict) and body.get("type") == MAINTENANCE else ""
-
-
-def broken(promise: dict[str, Any], answer: Answer) -> str | None:
-    """What differs from the promise, None if it is kept."""
-    if answer.status != promise["status"]:
-        return f"status is {answer.status}, not {promise['status']}: {answer.body[:200].decode(errors='replace')}"
-    for name, start in promise["headers"].items():
-        found = answer.headers.get(name.lower())
-        if found is None or not found.startswith(str(start)):
-            return f"header {name} is {found!r}, it must start with {start!r}"
-    body = answer.json() if promise["json"] else {}
-    for key, value in promise["json"].items():
-        if not isinstance(body, dict) or body.get(key) != value:
-            return f"{key} is {body.get(key) if isinstance(body, dict) else body!r}, not {value!r}"
-    return None
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FrontDoor, in_words, maintenance
 
 
 def main() -> None:
@@ -141,20 +106,21 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=False, kept=[], items={}, maintenance="", msg="nothing was asked in check mode")
+    door = FrontDoor.of(module.params)
     kept, failures, items = [], [], {}
     deadline = time.monotonic() + module.params["seconds"]
     for promise in module.params["promises"]:
-        answer, problem = asked(promise, module.params)
+        answer, problem = door.ask(promise)
         # A front door may yet have to see that a release is ready, or gone, and a certificate may yet have to come.
         while problem and not (answer and maintenance(answer)) and time.monotonic() < deadline:
             time.sleep(0.2)
-            answer, problem = asked(promise, module.params)
+            answer, problem = door.ask(promise)
         if answer and (message := maintenance(answer)):
             module.exit_json(changed=False, kept=[], items={}, maintenance=message)
         if answer and isinstance(body := answer.json(), list):
             items[promise["path"]] = len(body)
         if problem:
-            failures.append(f"{promise['name']}: GET {promise['path']}: {problem}")
+            failures.append(in_words(promise, problem))
         else:
             kept.append(promise["name"])
     if failures:

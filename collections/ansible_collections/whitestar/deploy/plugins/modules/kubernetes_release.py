@@ -68,6 +68,20 @@ options:
         description: Mean time that an answer may take, in seconds.
         type: float
         default: 1
+  front_door:
+    description: >-
+      Where the service is asked. What it answered as promised while the release before served it must answer when this
+      one does; otherwise the release before is let in again. Nothing is asked if not set.
+    type: dict
+    suboptions:
+      address: {description: "Address and port.", type: str, required: true}
+      host: {description: "Name that it is asked by, where that is not its address.", type: str}
+      tls:
+        description: How it is asked where it has a certificate.
+        type: dict
+        suboptions:
+          hostname: {description: The name that the certificate must have., type: str, required: true}
+          authority: {description: "Certificates to trust, as PEM or a file; the system's if not set.", type: str}
   keep:
     description: How many releases beside the one that serves are kept for a rollback.
     type: int
@@ -130,6 +144,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import Rollout, container, prune
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, Change, difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
@@ -148,6 +163,8 @@ class Deployment:
         self.objects: list[Object] = options["objects"] or self._recorded(self.restores)
         self.rollout = self._rollout(self.objects)
         self.release = self.rollout.release
+        if self.restores is None:
+            self.rollout.checks = Checks.of(options["workload"], options["front_door"])
         self.changes: list[Change] = self.rollout.changes(check=check)
 
     def _rollout(self, objects: list[Object]) -> Rollout:
@@ -247,6 +264,7 @@ class Deployment:
 
     def _switch(self) -> None:
         seconds = self.options["ready_seconds"]
+        self.rollout.checks.look()
         # What serves already needs no trial: a rollout that was cut off had one.
         if self.rollout.serving() != self.release:
             self.rollout.try_out(self._smoke(), seconds)
@@ -310,6 +328,7 @@ def main() -> None:
             "by": {"type": "str", "required": True},
             "why": {"type": "str", "required": True},
             "ready_seconds": {"type": "float", "default": 30},
+            "front_door": FRONT_DOOR_OPTION,
             "keep": {"type": "int", "default": 5},
             "probation": {
                 "type": "dict",

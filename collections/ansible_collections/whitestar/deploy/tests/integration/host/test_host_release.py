@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -424,3 +427,60 @@ def test_a_release_that_keeps_its_bounds_passes_its_probation(state: State) -> N
     assert deploy(state, new, probation={"seconds": 1.5})["did"] == "switched"
     assert time.monotonic() - began > 1.5
     assert list(serving(state)) == [new["release"]]
+
+
+def promising(workload: dict[str, Any]) -> dict[str, Any]:
+    """A workload that promises something."""
+    workload["probes"]["promises"] = [
+        {"name": "it is promised", "path": "/promised", "status": 200, "request_headers": {}, "headers": {}, "json": {}}
+    ]
+    return workload
+
+
+class Door(http.server.BaseHTTPRequestHandler):
+    """A reverse proxy: asks the colour that is ready."""
+
+    state: State
+
+    def do_GET(self) -> None:
+        ready = [self.state.address(colour) for colour in COLOURS if self.state.drain_file(colour).exists() is False]
+        answers = [answer for address in ready if (answer := try_request(address, self.path))]
+        self.send_response(answers[0].status if answers else 502)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_words: object) -> None:
+        return
+
+
+@pytest.fixture
+def door(state: State) -> Iterator[dict[str, Any]]:
+    """Where the service is asked, as the module takes it."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OwnDoor", (Door,), {"state": state})) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        yield {"address": f"127.0.0.1:{server.server_port}"}
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ("breaks", "it got ready, but breaks a promise: it is promised: GET /promised: status is 404, not 200"),
+        ("breaks later", "it took over, and breaks a promise: it is promised: GET /promised: status is 404, not 200"),
+    ],
+)
+def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
+    state: State, door: dict[str, Any], behaviour: str, words: str
+) -> None:
+    deploy(state, promising(make_workload(state, A)), front_door=door)
+    before = serving(state)
+    broken = promising(make_workload(state, B, TINY_BEHAVIOUR=behaviour))
+    assert words in deploy(state, broken, front_door=door).message
+    assert serving(state) == before, "the very process that served before"
+    assert outcomes(state)[-1] == (broken["release"], "failed")
+    assert not state.daemon("green").process()
+
+
+def test_what_was_broken_before_is_no_fault_of_the_new_release(state: State, door: dict[str, Any]) -> None:
+    deploy(state, make_workload(state, A, TINY_BEHAVIOUR="breaks later"), front_door=door)
+    assert deploy(state, promising(make_workload(state, B, TINY_BEHAVIOUR="breaks later")), front_door=door).changed

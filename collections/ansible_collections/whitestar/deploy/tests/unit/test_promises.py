@@ -1,0 +1,40 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Promises are those of the Titanic API or one's own, and a plan's image is the one that may be built."""
+
+from __future__ import annotations
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import Checks, promised
+
+
+def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
+    found = {promise["path"]: promise for promise in promised(None, "r1")}
+    assert len(found) == 9
+    assert found["/version"]["json"] == {"release": "r1"}
+    assert all(promise.keys() == found["/"].keys() for promise in found.values())
+    unnamed = {promise["path"]: promise for promise in promised(None, "")}
+    assert unnamed["/version"]["json"] == {}
+    assert found["/version"]["json"] == {"release": "r1"}, "nothing that is kept was changed"
+
+
+def test_a_service_has_promises_of_its_own() -> None:
+    own = {"name": "it greets", "path": "/hello", "json": {"by": "{release}", "count": 0}}
+    (found,) = promised([own], "r1")
+    assert (found["status"], found["json"]) == (200, {"by": "r1", "count": 0})
+    assert promised([], "r1") == []
+
+
+def test_on_trial_a_release_is_not_asked_whether_it_is_let_in_nor_for_everybody() -> None:
+    checks = Checks.of({"probes": {"promises": promised(None, "r1")}}, None)
+    asked = {promise["path"] for promise in checks.on_trial()}
+    assert not asked & {"/readyz", "/people"}
+    assert {"/", "/version", "/openapi.json"} < asked
+    checks.look()
+    checks.require_kept()
+    assert Checks.of({"probes": {}}, None).on_trial() == [], "a release from before promises were recorded"
+
+
+def test_without_a_plan_every_image_may_be_built() -> None:
+    assert why_not("aaaaaaaaaaaa", "") == why_not("aaaaaaaaaaaa", "aaaaaaaaaaaa") == ""
+    assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb; nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
