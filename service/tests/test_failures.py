@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -402,3 +403,34 @@ def test_a_slow_body_is_cut_off(serve: Serve) -> None:
         assert time.monotonic() - started < 5, "one second, and two in which gunicorn waits for the rest"
     assert received.startswith(b"HTTP/1.1 408")
     assert json.loads(received.partition(b"\r\n\r\n")[2])["errors"][0]["field"] == "body"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
+@pytest.mark.parametrize("before", [True, False])
+def test_a_full_disk_for_metrics_ends_no_worker(database: Database, tmp_path: Path, before: bool) -> None:
+    """Full before the service starts, or while it serves: requests are answered, and counted where there is room."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], check=True)
+    try:
+        ballast = tmp_path / "ballast"
+        if before:
+            fill(ballast)
+        with serving(database, METRICS_DIRECTORY=tmp_path / "metrics", WORKERS=2) as service:
+            workers = sorted(service.workers)
+            fill(ballast)
+            for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"):
+                for path in ("/", "/people?limit=1", "/people/nobody", "/openapi.json", "/nowhere", "/version"):
+                    for _ in range(4):
+                        assert service(method, path).status_code < 500
+            assert sorted(service.workers) == workers
+            counted = 'titanic_http_requests_total{method="GET",route="/people",status="200"}'
+            assert (counted in service.get("/metrics").text) is not before
+            assert ("counted in memory alone" in service.errors) is before
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Write until the disk is full."""
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)

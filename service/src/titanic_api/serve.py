@@ -85,6 +85,10 @@ def prepare_metrics(directory: Path | None) -> None:
     except OSError as error:
         raise ConfigurationError(f"TITANIC_METRICS_DIRECTORY {directory}: {error.strerror}") from None
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    # Not before: prometheus_client looks at the environment when it is imported.
+    from titanic_api import metrics_files
+
+    metrics_files.reserve()
 
 
 def serve(settings: Settings) -> None:
