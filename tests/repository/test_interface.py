@@ -209,7 +209,8 @@ FOLLOWING = {
 def test_an_inventory_sets_what_follows_from_another_setting_otherwise(tmp_path: Path) -> None:
     others = {other: value for other, value, _, _ in FOLLOWING.values()}
     own = {name: mine for name, (*_, mine) in FOLLOWING.items()}
-    shared = {"ansible_connection": "local", "titanic_provider": "local", **others}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    shared = {**here, "titanic_provider": "local", **others}
     inventory = {"titanic": {"hosts": {"theirs": None, "mine": own}, "vars": shared}}
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump(inventory))
     asked = ", ".join(f"'{name}'" for name in FOLLOWING)
