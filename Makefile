@@ -5,6 +5,8 @@
 ARGS ?=
 ONLY ?=
 INVENTORY ?= inventories/local
+# Which target may go; that of another inventory has to be named.
+CONFIRM ?= local
 LAB := /var/lib/titanic-lab/engine/environment
 
 .PHONY: help up status down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
@@ -18,8 +20,8 @@ up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
 status: ## which release runs, its ledger, ports and rows
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags status $(ARGS)
 
-down: ## stop and remove what `make up` made, data included
-	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=true $(ARGS)
+down: ## stop and remove what `make up` made, data included (another INVENTORY is named again: CONFIRM=prod)
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=$(CONFIRM) $(ARGS)
 
 lab: ## a Docker engine, base images and a registry on this machine; as root on Debian
 	@bin/run deploy ansible-playbook playbooks/lab-up.yml $(ARGS)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 RUN_SECONDS = 500
+# Whatever the inventory is called: what a test has made it may take away.
+CONFIRMED = "titanic_confirm_teardown={{ titanic_teardown_name }}"
 
 
 class Deployment:
@@ -117,4 +119,4 @@ def torn_down(deployment: Deployment, playbook: str, *arguments: str) -> Iterato
         yield deployment
     finally:
         if deployment.state.exists():
-            deployment.run(playbook, "-e", "titanic_confirm_teardown=true", *arguments)
+            deployment.run(playbook, "-e", CONFIRMED, *arguments)

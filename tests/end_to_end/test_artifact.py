@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import Deployment, torn_down, workplace
+from tests.deployment import CONFIRMED, Deployment, torn_down, workplace
 from tests.interface import COLLECTION, ROOT
 from tests.planted import (
     MARK,
@@ -125,7 +125,7 @@ def test_stripped_artifact_deploys_by_itself(deployment: Deployment, output: str
     assert again.returncode == 0, again.stdout
     assert "changed=0 " in again.stdout
 
-    gone = deployment.run("whitestar.deploy.tear_down", "-e", "titanic_confirm_teardown=true")
+    gone = deployment.run("whitestar.deploy.tear_down", "-e", CONFIRMED)
     assert gone.returncode == 0, gone.stdout
     assert not deployment.state.exists()
     assert deployment.processes() == []

@@ -19,6 +19,7 @@ import pytest
 
 from tests.certificates import new_certificate
 from tests.cluster import Cluster
+from tests.deployment import CONFIRMED
 from tests.end_to_end.load.open_loop import BackgroundLoad, LoadPlan
 from tests.end_to_end.switch.site import REGISTRY, KubernetesSite, Site, new_site
 from tests.operators import DEFINITIONS, ExternalSecrets, defined
@@ -345,7 +346,7 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
         told("ALTER ROLE titanic_app NOLOGIN")
         assert rows(site) == 887
 
-        site.succeed("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        site.succeed("--tags", "teardown", "-e", CONFIRMED)
         assert theirs(site) == before
         assert {thing["metadata"]["name"] for kind in SHOP for thing in site.get(kind)} == {"kube-root-ca.crt", "shop"}
         cluster("delete", "namespace", site.namespace)

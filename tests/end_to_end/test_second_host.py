@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deployment import Deployment, workplace
+from tests.deployment import CONFIRMED, Deployment, workplace
 from tests.end_to_end.switch.site import PERSON, copy_service
 from tests.engine import Engine
 from tests.interface import ROOT
@@ -292,7 +292,7 @@ def test_a_killed_engine_is_started_by_the_next_run_and_has_lost_nothing(site: S
 
 
 def test_a_teardown_leaves_the_engine_and_nothing_else(site: Site, images: None) -> None:
-    site.succeed("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+    site.succeed("--tags", "teardown", "-e", CONFIRMED)
     assert site.host.run("docker ps --all --quiet; docker volume ls --quiet") == ""
     assert site.host.run(f"docker image ls --quiet {PROJECT}") == ""
     assert PROJECT not in site.host.run("docker network ls")

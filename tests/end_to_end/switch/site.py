@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster
-from tests.deployment import free_port
+from tests.deployment import CONFIRMED, free_port
 from tests.end_to_end.load.open_loop import LoadPlan
 from tests.engine import Engine, process_in
 
@@ -235,7 +235,7 @@ class Site(ABC):
 
     def remove(self) -> None:
         """Take all of it away, and say what stayed."""
-        status, output = self.run("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        status, output = self.run("--tags", "teardown", "-e", CONFIRMED)
         if status:
             print(output)
             print(self.logs())

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.deployment import CONFIRMED
 from tests.end_to_end.load.open_loop import BackgroundLoad
 from tests.end_to_end.switch.site import (
     COMPOSE,
@@ -511,6 +512,6 @@ def test_a_full_disk_is_named_and_survived(empty_site: Site) -> None:
         empty_site.succeed("-e", "titanic_guard_free_mebibytes=10")
         assert empty_site.release() != before
     finally:
-        empty_site.run("--tags", "teardown", "-e", "titanic_confirm_teardown=true")
+        empty_site.run("--tags", "teardown", "-e", CONFIRMED)
         subprocess.run(["umount", "-l", empty_site.state], check=False)
         Path(empty_site.state).rmdir()
