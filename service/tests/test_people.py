@@ -119,7 +119,28 @@ def test_nobody_there(service: Service, person: dict[str, Any], method: str, pat
 BAD_VALUES: dict[str, list[Any]] = {
     "survived": [None, 2, -1, "true", "1", "", 0.5, [], {}, "yes"],
     "passengerClass": [None, 0, 4, -1, "1", True, False, 1.5, [], {}, 10**30, 1e300],
-    "name": [None, "", 1, True, [], {}, "x" * 201, "a\x00b", "a\nb", "a\rb", "a\x1bb", "a\x7fb", "a\x85b", "\ud800"],
+    "name": [
+        None,
+        "",
+        1,
+        True,
+        [],
+        {},
+        "x" * 201,
+        "a\x00b",
+        "a\nb",
+        "a\rb",
+        "a\x1bb",
+        "a\x7fb",
+        "a\x85b",
+        "\ud800",
+        " ",
+        "\u200b",
+        "\u00a0\u3000",
+        "\u3164",
+        "a\u202eb",
+        "\u2067a",
+    ],
     "sex": [None, "", "m", "Male", 1, True, [], {}, "male "],
     "age": ["", "22", True, -1, -0.01, 150.01, 1e300, [], {}, 10**400],
     "siblingsOrSpousesAboard": [None, -1, 101, "1", True, 0.5, [], {}, 2**63],
@@ -401,6 +422,39 @@ def test_a_write_on_what_has_changed_is_412(service: Service, person: dict[str, 
     assert service.get(path).headers["ETag"] == new
     assert service(method, path, headers={"If-Match": f'"x", {new}'}, **body).ok
     service("DELETE", path)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_a_write_unless_there_is_one_is_412_where_there_is(
+    service: Service, person: dict[str, Any], method: str
+) -> None:
+    made = service.post(person)
+    path, etag = made.headers["Location"], made.headers["ETag"]
+    body = {} if method == "DELETE" else {"json": {**person, "age": 2}}
+    for there in ("*", etag, f"W/{etag}", f'"x", {etag}'):
+        problem(service(method, path, headers={"If-None-Match": there}, **body), 412, "If-None-Match")
+    both = {"If-Match": '"x"', "If-None-Match": "*"}
+    problem(service(method, path, headers=both, **body), 412, "If-Match")
+    assert service.get(path).headers["ETag"] == etag
+    assert service(method, path, headers={"If-Match": etag, "If-None-Match": '"x"'}, **body).ok
+    service("DELETE", path)
+
+
+def test_a_person_is_added_unless_the_list_is_this_one(service: Service, person: dict[str, Any]) -> None:
+    everybody = service.get("/people")
+    for header, value in (("If-None-Match", "*"), ("If-None-Match", everybody.headers["ETag"]), ("If-Match", '"x"')):
+        problem(service.post(person, **{header: value}), 412, header)
+    assert service.get("/people").json() == everybody.json()
+    made = service.post(person, **{"If-Match": everybody.headers["ETag"]})
+    assert made.status_code == 201
+    service("DELETE", made.headers["Location"])
+
+
+@pytest.mark.parametrize("name", ["مهران", "נועה", "می\u200cخواهم", "👩\u200d🚀", "O\u2019Brien-\u0141"])
+def test_names_of_every_script_are_taken(service: Service, person: dict[str, Any], name: str) -> None:
+    made = service.post({**person, "name": name})
+    assert made.json()["name"] == name
+    service("DELETE", made.headers["Location"])
 
 
 def test_of_many_writers_with_one_tag_one_wins(service: Service, made: requests.Response) -> None:

@@ -80,11 +80,12 @@ def test_what_is_remembered_tells_of_seeds_and_not_of_users(database: Database) 
     assert seeded(database, CSV)["remembered"] != first
 
 
-def test_line_ends_do_not_matter(empty_database: Database) -> None:
+def test_line_ends_and_what_spreadsheets_add_do_not_matter(empty_database: Database) -> None:
     empty_database.ok("migrate")
     first = seeded(empty_database, CSV)
     assert first["inserted"] == 3
-    for text in (CSV.replace("\n", "\r\n"), CSV.rstrip("\n"), CSV.replace("\n", "\r\n").rstrip()):
+    spreadsheet = "\ufeff" + CSV.replace("\n", "\r\n") + "\r\n\r\n"
+    for text in (CSV.replace("\n", "\r\n"), CSV.rstrip("\n"), CSV.replace("\n", "\r\n").rstrip(), spreadsheet):
         again = seeded(empty_database, text)
         assert (again["unchanged"], again["sha256"]) == (3, first["sha256"])
     columns = list(csv.reader(io.StringIO(CSV)))
@@ -130,14 +131,16 @@ def test_what_users_did_is_left_alone_until_reset(database: Database, serve: Ser
 REFUSED = {
     "empty": (b"", "is empty"),
     "header only": (HEADER.encode() + b"\n", "no passenger"),
-    "byte order mark": (b"\xef\xbb\xbf" + CSV.encode(), "line 1: column 1: begins with a byte order mark"),
+    "byte order mark later": (CSV.replace("\n1,1", "\n\ufeff1,1").encode(), "line 2: column 1 (Survived)"),
+    "lines that end in CR": (CSV.replace("\n", "\r").encode(), "line 1: ends in CR alone"),
+    "many lines that end in CR": (CSV.replace("\n", "\r").encode() * 2000, "line 1: ends in CR alone"),
     "missing column": (CSV.replace(",Fare", "").encode(), "line 1: column 'Fare' is missing"),
     "unknown column": (CSV.replace(",Fare", ",Price").encode(), "line 1: column 8: 'Price' is not a column"),
     "repeated column": (CSV.replace(",Fare", ",Age").encode(), "line 1: column 8: 'Age' is there twice"),
     "no header": ("\n".join(ROWS).encode(), "line 1: column 1: '1' is not a column"),
     "short row": (CSV.encode() + b"1,1,x\n", "line 5: has 3 columns and not 8"),
     "long row": (CSV.encode() + b"1,1,x,male,1,0,0,1,9\n", "line 5: has 9 columns and not 8"),
-    "blank line": (CSV.encode() + b"\n" + b"1,1,x,male,1,0,0,1\n", "line 5: has 0 columns"),
+    "blank line": (CSV.encode() + b"\n" + b"1,1,x,male,1,0,0,1\n", "line 5: is blank"),
     "wrong survived": (CSV.replace("\n0,3", "\nyes,3").encode(), "line 3: column 1 (Survived): must be an integer"),
     "wrong class": (CSV.replace("\n0,3", "\n0,4").encode(), "line 3: column 2 (Pclass): must be an integer"),
     "wrong sex": (CSV.replace("other", "cat").encode(), "line 4: column 4 (Sex): must be one of"),
@@ -150,6 +153,11 @@ REFUSED = {
     "no fare": (CSV.replace("7.25", "").encode(), "line 2: column 8 (Fare)"),
     "many relatives": (CSV.replace(",1,2,8", ",101,2,8").encode(), "line 3: column 6 (Siblings/Spouses Aboard)"),
     "no name": (CSV.replace("Mr. C Three", "").encode(), "line 4: column 3 (Name)"),
+    "blank name": (CSV.replace("Mr. C Three", "\u200b").encode(), "line 4: column 3 (Name): must hold a visible"),
+    "turned name": (
+        CSV.replace("Mr. C Three", "\u202eMr.").encode(),
+        "line 4: column 3 (Name): must not hold a control",
+    ),
     "long name": (CSV.replace("Mr. C Three", "x" * 201).encode(), "line 4: column 3 (Name)"),
     "name over two lines": (CSV.replace("Mr. B, Two", "Mr. B\nTwo").encode(), "line 4: column 3 (Name)"),
     "tab in a name": (CSV.replace("C Three", "C\tThree").encode(), "line 4: column 3 (Name)"),
@@ -159,7 +167,7 @@ REFUSED = {
     "UTF-16": (CSV.encode("utf-16"), "line 1"),
     "open quote": (CSV.encode() + b'1,1,"x,male,1,0,0,1\n', "line 5"),
     "quote inside": (CSV.replace('"Mr. B, Two"', '"Mr. B" x').encode(), "line 3"),
-    "lone CR": (CSV.replace("C Three", "C\rThree").encode(), "line 4"),
+    "lone CR": (CSV.replace("C Three", "C\rThree").encode(), "line 4: holds a CR that ends no line"),
     "endless line": (CSV.encode() + b"x" * 70_000, "line 5: is longer"),
     "binary": (os.urandom(4000), "line 1"),
 }

@@ -130,7 +130,7 @@ REGISTRY: dict[type[TitanicError], Kind] = {
     NotAcceptable: Kind(406, "not-acceptable", "None of the accepted media types is offered"),
     BodyTooSlow: Kind(408, "body-too-slow", "The body did not arrive in time"),
     IdempotencyConflict: Kind(409, "idempotency-conflict", "The Idempotency-Key was used for another request"),
-    PreconditionFailed: Kind(412, "precondition-failed", "The person has changed"),
+    PreconditionFailed: Kind(412, "precondition-failed", "A precondition does not hold"),
     BodyTooLarge: Kind(413, "body-too-large", "The body is too large"),
     UnsupportedMediaType: Kind(415, "unsupported-media-type", "The body must be JSON"),
     InvalidPerson: Kind(422, "invalid-person", "The person is not valid"),

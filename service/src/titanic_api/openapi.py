@@ -6,12 +6,12 @@ from typing import Any
 
 from titanic_api import __version__
 from titanic_api.errors import PROBLEM_JSON, REGISTRY
-from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES
+from titanic_api.people.model import BLANK, CONTROL, MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES
 from titanic_api.people.views import KEY_LENGTH, MAX_LIMIT, MAX_OFFSET, SORT_KEYS
 
 Json = dict[str, Any]
 
-NAME_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+NAME_PATTERN = f"^[^{CONTROL}]*[^{CONTROL}{BLANK}][^{CONTROL}]*$"
 TITLES = {kind.status: kind.title for kind in reversed(REGISTRY.values())}
 
 
@@ -127,6 +127,9 @@ def _parameters() -> Json:
         ),
         "ifNoneMatch": _parameter("If-None-Match", "header", tags, "Answer 304 if the entity tag is still this one."),
         "ifMatch": _parameter("If-Match", "header", tags, "Write only if the entity tag is still this one, else 412."),
+        "unlessMatch": _parameter(
+            "If-None-Match", "header", tags, "Write only if the entity tag is none of these, else 412; * is any."
+        ),
         "idempotencyKey": _parameter(
             "Idempotency-Key",
             "header",
@@ -201,7 +204,7 @@ def _people_paths() -> Json:
     }
     narrowing = ("survived", "passengerClass", "sex", "q", "sort", "limit", "offset", "ifNoneMatch")
     one: Json = {"parameters": [_ref("parameters", "uuid")]}
-    match = [_ref("parameters", "ifMatch")]
+    match = [_ref("parameters", "ifMatch"), _ref("parameters", "unlessMatch")]
     everybody = _json("The people.", {"type": "array", "items": person}, "ETag", "Link", "X-Total-Count")
     return {
         "/people": {
@@ -218,9 +221,9 @@ def _people_paths() -> Json:
                 "Add a person",
                 {
                     "201": _json("The new person.", person, "ETag", "Location", links=links),
-                    **_problems(*WRITING, 409),
+                    **_problems(*WRITING, 409, 412),
                 },
-                parameters=[_ref("parameters", "idempotencyKey")],
+                parameters=[_ref("parameters", "idempotencyKey"), *match],
                 requestBody=_body("NewPerson", "application/json"),
                 security=ANYBODY_OR_TOKEN,
             ),

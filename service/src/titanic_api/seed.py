@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 from titanic_api import db, schema
-from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES, UNPRINTABLE
+from titanic_api.people.model import MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES, require_visible
 from titanic_api.schema import Refused
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def _age(text: str) -> str:
 def _name(text: str) -> str:
     if not 1 <= len(text) <= NAME_LENGTH:
         raise ValueError(f"must be 1 to {NAME_LENGTH} characters")
-    if UNPRINTABLE.search(text):
-        raise ValueError("must not hold a control character")
+    require_visible(text)
     return text
 
 
@@ -133,7 +132,8 @@ class Passengers:
                 self._hash.update("".join(f"{row}\n" for _, _, row in piece).encode("utf-8"))
                 yield "".join(f"{position}\t{uuid}\t{row}\n" for position, uuid, row in piece).encode("utf-8")
         except csv.Error as error:
-            raise self._refused(str(error), max(1, self._line)) from None
+            said = "holds a CR that ends no line" if "new-line character" in str(error) else str(error)
+            raise self._refused(said, max(1, self._line)) from None
         if self.rows == 0:
             raise self._refused("holds no passenger")
 
@@ -141,8 +141,14 @@ class Passengers:
         lines_by_name: dict[str, int] = {}
         plan = list(zip(COLUMNS.values(), order, strict=True))
         width = len(plan)
+        blank = 0
         for fields in reader:
             line = reader.line_num
+            if not fields:
+                blank = blank or line
+                continue
+            if blank:  # at the end they are nobody's, as spreadsheets write them
+                raise self._refused("is blank", blank)
             if len(fields) != width:
                 raise self._refused(f"has {len(fields)} columns and not {width}", line)
             try:
@@ -184,8 +190,10 @@ class Passengers:
     def _decoded(self, stream: IO[bytes]) -> Iterator[str]:
         while raw := stream.readline(LINE_BYTES):
             self._line += 1
-            if self._line == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                raise self._refused("column 1: begins with a byte order mark; save it as UTF-8 without one", 1)
+            if self._line == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")  # which spreadsheets begin a file with
+                if b"\r" in raw.rstrip(b"\r\n"):
+                    raise self._refused("ends in CR alone; save the file with LF or CRLF", 1)
             if len(raw) == LINE_BYTES and not raw.endswith(b"\n"):
                 raise self._refused(f"is longer than {LINE_BYTES} bytes", self._line)
             if b"\x00" in raw:

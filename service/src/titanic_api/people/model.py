@@ -17,8 +17,17 @@ MAX_AGE = 150
 MAX_RELATIVES = 100
 MAX_FARE = 1_000_000
 
-# C0 and C1 control characters, DEL, and halves of surrogate pairs, which are no characters at all.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# As classes of a regular expression, which the OpenAPI document has too. C0 and C1 control characters, DEL, and what
+# turns the direction of the text around it (UAX 9, 2.1 and 2.2); then what shows nothing by itself: spaces, joiners,
+# fillers, variation selectors.
+CONTROL = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069"
+BLANK = (
+    r" \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028\u2029\u202f\u205f-\u2065"
+    r"\u206a-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+# Halves of surrogate pairs are no characters at all.
+UNPRINTABLE = re.compile(rf"[{CONTROL}\ud800-\udfff]")
+VISIBLE = re.compile(rf"[^{CONTROL}{BLANK}\ud800-\udfff]")
 UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -80,9 +89,16 @@ def _age(value: Any) -> float | None:
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= NAME_LENGTH:
         raise ValueError(f"must be text of 1 to {NAME_LENGTH} characters")
-    if UNPRINTABLE.search(value):
-        raise ValueError("must not hold a control character or half a surrogate pair")
+    require_visible(value)
     return value
+
+
+def require_visible(text: str) -> None:
+    """Raise ValueError for a text that shows nothing, or that changes how what is around it is shown."""
+    if UNPRINTABLE.search(text):
+        raise ValueError("must not hold a control character, a direction override or half a surrogate pair")
+    if not VISIBLE.search(text):
+        raise ValueError("must hold a visible character")
 
 
 def _sex(value: Any) -> str:

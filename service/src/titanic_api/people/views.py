@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
@@ -113,6 +113,8 @@ class People:
         self._check_writable(environ)
         body = self._json_body(environ, "application/json")
         person = parse_person(parse_object(body), None)
+        if wanted := Preconditions.of(environ):
+            wanted.check(self._reads.everybody())
         uuid = str(uuid4())
         answer = render_person(uuid, person)
         key = header(environ, "Idempotency-Key")
@@ -130,13 +132,13 @@ class People:
         uuid = self._check_target(environ, uuid)
         data = parse_object(self._json_body(environ, "application/json"))
         person = parse_person(data, uuid)
-        wanted = header(environ, "If-Match")
+        wanted = Preconditions.of(environ)
         with self._database.session() as session:
-            if wanted is None:
+            if not wanted:
                 store.replace(session, uuid, person)
             else:
                 with session.transaction():
-                    _check_match(wanted, render_person(uuid, store.lock(session, uuid)))
+                    wanted.check(render_person(uuid, store.lock(session, uuid)))
                     store.replace(session, uuid, person)
         return _found(render_person(uuid, person))
 
@@ -144,12 +146,12 @@ class People:
         """``PATCH /people/{uuid}``: RFC 7396 merge patch, where a person has no member that can be removed."""
         uuid = self._check_target(environ, uuid)
         data = parse_object(self._json_body(environ, "application/json", "application/merge-patch+json"))
-        wanted = header(environ, "If-Match")
+        wanted = Preconditions.of(environ)
         with self._database.session() as session, session.transaction():
             old = store.lock(session, uuid)
             person = merge_person(old, data, uuid)
-            if wanted is not None:
-                _check_match(wanted, render_person(uuid, old))
+            if wanted:
+                wanted.check(render_person(uuid, old))
             if person != old:
                 store.replace(session, uuid, person)
         return _found(render_person(uuid, person))
@@ -157,13 +159,13 @@ class People:
     def delete(self, environ: Environ, uuid: str) -> Answer:
         """``DELETE /people/{uuid}``."""
         uuid = self._check_target(environ, uuid)
-        wanted = header(environ, "If-Match")
+        wanted = Preconditions.of(environ)
         with self._database.session() as session:
-            if wanted is None:
+            if not wanted:
                 store.delete(session, uuid)
             else:
                 with session.transaction():
-                    _check_match(wanted, render_person(uuid, store.lock(session, uuid)))
+                    wanted.check(render_person(uuid, store.lock(session, uuid)))
                     store.delete(session, uuid)
         return Answer(204, b"", ())
 
@@ -220,9 +222,14 @@ def _tags(value: str) -> list[str]:
     return [tag.strip() for tag in value.split(",")]
 
 
+def _matches(wanted: str, found: Rendered) -> bool:
+    """Whether If-None-Match names what was found; weak tags count (RFC 9110, 13.1.2)."""
+    return bool({"*", found.etag} & {tag.removeprefix("W/") for tag in _tags(wanted)})
+
+
 def _conditional(environ: Environ, found: Rendered) -> Answer:
     wanted = environ.get("HTTP_IF_NONE_MATCH")
-    if wanted is not None and {"*", found.etag} & {tag.removeprefix("W/") for tag in _tags(wanted)}:
+    if wanted is not None and _matches(wanted, found):
         return Answer(304, b"", (("ETag", found.etag), REVALIDATE))
     return _found(found)
 
@@ -235,10 +242,27 @@ def _created(created: Rendered, location: str) -> Answer:
     return Answer(201, created.body, (JSON, ("ETag", created.etag), ("Location", location)))
 
 
-def _check_match(wanted: str, current: Rendered) -> None:
-    # A weak tag never matches here (RFC 9110, 13.1.1).
-    if not {"*", current.etag} & set(_tags(wanted)):
-        raise PreconditionFailed(Fault("If-Match", f"the person's entity tag is now {current.etag}"))
+class Preconditions(NamedTuple):
+    """What a client makes a write depend on: the values of If-Match and If-None-Match. Empty is false."""
+
+    match: str | None
+    none_match: str | None
+
+    @classmethod
+    def of(cls, environ: Environ) -> Preconditions:
+        """Those of a request."""
+        return cls(header(environ, "If-Match"), header(environ, "If-None-Match"))
+
+    def __bool__(self) -> bool:
+        return self.match is not None or self.none_match is not None
+
+    def check(self, current: Rendered) -> None:
+        """Compare them with what is there now, in the order of RFC 9110, 13.2.2. Raises PreconditionFailed."""
+        # A weak tag never matches here (RFC 9110, 13.1.1).
+        if self.match is not None and not {"*", current.etag} & set(_tags(self.match)):
+            raise PreconditionFailed(Fault("If-Match", f"the entity tag is now {current.etag}"))
+        if self.none_match is not None and _matches(self.none_match, current):
+            raise PreconditionFailed(Fault("If-None-Match", f"it is there, its entity tag is now {current.etag}"))
 
 
 def _idempotency_key(value: str) -> str:

@@ -9,7 +9,7 @@ const unknown = () => element("span", { class: "muted" }, "unknown");
 const number = (value, shown) => element("data", { value }, shown);
 
 const COLUMNS = [
-  { key: "name", label: "Name", cell: ({ name, uuid }) => element("a", { href: address(`people/${encodeURIComponent(uuid)}`) }, name) },
+  { key: "name", label: "Name", cell: ({ name, uuid }) => element("bdi", {}, element("a", { href: address(`people/${encodeURIComponent(uuid)}`) }, name)) },
   { key: "survived", label: "Fate", cell: ({ survived }) =>
     element("span", { class: survived ? "fate fate-survived" : "fate fate-died" }, survived ? "Survived" : "Died") },
   { key: "passengerClass", label: "Class", cell: ({ passengerClass }) => CLASS_NAMES[passengerClass] ?? String(passengerClass) },

@@ -158,8 +158,10 @@ def identity_text(identity: dict[str, Any]) -> str:
 def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_promises` returned, ``did`` what the stages gave back.
+    ``asked`` is what :mod:`http_promises` returned, ``did`` what the stages gave back. In check mode: what would be.
     """
+    if asked.get("check_mode"):
+        return _foreseen(release, did)
     releases = {
         "nothing": f"no new release: {release} serves already",
         "restarted": f"release {release} was not running and serves again",
@@ -183,6 +185,25 @@ def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) 
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
     lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")
     return lines
+
+
+def _foreseen(release: str, did: dict[str, Any]) -> list[str]:
+    """What a run without ``--check`` would do, as far as that can be known."""
+    releases = {
+        "nothing": f"no new release: {release} serves already",
+        "restarted": f"release {release} is not running and would serve again",
+        "finished": f"release {release} serves; a switch that was cut off would be finished",
+        "switched": f"release {release} would serve" + (f" instead of {did['before']}" if did.get("before") else ""),
+    }
+    lines = [releases.get(str(did.get("release")), f"release {release} is the last that was deployed")]
+    schema, seed = did.get("schema") or {}, did.get("seed") or {}
+    if schema.get("changed"):
+        lines.append(f"schema would be migrated from {schema['from'] or 'nothing'} to {schema['to']}")
+    if seed.get("changed"):
+        lines.append(f"seed: {seed['inserted']} would be inserted, {seed['updated']} updated")
+    if did.get("release") == "switched" and not (schema and seed):
+        lines.append("what the release migrates and seeds it can say once it is built")
+    return [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
 
 
 def state_directory(name: str) -> str:

@@ -18,6 +18,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, Records
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
+OUTPUT_FOLLOWS = "; its last output:"
+REASON_LENGTH = 300
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
 # The option of modules whose failure ends a release before it can be started: on a host, and wherever it is to serve.
 BY = {"type": "str", "required": True}
@@ -94,7 +96,7 @@ def record_failure(
                 by=failure["by"],
                 why="deploy",
                 outcome="failed",
-                reason=first_line(told),
+                reason=reason_of(told),
             )
             records.write_ledger(ledger)
             serving = {"what serves": str(before.current() or "nothing")}
@@ -104,9 +106,12 @@ def record_failure(
     return f"{told}\nevidence: {where}"
 
 
-def first_line(text: str) -> str:
-    """The first line of a message, for the ledger."""
-    return next(iter(text.splitlines()), "")
+def reason_of(text: str) -> str:
+    """Why a release failed, in one line for the ledger: a message's first, with the last one of the output below it."""
+    first, *output = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    if not first.endswith(OUTPUT_FOLLOWS):
+        return first
+    return ": ".join([first.removesuffix(OUTPUT_FOLLOWS), *output[-1:]])[:REASON_LENGTH]
 
 
 def redacted(records: Records, text: str) -> str:

@@ -124,7 +124,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import first_line, redacted, write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import reason_of, redacted, write_capsule
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
@@ -224,7 +224,7 @@ class Deployment:
         try:
             self._switch()
         except (ReleaseError, EngineError, OSError) as error:
-            reason = redacted(self.state, first_line(str(error)))
+            reason = redacted(self.state, reason_of(str(error)))
             self.ledger = self.ledger.finish(entry.number, "failed", reason)
             self.state.write_ledger(self.ledger)
             last = self.ledger.entries[-1]

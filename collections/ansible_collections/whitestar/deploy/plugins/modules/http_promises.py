@@ -67,6 +67,10 @@ maintenance:
   description: The message of a front door in maintenance; empty otherwise.
   returned: success
   type: str
+check_mode:
+  description: Whether nothing was asked, since this is check mode.
+  returned: in check mode
+  type: bool
 items:
   description: Number of items in the JSON array of each promise that has one, by its path.
   returned: success
@@ -105,7 +109,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.check_mode:
-        module.exit_json(changed=False, kept=[], items={}, maintenance="", msg="nothing was asked in check mode")
+        module.exit_json(changed=False, kept=[], items={}, maintenance="", check_mode=True)
     door = FrontDoor.of(module.params)
     kept, failures, items = [], [], {}
     deadline = time.monotonic() + module.params["seconds"]

@@ -134,7 +134,7 @@ calls:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import first_line, redacted, write_capsule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import reason_of, redacted, write_capsule
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
     CLUSTER_OPTION,
@@ -229,7 +229,7 @@ class Deployment:
                 self.records.write_ledger(self.ledger)
         except (ReleaseError, ClusterError) as error:
             said = redacted(self.records, str(error))
-            self.ledger, entry = self.ledger.add(**facts, outcome="failed", reason=first_line(said))
+            self.ledger, entry = self.ledger.add(**facts, outcome="failed", reason=reason_of(said))
             self.records.write_ledger(self.ledger)
             before = settings(self.records.objects(current.release)) if current else {}
             capsule = write_capsule(self.records, entry, said, self.rollout.evidence, before, settings(self.objects))
@@ -275,7 +275,7 @@ class Deployment:
         """Put the last good release back if this one has replaced it, record the failure: what to say."""
         said = redacted(self.records, str(error))
         back = self._put_back(current)
-        self.ledger = self.ledger.finish(entry.number, "failed", first_line(said))
+        self.ledger = self.ledger.finish(entry.number, "failed", reason_of(said))
         before = settings(self.records.objects(current.release)) if current else {}
         self._record()
         last = self.ledger.entries[-1]

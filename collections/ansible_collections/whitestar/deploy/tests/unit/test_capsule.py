@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import (
+    REASON_LENGTH,
+    reason_of,
     record_failure,
     redacted,
     write_capsule,
@@ -48,6 +51,20 @@ def test_secrets_are_taken_out_however_they_are_quoted(tmp_path: Path) -> None:
         assert "planted" not in text, form
         assert "[password]" in text, form
     assert redacted(state, f"{secret}-and-more {secret}") == "[a_longer_one] [password]"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("", ""),
+        ("it is late\nand more", "it is late"),
+        ("it ended; its last output:\nTraceback\nKeyError: 'x'\n\n", "it ended: KeyError: 'x'"),
+        ("it ended; its last output:\n", "it ended"),
+        (f"it ended; its last output:\n{'x' * 999}", f"it ended: {'x' * (REASON_LENGTH - 10)}"),
+    ],
+)
+def test_a_reason_is_one_line_with_what_was_said_last(message: str, reason: str) -> None:
+    assert reason_of(message) == reason
 
 
 def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path) -> None:

@@ -234,3 +234,36 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
     lines = summary({"items": {}, "kept": []}, "http://a:1", "r", {"schema": {}, "seed": {}})
     assert lines[:2] == ["release r serves", "http://a:1"]
     assert not any("promises" in line or "people" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("did", "lines"),
+    [
+        (
+            {"release": "nothing", "schema": {"changed": False}, "seed": {"changed": False}},
+            ["no new release: r serves already"],
+        ),
+        (
+            {
+                "release": "switched",
+                "before": "r0",
+                "schema": {"changed": True, "from": None, "to": "0003"},
+                "seed": {"changed": True, "inserted": 2, "updated": 1},
+            },
+            [
+                "release r would serve instead of r0",
+                "schema would be migrated from nothing to 0003",
+                "seed: 2 would be inserted, 1 updated",
+            ],
+        ),
+        (
+            {"release": "switched"},
+            ["release r would serve", "what the release migrates and seeds it can say once it is built"],
+        ),
+        ({"release": "restarted"}, ["release r is not running and would serve again"]),
+        ({}, ["release r is the last that was deployed"]),
+    ],
+)
+def test_check_mode_says_what_would_be(did: dict[str, Any], lines: list[str]) -> None:
+    said = summary({"check_mode": True, "kept": [], "items": {}}, "http://a:1", "r", did)
+    assert said == [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]

@@ -170,7 +170,10 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     assert words.format(bad["release"]) in failed.message
     assert serving(state) == before
     assert outcomes(state)[-1] == (bad["release"], "failed")
-    assert state.ledger().entries[-1].reason
+    reason = state.ledger().entries[-1].reason
+    assert "its last output" not in reason
+    assert reason.startswith(words.partition(";")[0])
+    assert behaviour != "exits" or reason == "it ended at once: tiny release: no reason to live"
     assert not state.daemon("green").process()
     assert (state.logs / "green.log").exists()
     capsule = Path(failed.message.rpartition("evidence: ")[2])
