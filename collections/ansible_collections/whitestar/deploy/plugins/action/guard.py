@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache
@@ -35,6 +35,11 @@ DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # As Docker Compose names a project.
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
+STAGES = ("target", "secrets", "database", "schema", "seed", "api")
+# The tags of titanic_image beside api, which needs it.
+MAKES_THE_RELEASE = ("image", "schema")
+# What goes the other way than a deployment, and what may go along.
+ALONE = {"rollback": ("verify", "status", "drift"), "teardown": ()}
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)
@@ -95,6 +100,29 @@ def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
         for tag in asked
         if tag not in SPECIAL_TAGS and tag not in names
     ]
+
+
+def clashing_tags(run: Collection[str], skip: Collection[str], *, deploys: bool) -> list[str]:
+    """One sentence for each choice of tags with which a run could not do what it is asked for.
+
+    ``deploys`` is whether the run may start a release.
+    """
+    problems = []
+    for tag, beside in ALONE.items():
+        others = sorted(set(run) - {tag, *beside, "always"})
+        if tag in run and others:
+            problems.append(
+                f"--tags {','.join(run)}: {tag} does not go together with {', '.join(others)}; run one after the other"
+            )
+    made_by = sorted(set(skip) & set(MAKES_THE_RELEASE))
+    serves = deploys and "api" not in skip and {"all", "api"} & set(run or ["all"])
+    if made_by and serves:
+        stages = ",".join(stage for stage in STAGES if stage not in skip)
+        problems.append(
+            f"--skip-tags {','.join(made_by)}: the release is made under this tag too, and api would have none to serve; "
+            f"say what is to run instead, as with --tags {stages}"
+        )
+    return problems
 
 
 def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -273,15 +301,16 @@ class ActionModule(ActionBase):
     """Compare tags and variables of this run with what the collection knows."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"tags"})
+    _VALID_ARGS = frozenset({"tags", "deploys"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """``{"changed": False}``, or ``failed`` with one line for each problem."""
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         options = role_options()
-        asked = [*variables.get("ansible_run_tags", []), *variables.get("ansible_skip_tags", [])]
-        problems = unknown_tags(asked, self._task.args.get("tags", []))
+        run_tags, skip_tags = (list(variables.get(f"ansible_{kind}_tags", [])) for kind in ("run", "skip"))
+        problems = unknown_tags([*run_tags, *skip_tags], self._task.args.get("tags", []))
+        problems += clashing_tags(run_tags, skip_tags, deploys=boolean(self._task.args.get("deploys", True)))
         problems += unknown_variables(map(str, variables), options)
         problems += overruled(self._inventory(variables), variables, wiring())
         values = self._values(variables, options)

@@ -19,6 +19,10 @@ options:
     type: list
     elements: str
     default: []
+  deploys:
+    description: Whether this run may start a release, so that it must make one too.
+    type: bool
+    default: true
 attributes:
   check_mode:
     description: Nothing is ever changed.

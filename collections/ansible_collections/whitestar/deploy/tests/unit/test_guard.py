@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.guard import (
+    clashing_tags,
     overruled,
     role_options,
     settings_given,
@@ -65,6 +66,39 @@ def test_an_unknown_tag_is_refused(tag: str, hint: str) -> None:
 
 def test_known_and_special_tags_pass() -> None:
     assert unknown_tags([*TAGS, "all", "always", "never", "tagged", "untagged"], TAGS) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "words"),
+    [
+        (["all"], ["image"], "--skip-tags image: the release is made under this tag too"),
+        (["all"], ["schema"], "as with --tags target,secrets,database,seed,api"),
+        (["api", "seed"], ["image"], "api would have none to serve"),
+        (["rollback", "api"], [], "--tags rollback,api: rollback does not go together with api"),
+        (["teardown", "status"], [], "teardown does not go together with status"),
+        (["all", "rollback"], [], "rollback does not go together with all"),
+    ],
+)
+def test_tags_that_cannot_do_what_is_asked_are_refused(run: list[str], skip: list[str], words: str) -> None:
+    (problem,) = clashing_tags(run, skip, deploys=True)
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "deploys"),
+    [
+        (["all"], [], True),
+        (["all"], ["seed", "verify"], True),
+        (["all"], ["schema", "api"], True),
+        (["target", "seed", "api"], [], True),
+        (["database"], ["image"], True),
+        (["all"], ["image"], False),
+        (["rollback", "status"], [], False),
+        (["teardown"], [], False),
+    ],
+)
+def test_other_choices_of_tags_pass(run: list[str], skip: list[str], deploys: bool) -> None:
+    assert clashing_tags(run, skip, deploys=deploys) == []
 
 
 def test_only_roles_give_results_back() -> None:
