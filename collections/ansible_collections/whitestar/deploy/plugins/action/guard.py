@@ -117,11 +117,11 @@ def clashing_tags(run: Collection[str], skip: Collection[str], *, deploys: bool)
     made_by = sorted(set(skip) & set(MAKES_THE_RELEASE))
     serves = deploys and "api" not in skip and {"all", "api"} & set(run or ["all"])
     if made_by and serves:
-        stages = ",".join(stage for stage in STAGES if stage not in skip)
-        problems.append(
-            f"--skip-tags {','.join(made_by)}: the release is made under this tag too, and api would have none to serve; "
-            f"say what is to run instead, as with --tags {stages}"
+        what = (
+            f"--skip-tags {','.join(made_by)}: the release is made under this tag too, and api would have none to serve"
         )
+        stages = ",".join(stage for stage in STAGES if stage not in skip)
+        problems.append(f"{what}; say what is to run instead, as with --tags {stages}")
     return problems
 
 
@@ -161,17 +161,23 @@ def wrong_values(
             and value != option.get("default")
         ):
             found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
-        elif (
-            option.get("type") == "path"
-            and name.endswith(FILES)
-            and not (name in elsewhere or Path(str(value)).exists())
-        ):
-            found.append(f"{name}: there is no {value} on this machine")
+        elif name.endswith(FILES) and name not in elsewhere and (why := wrong_file(name, value)):
+            found.append(f"{name}: {why}")
         elif option.get("type") == "path" and name.endswith("_directory") and not str(value).startswith(("/", "~")):
             found.append(f"{name}: {value} is not an absolute path")
         elif option.get("type") in {"int", "float"} and float(value) < 0:
             found.append(f"{name}: {value} is negative")
     return found
+
+
+def wrong_file(name: str, value: object) -> str:
+    """Why a path on this machine is not what this option needs; empty if it is."""
+    path = Path(str(value)).expanduser()
+    if not path.exists():
+        return f"there is no {value} on this machine"
+    if name.endswith("_context"):
+        return "" if path.is_dir() else f"{path} is no directory; name the one that holds the project"
+    return f"{path} is a directory; name the file" if path.is_dir() else ""
 
 
 def unknown_keys(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
