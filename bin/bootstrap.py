@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,9 +34,21 @@ PIP_TO_UV = {
     "cert": "SSL_CERT_FILE",
 }
 
+# Of what people tell pip and uv, only where packages come from; where they go, and how, is ours.
+SOURCES = re.compile(
+    r"(PIP|UV)_(DEFAULT_INDEX|INDEX|INDEX_URL|EXTRA_INDEX_URL|NO_INDEX|FIND_LINKS|CERT|CLIENT_CERT|PROXY|TRUSTED_HOST|"
+    r"INSECURE_HOST|RETRIES|TIMEOUT|DEFAULT_TIMEOUT|HTTP_TIMEOUT|OFFLINE|CACHE_DIR|NO_CACHE_DIR|CONFIG_FILE|"
+    r"SYSTEM_CERTS|NATIVE_TLS)"
+)
 NO_INDEX = (
     "the package index could not be reached, or lacks a package: "
     "check the network or pip's configuration, then run the same command again"
+)
+# Words of pip and uv about that; any other failure has another cause.
+OF_THE_INDEX = re.compile(
+    r"connect|fetch|timed? ?out|dns|resolve host|Name or service|certificate|SSL|error sending request|HTTP|"
+    r"No matching distribution|package registry|no version of|not find a version|unavailable",
+    re.IGNORECASE,
 )
 
 
@@ -96,14 +109,33 @@ def say(command: list[str]) -> None:
 def run(command: list[str], environment: Mapping[str, str], remedy: str) -> None:
     """Runs a step of the installation and shows it.
 
-    Raises BootstrapError with the remedy when it fails; the tool's own words stand above it.
+    Raises BootstrapError when it fails, with the remedy unless that is about the index and the tool says something
+    else; the tool's own words stand above it.
     """
     say(command)
     started = time.monotonic()
-    status = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
-    if status != 0:
-        raise BootstrapError(f"{Path(command[0]).name} failed with status {status}: {remedy}")
+    said = []
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as tool:
+        assert tool.stderr
+        for line in tool.stderr:
+            sys.stderr.write(line)
+            said.append(line)
+    if tool.returncode != 0:
+        if remedy == NO_INDEX and not OF_THE_INDEX.search("".join(said)):
+            remedy = "its own words above say why"
+        raise BootstrapError(f"{Path(command[0]).name} failed with status {tool.returncode}: {remedy}")
     print(f"  {time.monotonic() - started:.1f} s", file=sys.stderr)
+
+
+def ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an installation: without what would have pip or uv install elsewhere or otherwise."""
+    found = {
+        name: value
+        for name, value in environment.items()
+        if SOURCES.fullmatch(name) or not name.startswith(("PIP_", "UV_", "PYTHON", "VIRTUAL_ENV"))
+    }
+    # A file of pip's may say so too; the environment is stronger.
+    return found | {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "UV_NO_CONFIG": "1"}
 
 
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -193,6 +225,7 @@ def prepare(name: str, environment: Mapping[str, str]) -> bool:
         if ready(name, wanted):  # another run did it while this one waited
             return False
         started = time.monotonic()
+        environment = ours(environment)
         if read(STAMPS / "venv") != venv_digest() or (STAMPS / "installing").exists():
             make_venv(environment)
         install(name, environment)
