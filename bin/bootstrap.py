@@ -8,9 +8,11 @@ installation that was cut short leaves ``.venv/.stamps/installing`` behind, and 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
+import locale
 import os
 import re
 import shlex
@@ -159,9 +161,21 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def activated(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command that runs inside .venv."""
     result = {name: value for name, value in environment.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    if not has_utf8():
+        # Ansible refuses to work in any other; this one is part of the C library (glibc from 2.35 on).
+        result["LC_ALL"] = "C.UTF-8"
     result["VIRTUAL_ENV"] = str(VENV)
     result["PATH"] = f"{VENV / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}"
     return result
+
+
+def has_utf8() -> bool:
+    """Whether the locale of this process is there and its encoding is UTF-8."""
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+    except locale.Error:
+        return False
+    return codecs.lookup(locale.nl_langinfo(locale.CODESET)).name == "utf-8"
 
 
 @contextlib.contextmanager

@@ -180,6 +180,13 @@ def test_command_gets_its_arguments_and_gives_its_status(ready: Checkout) -> Non
     assert result.returncode == 7
 
 
+@pytest.mark.parametrize("given", [{"LANG": "xx_XX.UTF-8"}, {"LC_ALL": "C"}, {"LC_CTYPE": "POSIX"}])
+def test_a_locale_without_utf8_is_left_for_one_that_has_it(ready: Checkout, given: dict[str, str]) -> None:
+    nothing = {"LANG": "", "LC_ALL": "", "LC_CTYPE": ""}
+    code = "import locale; locale.setlocale(locale.LC_ALL, ''); print(locale.nl_langinfo(locale.CODESET))"
+    assert ready.run("python", "-X", "utf8=0", "-c", code, **nothing | given).stdout == "UTF-8\n"
+
+
 def test_changed_lock_is_installed_and_wrong_hash_refused(ready: Checkout) -> None:
     ready.lock("resolvelib==1.2.0 --hash=sha256:" + "0" * 64 + "\n")
     result = ready.run("true")

@@ -138,6 +138,14 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
     return built
 
 
+def _user() -> str:
+    """The account that runs this; its number where it has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # the latter before Python 3.13
+        return f"uid {os.getuid()}"
+
+
 def run_identity(_value: object) -> dict[str, Any]:
     """Who runs this: host, user, and pid and start time of the ``ansible-playbook`` process, for the lock.
 
@@ -147,7 +155,7 @@ def run_identity(_value: object) -> dict[str, Any]:
     pid = (parent.pid if parent else None) or os.getpid()
     process = Process.of(pid)
     started = process.started if process else 0
-    return {"host": socket.gethostname(), "user": getpass.getuser(), "pid": pid, "started": started}
+    return {"host": socket.gethostname(), "user": _user(), "pid": pid, "started": started}
 
 
 def identity_text(identity: dict[str, Any]) -> str:

@@ -50,10 +50,28 @@ def has_content(path: Path, content: bytes, mode: int) -> bool:
 
 def make_directory(path: Path, mode: int, owner: tuple[int, int] | None = None) -> None:
     """Make ``path`` and its parents; set permission bits and owner of the last one even if it was there."""
-    path.mkdir(parents=True, exist_ok=True)
+    _make(path)
     path.chmod(mode)
     if owner is not None:
         os.chown(path, *owner)
+
+
+def _make(path: Path) -> None:
+    """Make ``path`` and its parents so that every account may enter what is new, whatever the umask is."""
+    if not path.is_dir():
+        _make(path.parent)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Have files be made with this umask, by programs that are started meanwhile too."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -63,7 +81,7 @@ def exclusively(directory: Path, seconds: float = 120) -> Iterator[None]:
     The step of a run that was killed can outlive the run, and must not meet the same step of the next one. Raises
     TimeoutError.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    _make(directory)
     handle = os.open(directory, os.O_RDONLY)
     deadline = time.monotonic() + seconds
     try:

@@ -19,14 +19,17 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     copy_tree,
     json_bytes,
+    make_directory,
     read_json,
     stable_hash,
     tree_hash,
+    umask,
     write_atomically,
 )
 
 LAYOUT = 1
 MARKER = "image.json"
+OPEN = 0o055  # everybody may read and enter
 UV_SECONDS = 600
 # All there is, with every processor. A file that cannot be compiled cannot be imported either, and is left.
 COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, workers=0)"
@@ -67,9 +70,12 @@ class Environment:
         directory = self.directory()
         if directory.exists():
             shutil.rmtree(directory)
-        directory.mkdir(parents=True)
+        make_directory(self.parent, 0o755)
+        make_directory(directory, 0o755)
         try:
-            self._install(directory)
+            # Other accounts run what is in it: PostgreSQL's own where root deploys.
+            with umask(0o022):
+                self._install(directory)
             facts = {"identity": self.identity(), "python": interpreter_version(self.python)}
             if describe:
                 facts["description"] = _described([str(directory / "bin" / describe[0]), *describe[1:]])
@@ -114,9 +120,9 @@ def take_bytecode(before: Path, directory: Path) -> None:
 
 
 def marker(directory: Path) -> dict[str, Any] | None:
-    """What the marker of a complete directory holds; None if it is missing or half built."""
+    """What the marker of a complete directory holds; None if it is missing, half built or closed to other accounts."""
     found = read_json(directory / MARKER, None)
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and directory.stat().st_mode & OPEN == OPEN else None
 
 
 def interpreter_version(python: str) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,22 @@ def test_a_build_that_was_cut_off_is_done_again(project: Path) -> None:
     assert build(project, check=True).changed
     assert build(project).changed
     assert not build(project).changed
+
+
+def test_what_is_built_is_open_to_other_accounts_whatever_the_umask_is(project: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = Path(build(project)["image"]["reference"])
+        for path in (made, made.parent, *made.rglob("*")):
+            assert path.is_symlink() or path.stat().st_mode & 0o044 == 0o044, path
+        # As one that was made before.
+        made.chmod(0o700)
+        assert build(project, check=True).changed
+        assert build(project).changed
+        assert not build(project).changed
+    finally:
+        os.umask(before)
+    assert made.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_build_that_fails_leaves_nothing_and_says_why(project: Path) -> None:
