@@ -35,7 +35,7 @@ WIRING = COLLECTION / "roles/titanic_wiring/vars/main.yml"
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_options(role: str) -> None:
-    files = [*role_path(role).rglob("tasks/*.yml"), *role_path(role).rglob("templates/*")]
+    files = [path for part in ("tasks/*.yml", "vars/*.yml", "templates/*") for path in role_path(role).rglob(part)]
     values, tasks = defaults(role), "".join(path.read_text() for path in files)
     assert set(values) <= set(options()[role])
     for name, option in options()[role].items():
