@@ -30,8 +30,9 @@ NAME = "titanic.test"
 PEOPLE = 887
 
 
-def seen(port: int, authority: str) -> tuple[int, int]:
-    """What a client sees that trusts ``authority`` (PEM) alone: number of people, serial of the certificate."""
+@contextmanager
+def connected(port: int, authority: str) -> Iterator[ssl.SSLSocket]:
+    """A connection of a client that trusts ``authority`` (PEM) alone."""
     context = ssl.create_default_context(cadata=authority)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -39,6 +40,12 @@ def seen(port: int, authority: str) -> tuple[int, int]:
         socket.create_connection(("127.0.0.1", port), 15) as plain,
         context.wrap_socket(plain, server_hostname=NAME) as connection,
     ):
+        yield connection
+
+
+def seen(port: int, authority: str) -> tuple[int, int]:
+    """What such a client sees: number of people, serial of the certificate."""
+    with connected(port, authority) as connection:
         shown = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
         connection.sendall(f"GET /people HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(connection)
@@ -46,18 +53,44 @@ def seen(port: int, authority: str) -> tuple[int, int]:
         return len(json.loads(answer.read())), shown.serial_number
 
 
+WRITE = f"POST /people HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\n"
+BODY_SECONDS = 5
+
+
+def told(port: int, authority: str, head: str, body: bytes) -> tuple[int, str]:
+    """Status and problem type with which a write that is sent so is answered."""
+    with connected(port, authority) as connection:
+        connection.sendall(f"{WRITE}{head}\r\n\r\n".encode() + body)
+        answer = http.client.HTTPResponse(connection, method="POST")
+        answer.begin()
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        return answer.status, json.loads(answer.read())["type"].rpartition(":")[2]
+
+
+def what_is_no_whole_request_is_no_write(port: int, authority: str) -> None:
+    """A body that HTTP forbids is the client's fault, one that does not come is given up; neither is a write."""
+    for body in (b"-1\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX\r\n0\r\n\r\n", b"zz\r\n"):
+        assert told(port, authority, "Transfer-Encoding: chunked", body) == (400, "malformed-body")
+    began = time.monotonic()
+    assert told(port, authority, "Content-Length: 200", b"{") == (408, "body-too-slow")
+    assert time.monotonic() - began < 2 * BODY_SECONDS
+    assert seen(port, authority)[0] == PEOPLE
+
+
 # A container's front door gets a given certificate in the same file: the test of ACME below shows that it finds it.
 @LOCAL
 def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: None) -> None:
     old, new = new_certificate(NAME), new_certificate(NAME, "localhost")
+    limit = {"TITANIC_REQUEST_TIMEOUT_SECONDS": BODY_SECONDS}
     given = {"titanic_api_tls": "given", "titanic_api_hostname": NAME}
-    with new_site(engine, **given) as site:
+    with new_site(engine, **given, titanic_api_environment=limit) as site:
         site.settings |= old.settings
         output = site.succeed("--diff", "-vv")
         assert f"https://{NAME}:{site.port}/people" in output
         assert old.key.splitlines()[1] not in output
         assert seen(site.port, old.certificate) == (PEOPLE, old.serial)
         nothing_but_the_key_file_holds(site, old.key)
+        what_is_no_whole_request_is_no_write(site.port, old.certificate)
 
         # Another certificate is loaded.
         site.settings |= new.settings
