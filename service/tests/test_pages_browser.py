@@ -494,7 +494,7 @@ HOSTILE_NAMES: Final = [
     "<svg/onload=document.title='taken-over'>",
     "</th></table><h1>Title</h1>",
     "{{ 7 * 7 }} ${7 * 7} javascript:document.title='taken over'",
-    "\u202eevil\u2066 & &lt;b&gt; 🚢",
+    "\u200fרשע & &lt;b&gt; 🚢",
 ]
 
 

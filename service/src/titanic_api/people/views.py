@@ -113,18 +113,20 @@ class People:
         self._check_writable(environ)
         body = self._json_body(environ, "application/json")
         person = parse_person(parse_object(body), None)
+        key = header(environ, "Idempotency-Key")
+        if key is not None:
+            key = _idempotency_key(key)
         if wanted := Preconditions.of(environ):
             wanted.check(self._reads.everybody())
         uuid = str(uuid4())
         answer = render_person(uuid, person)
-        key = header(environ, "Idempotency-Key")
         if key is None:
             self._writes.create(uuid, person, answer.body)
             return _created(answer, f"/people/{uuid}")
         first = store.Replay(answer.body, f"/people/{uuid}")
         request = hashlib.sha256(body).digest()
         with self._database.session() as session:
-            first = store.insert_once(session, _idempotency_key(key), request, uuid, person, first)
+            first = store.insert_once(session, key, request, uuid, person, first)
         return _created(rendered(first.body.decode()), first.location)
 
     def replace(self, environ: Environ, uuid: str) -> Answer:

@@ -21,6 +21,8 @@ def test_a_marker_is_a_whole_object(tmp_path: Path) -> None:
     (tmp_path / MARKER).write_text("[]")
     assert marker(tmp_path) is None
     (tmp_path / MARKER).write_text('{"identity": "x"}')
+    assert marker(tmp_path) is None, "other accounts cannot enter it"
+    tmp_path.chmod(0o755)
     assert marker(tmp_path) == {"identity": "x"}
 
 
