@@ -14,7 +14,7 @@ description:
   - A switch that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.front_door]
 options:
   state_directory:
     description: The state directory of the target.
@@ -63,20 +63,6 @@ options:
         description: Mean time that an answer may take, in seconds.
         type: float
         default: 1
-  front_door:
-    description: >-
-      Where the service is asked. What it answered as promised while the release before served it must answer when this
-      one does; otherwise the release before is let in again. Nothing is asked if not set.
-    type: dict
-    suboptions:
-      address: {description: "Address and port.", type: str, required: true}
-      host: {description: "Name that it is asked by, where that is not its address.", type: str}
-      tls:
-        description: How it is asked where it has a certificate.
-        type: dict
-        suboptions:
-          hostname: {description: The name that the certificate must have., type: str, required: true}
-          authority: {description: "Certificates to trust, as PEM or a file; the system's if not set.", type: str}
   keep:
     description: How many releases beside the one that serves are kept for a rollback.
     type: int

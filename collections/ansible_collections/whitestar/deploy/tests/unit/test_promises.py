@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import yaml
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.front_door import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import Checks, promised
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks, promised
 
 
 def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
@@ -38,3 +40,8 @@ def test_on_trial_a_release_is_not_asked_whether_it_is_let_in_nor_for_everybody(
 def test_without_a_plan_every_image_may_be_built() -> None:
     assert why_not("aaaaaaaaaaaa", "") == why_not("aaaaaaaaaaaa", "aaaaaaaaaaaa") == ""
     assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb; nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
+
+
+def test_the_front_door_is_documented_as_it_is_read() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["front_door"]["suboptions"]
+    assert set(documented) == set(FRONT_DOOR_OPTION["options"])
