@@ -200,9 +200,16 @@ def serve_the_source(site: Site) -> None:
             "could not be built",
             "broken on purpose",
             id="cannot be built",
-            marks=pytest.mark.shown_once("kubernetes"),  # whose images containers' builder makes
+            marks=pytest.mark.shown_once,
         ),
-        pytest.param(when_it_serves(EXIT), "__init__", "ended at once", "broken on purpose", id="exits at once"),
+        pytest.param(
+            when_it_serves(EXIT),
+            "__init__",
+            "ended at once",
+            "broken on purpose",
+            id="exits at once",
+            marks=pytest.mark.shown_once("kubernetes"),
+        ),
         pytest.param(
             when_it_serves("import time; time.sleep(3600)"),
             "__init__",
@@ -268,6 +275,7 @@ def test_a_release_that_runs_out_of_memory_never_gets_traffic(site: Site) -> Non
 
 
 @KUBERNETES
+@pytest.mark.shown_once("kubernetes")
 def test_a_release_whose_image_cannot_be_pulled_never_gets_traffic(site: Site) -> None:
     image = f"{REGISTRY}/titanic/missing:1"
     template = {"spec": {"containers": [{"name": "api", "image": image}]}}
@@ -277,13 +285,14 @@ def test_a_release_whose_image_cannot_be_pulled_never_gets_traffic(site: Site) -
 
 
 @COMPOSE
+@pytest.mark.shown_once("compose")
 def test_a_release_without_its_base_image_never_gets_traffic(containers: ComposeSite) -> None:
     image = "127.0.0.1:1/titanic/missing:1"
     missing = json.dumps({"titanic_image_build_arguments": {"PYTHON_IMAGE": image}})
     assert_it_never_serves(containers, "could not be built", "-e", missing, told=f"{image}: failed to resolve")
 
 
-@pytest.mark.shown_once("compose")
+@pytest.mark.shown_once
 def test_a_release_whose_migration_fails_never_gets_traffic(site: Site) -> None:
     versions = site.context / "src" / "titanic_api" / "migrations" / "versions"
     newest = max(versions.glob("[0-9]*.py"))
