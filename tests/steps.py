@@ -28,7 +28,7 @@ class Step:
 
     A step with ``engine`` is begun when the lab is up, with the lab's engine in its environment; one with ``after``
     when the steps of these names have been done. ``environment`` is what it has besides the suite's own, ``programs`` a
-    directory whose programs come before others of their names. One under load takes more than one of the ``lanes``.
+    directory whose programs come before others of their names.
     """
 
     name: str
@@ -40,7 +40,6 @@ class Step:
     after: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     programs: str = ""
-    lanes: int = 1
 
     def missing(self) -> str | None:
         """The first path that this step needs and the checkout does not have."""

@@ -133,7 +133,6 @@ class Suite:
         self.outcomes: list[Outcome] = []
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.waiting: list[Step] = []
-        self.begun: list[Step] = []
         self.done: set[str] = set()
         self.changed = threading.Condition()
         self.stopped = False
@@ -145,17 +144,8 @@ class Suite:
             print(text, flush=True)
 
     def free(self) -> Step | None:
-        """The first step that waits for no other, if there are lanes for it.
-
-        One that takes several is waited for, unless such a one runs already: the small ones would never leave it room.
-        """
-        for step in self.waiting:
-            if self.done.issuperset(wanted(step)):
-                if sum(map(taken, self.begun)) + taken(step) <= LANES:
-                    return step
-                if not any(taken(other) > 1 for other in self.begun):
-                    return None
-        return None
+        """The first step that waits for no other."""
+        return next((step for step in self.waiting if self.done.issuperset(wanted(step))), None)
 
     def next(self) -> Step | None:
         """The step to begin, once there is one; none when all have been begun."""
@@ -164,7 +154,6 @@ class Suite:
             step = None if self.stopped else self.free()
             if step:
                 self.waiting.remove(step)
-                self.begun.append(step)
             return step
 
     def work(self, lane: int) -> None:
@@ -175,7 +164,6 @@ class Suite:
                 self.execute(outcome)
             finally:
                 with self.changed:
-                    self.begun.remove(step)
                     self.done.add(step.name)
                     self.outcomes.append(outcome)
                     self.changed.notify_all()
@@ -258,11 +246,6 @@ class Suite:
                     raise
         finally:
             done.set()
-
-
-def taken(step: Step) -> int:
-    """How many lanes a step takes."""
-    return min(step.lanes, LANES)
 
 
 def wanted(step: Step) -> set[str]:

@@ -62,23 +62,6 @@ def test_a_step_begins_when_those_before_it_have_ended_and_holds_up_no_other(tmp
     assert [outcome.step.name for outcome in times.critical_path([first, last, other])] == ["slow", "next"]
 
 
-def test_a_step_that_measures_has_one_beside_it_and_is_not_kept_waiting_by_small_ones() -> None:
-    sleep = [sys.executable, "-c", "import time; time.sleep(0.5)"]
-    small = [Step(f"small-{number}", sleep) for number in range(5)]
-    measures = Step("measures", sleep, lanes=2)
-    outcomes = ran(*small[:3], measures, *small[3:])
-    began = {outcome.step.name: outcome.began for outcome in outcomes}
-    ended = {outcome.step.name: outcome.began + outcome.seconds for outcome in outcomes}
-    assert max(began[step.name] for step in small[:3]) < 0.4, "three at a time"
-    beside = [
-        name
-        for name in began
-        if name != "measures" and began[name] < ended["measures"] and ended[name] > began["measures"]
-    ]
-    assert len(beside) <= 2, "the last of the first three, and one more"
-    assert began["measures"] <= min(began["small-3"], began["small-4"]) + 0.1
-
-
 def test_times_are_kept_of_steps_and_tests(tmp_path: Path, reports: Path) -> None:
     file = tmp_path / "test_sample.py"
     file.write_text("import time\ndef test_slow(): time.sleep(0.2)\ndef test_quick(): pass\n")
