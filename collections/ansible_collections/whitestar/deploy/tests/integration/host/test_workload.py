@@ -34,6 +34,7 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
         "identity_text",
         "overridden",
         "place",
+        "promised",
         "release_objects",
         "run_identity",
         "server_arguments",
