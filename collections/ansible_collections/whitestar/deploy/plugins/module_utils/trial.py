@@ -24,6 +24,7 @@ WATCH_SECONDS = 0.5
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
 TRIES = 3
 SMOKE_SECONDS = 2.0
+PAUSE_SECONDS = 0.5
 CAPSULE_WIDTH = 400
 
 
@@ -117,7 +118,7 @@ def try_out(
     output: Callable[[], str],
     transcript: Transcript,
 ) -> None:
-    """Ask each replica for each path a few times, then for each promise once.
+    """Ask each replica for each path a few times, then for each promise.
 
     Raises ReleaseError for a failure, a slow answer and a broken promise.
     """
@@ -134,10 +135,18 @@ def try_out(
                 raise ReleaseError(f"it got ready, but {path} fails: {said}")
     for address in addresses:
         for promise in promises:
-            answer, broken = FrontDoor(address).ask(promise, SMOKE_SECONDS)
-            if broken:
-                transcript.note(f"{address} {promise['path']} {in_words(answer)}")
-                raise ReleaseError(f"it got ready, but breaks a promise: {promise_in_words(promise, broken)}")
+            keep(FrontDoor(address), promise, transcript)
+
+
+def keep(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:
+    """Ask for a promise, a few times if it is broken: a machine has its pauses. Raises ReleaseError."""
+    for attempt in range(TRIES):
+        answer, broken = door.ask(promise, SMOKE_SECONDS)
+        if not broken:
+            return
+        transcript.note(f"{door.address} {promise['path']} {in_words(answer)}")
+        time.sleep(attempt * PAUSE_SECONDS)
+    raise ReleaseError(f"it got ready, but breaks a promise: {promise_in_words(promise, broken)}")
 
 
 def in_words(answer: Answer | None) -> str:
