@@ -34,12 +34,13 @@ LOOKED_UP = re.compile(r"deploy\.setting', '(titanic_[a-z_]+)'")
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # As Docker Compose names a project.
 PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
-# What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
+# The stages that have a tag of their own.
 STAGES = ("target", "secrets", "database", "schema", "seed", "api")
 # The tags of titanic_image beside api, which needs it.
 MAKES_THE_RELEASE = ("image", "schema")
 # What goes the other way than a deployment, and what may go along.
 ALONE = {"rollback": ("verify", "status", "drift"), "teardown": ()}
+# What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)

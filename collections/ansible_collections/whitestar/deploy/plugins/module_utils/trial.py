@@ -141,11 +141,11 @@ def try_out(
 def keep(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:
     """Ask for a promise, a few times if it is broken: a machine has its pauses. Raises ReleaseError."""
     for attempt in range(TRIES):
+        time.sleep(attempt * PAUSE_SECONDS)
         answer, broken = door.ask(promise, SMOKE_SECONDS)
         if not broken:
             return
         transcript.note(f"{door.address} {promise['path']} {in_words(answer)}")
-        time.sleep(attempt * PAUSE_SECONDS)
     raise ReleaseError(f"it got ready, but breaks a promise: {promise_in_words(promise, broken)}")
 
 
