@@ -299,6 +299,8 @@ def evidence(step: Step) -> str:
             for problem in (*case.iter("failure"), *case.iter("error")):
                 message = " ".join(problem.get("message", "").split())
                 found.append(f"{case.get('classname')}::{case.get('name')}: {message}")
+                # Of a playbook's output the message has the beginning at most.
+                found += [text.strip() for text in (problem.text or "").splitlines() if "fatal: [" in text][-2:]
     if not found:
         lines = log.read_text(errors="replace").splitlines()
         errors = [text for text in lines[:-TAIL_LINES] if "fatal: [" in text or "[ERROR]" in text or "Error:" in text]

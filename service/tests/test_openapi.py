@@ -77,10 +77,11 @@ def test_schemathesis_finds_nothing(serve: Serve, tmp_path: Path) -> None:
     """All checks and all phases, stateful included, against a real gunicorn."""
     service = serve()
     examples = os.environ.get("TITANIC_TEST_EXAMPLES", "12")
+    # One worker: in two threads, ast.parse of Debian's Python fails at times (python/cpython#106905).
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
         *("run", service.url + "/openapi.json", "--checks", "all", "--phases", "examples,coverage,fuzzing,stateful"),
-        *("--mode", "all", "--max-examples", examples, "--seed", "1912", "--no-color", "--workers", "2"),
+        *("--mode", "all", "--max-examples", examples, "--seed", "1912", "--no-color"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -20,6 +20,7 @@ TESTS = """
 import pytest
 def test_good(): pass
 def test_bad(): assert False
+def test_run(): assert False, "\\nPLAY\\nfatal: [host]: no room\\n" + 99 * "line\\n"
 @pytest.mark.skip(reason="no such thing here")
 def test_left_out(): pass
 @pytest.fixture
@@ -104,12 +105,13 @@ def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixt
     file = tmp_path / "test_sample.py"
     file.write_text(TESTS)
     (outcome,) = ran(pytest_step("sample", str(file), needs=["Makefile"]))
-    assert (outcome.passed, outcome.failed, outcome.skipped) == (1, 2, 1)
+    assert (outcome.passed, outcome.failed, outcome.skipped) == (1, 3, 1)
     assert list(outcome.reasons) == ["no such thing here"]
     text = summary([outcome], 3.0)
     assert "skipped in sample: 1 × no such thing here" in text
     assert "test_bad: assert False" in text, "where a long output is cut, its end is what is read"
-    assert text.splitlines()[-1] == "1 passed, 2 failed, 1 skipped"
+    assert "fatal: [host]: no room" in text, "of a playbook's output the reason is read"
+    assert text.splitlines()[-1] == "1 passed, 3 failed, 1 skipped"
     shown = capsys.readouterr().out
     assert "test_bad: assert False" in shown
     assert "test_error: " in shown

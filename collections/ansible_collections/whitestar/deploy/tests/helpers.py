@@ -245,6 +245,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
             status, body = 503, {{"errors": [{{"field": "traffic", "detail": "draining"}}]}}
         elif self.path == "/people" and (behaviour == "fails" or (behaviour == "sours" and not drain.exists())):
             status = 500
+        elif self.path == "/people" and behaviour == "pauses" and not counts["requests"]:
+            status = 503
         elif self.path == "/promised" and behaviour == ("breaks" if drain.exists() else "breaks later"):
             status = 404
         elif self.path == "/slow" or (self.path == "/people" and behaviour == "slow"):

@@ -172,6 +172,7 @@ def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) 
         return _foreseen(release, did)
     releases = {
         "nothing": f"no new release: {release} serves already",
+        "awaited": f"no new release: {release} serves already, all its pods are ready now",
         "restarted": f"release {release} was not running and serves again",
         "finished": f"release {release} serves; a switch that was cut off is finished",
         "switched": f"release {release} serves" + (f" instead of {did['before']}" if did.get("before") else ""),
@@ -199,6 +200,7 @@ def _foreseen(release: str, did: dict[str, Any]) -> list[str]:
     """What a run without ``--check`` would do, as far as that can be known."""
     releases = {
         "nothing": f"no new release: {release} serves already",
+        "awaited": f"no new release: {release} serves already, its pods that are not ready would be waited for",
         "restarted": f"release {release} is not running and would serve again",
         "finished": f"release {release} serves; a switch that was cut off would be finished",
         "switched": f"release {release} would serve" + (f" instead of {did['before']}" if did.get("before") else ""),

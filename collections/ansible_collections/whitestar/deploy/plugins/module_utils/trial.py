@@ -125,17 +125,29 @@ def try_out(
     wanted = list(paths)
     for address in [*addresses] * TRIES:
         for path in wanted:
-            began = time.monotonic()
-            answer = try_request(address, path, SMOKE_SECONDS)
-            transcript.note(f"{address} {path} {in_words(answer)}")
-            if answer is None and time.monotonic() - began >= SMOKE_SECONDS:
-                raise ReleaseError(f"it got ready, but {path} took longer than {SMOKE_SECONDS:g} s")
-            if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                said = f"{in_words(answer)}; its last output:\n{output()}"
-                raise ReleaseError(f"it got ready, but {path} fails: {said}")
+            if failure := _smoke(address, path, transcript):
+                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
     for address in addresses:
         for promise in promises:
             keep(FrontDoor(address), promise, transcript)
+
+
+def _smoke(address: str, path: str, transcript: Transcript) -> str:
+    """Ask for a path: what is wrong with it, or empty. Slow or 503 is asked again: a machine has its pauses."""
+    failure = ""
+    for attempt in range(TRIES):
+        time.sleep(attempt * PAUSE_SECONDS)
+        began = time.monotonic()
+        answer = try_request(address, path, SMOKE_SECONDS)
+        transcript.note(f"{address} {path} {in_words(answer)}")
+        if answer is not None and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return ""
+        failure = f"fails: {in_words(answer)}"
+        if answer is None and time.monotonic() - began >= SMOKE_SECONDS:
+            failure = f"took longer than {SMOKE_SECONDS:g} s"
+        elif answer is None or answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            break
+    return failure
 
 
 def keep(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:

@@ -102,8 +102,8 @@ entry:
   type: dict
 did:
   description: >-
-    One of nothing, restarted (its pods were not all there, or somebody had changed the objects), finished (a rollout
-    was cut off), switched.
+    One of nothing, awaited (its pods were not all ready, as while an autoscaler adds one), restarted (somebody had
+    changed the objects, or its pods failed before), finished (a rollout was cut off), switched.
   returned: success
   type: str
 pruned:
@@ -165,14 +165,16 @@ class Deployment:
         return found
 
     def plan(self) -> str:
-        """What has to be done: nothing, restarted, finished (a rollout was cut off), switched."""
+        """What has to be done: nothing, awaited, restarted, finished (a rollout was cut off), switched."""
         current = self.ledger.current()
         recorded = current is not None and current.release == self.release
         if self.changes:
             return "restarted" if recorded and self.rollout.serving() in (self.release, "") else "switched"
         if not recorded:
             return "finished"
-        return "nothing" if self.rollout.complete() else "restarted"
+        if self.rollout.complete():
+            return "nothing"
+        return "restarted" if self.earlier_failure() else "awaited"
 
     def earlier_failure(self) -> str:
         """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
@@ -185,7 +187,7 @@ class Deployment:
     def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and what was pruned. Raises ReleaseError, ClusterError."""
         current = self.ledger.current()
-        if plan == "restarted":
+        if plan in ("restarted", "awaited"):
             self._renew(current)
             return (vars(current) if current else {}), []
         self.ledger, entry = self.ledger.add(
@@ -352,7 +354,7 @@ def main() -> None:
     except (ReleaseError, ClusterError, ValueError) as error:
         module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
     module.exit_json(
-        changed=plan != "nothing",
+        changed=plan not in ("nothing", "awaited"),
         did=plan,
         release=deployment.release,
         entry=entry,

@@ -220,6 +220,7 @@ def test_the_summary_says_what_was_done() -> None:
     ("did", "line"),
     [
         ({"release": "nothing"}, "no new release: r serves already"),
+        ({"release": "awaited"}, "no new release: r serves already, all its pods are ready now"),
         ({"release": "restarted"}, "release r was not running and serves again"),
         ({"release": "finished"}, "release r serves; a switch that was cut off is finished"),
         ({"release": "switched", "before": ""}, "release r serves"),
@@ -259,6 +260,10 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
         (
             {"release": "switched"},
             ["release r would serve", "what the release migrates and seeds it can say once it is built"],
+        ),
+        (
+            {"release": "awaited"},
+            ["no new release: r serves already, its pods that are not ready would be waited for"],
         ),
         ({"release": "restarted"}, ["release r is not running and would serve again"]),
         ({}, ["release r is the last that was deployed"]),

@@ -194,6 +194,10 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     assert any(f"trying release {bad['release']} again, which failed at" in warning for warning in again.warnings)
 
 
+def test_a_moment_of_503_on_trial_is_no_reason_to_refuse_a_release(state: State) -> None:
+    assert deploy(state, make_workload(state, A, TINY_BEHAVIOUR="pauses"))["did"] == "switched"
+
+
 def test_a_release_that_cannot_be_started_is_recorded(state: State) -> None:
     good, bad = make_workload(state, A), make_workload(state, B)
     deploy(state, good)

@@ -304,6 +304,15 @@ def test_what_an_autoscaler_set_is_left_alone_within_its_bounds(served: Space) -
     for check in (True, False):
         assert serve(served, GOOD, check=check)["did"] == "nothing"
     assert served.get("deployment", "titanic-api")["spec"]["replicas"] == 2
+    # While a pod is added it is waited for, and nothing is changed.
+    served.kubectl("create", "quota", "two", "--hard=pods=2")
+    served.kubectl("scale", "deployment/titanic-api", "--replicas=3")
+    wait_for(lambda: served.get("deployment", "titanic-api")["status"].get("unavailableReplicas") == 1)
+    seen = serve(served, GOOD, check=True)
+    served.kubectl("delete", "quota", "two")
+    done = serve(served, GOOD)
+    assert (seen["did"], seen["changed"], done["changed"]) == ("awaited", False, False)
+    assert served.get("deployment", "titanic-api")["status"]["availableReplicas"] == 3
     assert serve(served, GOOD, max_replicas=1)["did"] == "restarted"
     assert served.get("deployment", "titanic-api")["spec"]["replicas"] == 1
 
