@@ -56,6 +56,8 @@ PERSON = {
     "fare": 1.0,
 }
 
+PSQL = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--username", "postgres", "--dbname", "titanic"]
+
 
 class Site(ABC):
     """One deployment with a state directory, a front door and a copy of the service of its own.
@@ -222,6 +224,10 @@ class Site(ABC):
         """The last words of each part, for a test that failed."""
 
     @abstractmethod
+    def administer(self, sql: str) -> str:
+        """What the database answers to its administrator."""
+
+    @abstractmethod
     def stages(self) -> list[Callable[[], bool]]:
         """What shows that a stage of the first run is at work, in order."""
 
@@ -316,6 +322,16 @@ class LocalSite(HostSite):
                 return
             time.sleep(0.05)
 
+    def administer(self, sql: str) -> str:
+        psql = self.state / "tools" / "postgresql" / "bin" / "psql"
+        owner = Path(f"/proc/{self.pid('database')}").stat()
+        words = [psql, *PSQL, "--host", self.state / "database" / "run", "--command", sql]
+        account = (
+            {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if owner.st_uid != os.getuid() else {}
+        )
+        done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=True, **account)  # type: ignore[call-overload]
+        return str(done.stdout).strip()
+
     def logs(self) -> str:
         logs = sorted(self.state.glob("log/*.log"))
         return "\n".join(f"--- {log}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
@@ -396,6 +412,10 @@ class ComposeSite(HostSite):
             said.append(f"--- {container[:12]}\n{done.stdout}{done.stderr}")
         return "\n".join(said)
 
+    def administer(self, sql: str) -> str:
+        (container,) = self.containers("database")
+        return self.engine("exec", container["Id"], "psql", *PSQL, "--command", sql).strip()
+
     def stages(self) -> list[Callable[[], bool]]:
         parts = self.state / "project" / "parts"
         return [
@@ -456,6 +476,11 @@ class KubernetesSite(Site):
         """The pods of a part that have not been told to end."""
         found = self.get("pods", **{COMPONENT: component, **OURS})
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def administer(self, sql: str) -> str:
+        (pod,) = self.pods("database")
+        words = ["--namespace", self.namespace, "exec", pod["metadata"]["name"], "--", "psql", *PSQL]
+        return self.cluster(*words, "--command", sql).strip()
 
     def ledger(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = []

@@ -49,12 +49,6 @@ def own_site(container_engine: Engine, images: dict[str, str]) -> Iterator[Compo
         yield site
 
 
-def asked(site: ComposeSite, sql: str) -> str:
-    """What the database says to its administrator."""
-    (container,) = site.containers("database")
-    return site.engine("exec", container["Id"], "psql", "-XAtq", "-U", "postgres", "-c", sql)
-
-
 def given(certificate: Certificate, authority: Certificate) -> dict[str, object]:
     files = {"certificate": certificate.certificate, "key": certificate.key, "authority": authority.certificate}
     return {"titanic_database_tls": True, "titanic_secrets_database_tls": files}
@@ -109,7 +103,7 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site
     site.settings |= given(first, authority)
     output = site.succeed("--diff", "-vv")
     assert first.key.splitlines()[1] not in output
-    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "t")
+    assert (site.rows(), site.administer(ENCRYPTED)) == (PEOPLE, "t")
 
     # A renewed one is loaded; nothing is started again.
     running = {name: site.containers(name)[0]["State"]["StartedAt"] for name in ("database", site.colour())}
@@ -126,11 +120,11 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site
     assert site.release() == before
     site.settings |= given(strange, stranger)
     site.succeed()
-    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "t")
+    assert (site.rows(), site.administer(ENCRYPTED)) == (PEOPLE, "t")
 
     site.settings |= {"titanic_database_tls": False}
     site.succeed()
-    assert (site.rows(), asked(site, ENCRYPTED)) == (PEOPLE, "f")
+    assert (site.rows(), site.administer(ENCRYPTED)) == (PEOPLE, "f")
 
 
 def test_a_newer_image_of_the_same_major_version_takes_over_the_data(

@@ -79,6 +79,22 @@ def test_a_run_that_changes_nothing_takes_as_few_modules_as_the_readme_says(site
     assert executed == int(said[1 if site.provider == "local" else 2])
 
 
+PRIVILEGES = """
+SELECT string_agg(privilege_type, ' ' ORDER BY privilege_type) FROM information_schema.role_table_grants
+WHERE grantee = 'titanic_app' AND table_name = 'people'
+"""
+
+
+def test_privileges_given_and_taken_by_hand_are_as_they_were_after_a_run(site: Site) -> None:
+    before = site.administer(PRIVILEGES)
+    site.administer("GRANT TRUNCATE ON people TO titanic_app; REVOKE DELETE ON people FROM titanic_app")
+    changed = site.administer(PRIVILEGES)
+    assert site.changed(site.succeed("--check", "--tags", "database")) == 1
+    assert site.administer(PRIVILEGES) == changed != before
+    assert site.changed(site.succeed("--tags", "database")) == 1
+    assert site.administer(PRIVILEGES) == before
+
+
 @pytest.mark.timeout(5 * AT_MOST_SECONDS)
 def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> None:
     site = crowded_site

@@ -13,15 +13,18 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import ATTRIBUTES, Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference
+from ansible_collections.whitestar.deploy.plugins.module_utils.grants import (
+    DATABASE,
+    GRANTS,
+    Beside,
+    beside,
+    in_relation,
+    in_schema,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.scram import matches
 
-# Grants as lists of grantee and privilege; the administrator that initdb made is role 10.
-GRANTS = """(SELECT coalesce(json_agg(json_build_array(
-    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END,
-    privilege_type || CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
-) ORDER BY grantee, privilege_type), '[]') FROM aclexplode(coalesce({acl}, acldefault({kind}, {owner}))))"""
-RELATION = """CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END"""
+# The administrator that initdb made is role 10.
 SERVER = f"""
 SELECT json_build_object(
     'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
@@ -37,16 +40,6 @@ SELECT json_build_object(
                      {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")})
                  FROM pg_database WHERE datname = {{database}}))
 """
-DATABASE = f"""
-SELECT json_build_object(
-    'schema', (SELECT {GRANTS.format(acl="nspacl", kind="'n'", owner="nspowner")}
-               FROM pg_namespace WHERE nspname = 'public'),
-    'relations', (SELECT coalesce(json_object_agg(relname, json_build_object(
-        'owner', pg_get_userbyid(relowner),
-        'grants',
-        {GRANTS.format(acl="relacl", kind=RELATION, owner="relowner")}
-    )), '{{}}') FROM pg_class WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p', 'S', 'v', 'm')))
-"""
 REVISION = "SELECT to_json(max(version_num)) FROM alembic_version"
 # As the service's own seed reports it: service/src/titanic_api/seed.py.
 REMEMBERED = """
@@ -54,8 +47,6 @@ SELECT to_json(count(*) || '-' ||
     coalesce(sum(('x' || left(md5(uuid::text || values_hash::text), 15))::bit(60)::bigint), 0))
 FROM seeded_people
 """
-# Whoever may use a schema by PostgreSQL's own defaults.
-DEFAULTS = {("PUBLIC", "USAGE")}
 
 
 def database_drift(
@@ -74,7 +65,9 @@ def database_drift(
     if facts["database"] is None:
         yield Difference(what, said="is gone")
         return
-    yield from _owned(what, facts["database"], names, ["CONNECT"])
+    database = facts["database"]
+    owners = {names["owner"], database["owner"]}
+    yield from _owned(what, database, names, beside(database["grants"], names["user"], owners, ["CONNECT"]))
     yield from _tables(server, what, names, answers)
 
 
@@ -101,27 +94,18 @@ def _role(what: str, found: Mapping[str, Any] | None, password: str | None) -> I
         yield Difference(what, "password", said="is another than the recorded one")
 
 
-def _owned(
-    what: str, found: Mapping[str, Any], names: Mapping[str, str], wanted: list[str] | None
-) -> Iterator[Difference]:
+def _owned(what: str, found: Mapping[str, Any], names: Mapping[str, str], differs: Beside) -> Iterator[Difference]:
     """Whether the right role owns something, and its grants."""
     if found["owner"] != names["owner"]:
         yield Difference(what, "owner", names["owner"], found["owner"])
-    yield from _grants(what, found["grants"], names["user"], {names["owner"], found["owner"]} - {names["user"]}, wanted)
+    yield from _grants(what, differs, names["user"])
 
 
-def _grants(
-    what: str, found: list[list[str]], user: str, owners: set[str], wanted: list[str] | None
-) -> Iterator[Difference]:
-    """Beside those of owners, only ``wanted`` for the role that serves; None if that is not known."""
-    given = {(grantee, privilege) for grantee, privilege in found if grantee not in owners}
-    if wanted is None:
-        given = {(grantee, privilege) for grantee, privilege in given if grantee != user}
-    for grantee, privilege in sorted(given - {(user, privilege) for privilege in wanted or []}):
+def _grants(what: str, differs: Beside, user: str) -> Iterator[Difference]:
+    for grantee, privilege in differs.added:
         yield Difference(what, f"grants[{grantee}]", live=privilege)
-    for privilege in wanted or []:
-        if (user, privilege) not in given:
-            yield Difference(what, f"grants[{user}]", applied=privilege)
+    for privilege in differs.lacking:
+        yield Difference(what, f"grants[{user}]", applied=privilege)
 
 
 def _tables(
@@ -131,12 +115,10 @@ def _tables(
     told = answers.get("migrate", {})
     granted = told.get("grants")
     if told:
-        schema = [pair for pair in found["schema"] or [] if tuple(pair) not in DEFAULTS]
-        owners = {names["owner"], "pg_database_owner"}
-        yield from _grants(f"{what} schema public", schema, names["user"], owners, ["USAGE"])
+        yield from _grants(f"{what} schema public", in_schema(found, names), names["user"])
     for name, relation in sorted(found["relations"].items()):
         wanted = None if granted is None else granted.get(name, [])
-        yield from _owned(f"{what} relation {name}", relation, names, wanted)
+        yield from _owned(f"{what} relation {name}", relation, names, in_relation(relation, names, wanted))
     for name in sorted(set(granted or ()) - set(found["relations"])):
         yield Difference(f"{what} relation {name}", said="is gone")
     for path, table, sql, value in (

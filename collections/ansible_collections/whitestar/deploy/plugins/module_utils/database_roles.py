@@ -1,13 +1,22 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: S608 (what is put into SQL text are the constants of this module, and quoted names)
 """The database, its two roles and their grants, on any server that runs SQL for its administrator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import read_json
+from ansible_collections.whitestar.deploy.plugins.module_utils.grants import (
+    DATABASE,
+    GRANTS,
+    beside,
+    grant_steps,
+    statements,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.scram import matches, verifier
 
@@ -21,16 +30,21 @@ ATTRIBUTES = {
     "BYPASSRLS": False,
 }
 # What is there of ours, in one question; a role that may more than it should is not as it should be.
-FACTS = """
+FACTS = f"""
 SELECT json_build_object(
-    'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{}}') FROM pg_authid
-                  WHERE rolname IN ({owner}, {user}) AND rolcanlogin AND NOT
+    'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{{{}}}}') FROM pg_authid
+                  WHERE rolname IN ({{owner}}, {{user}}) AND rolcanlogin AND NOT
                   (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)),
-    'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
-    'public', (SELECT has_database_privilege('public', oid, 'CONNECT') FROM pg_database WHERE datname = {database}),
-    'connect', (SELECT has_database_privilege(r.oid, d.oid, 'CONNECT') FROM pg_database d, pg_roles r
-                WHERE datname = {database} AND rolname = {user}))
+    'memberships', (SELECT coalesce(json_agg(json_build_array(
+                    pg_get_userbyid(member), pg_get_userbyid(roleid), pg_get_userbyid(grantor))), '[]')
+                    FROM pg_auth_members WHERE pg_get_userbyid(member) IN ({{owner}}, {{user}})),
+    'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {{database}}),
+    'grants', (SELECT {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")}
+               FROM pg_database WHERE datname = {{database}}))
 """
+
+
+NEW = [["PUBLIC", "CONNECT"], ["PUBLIC", "TEMPORARY"]]
 
 
 class Server(Protocol):
@@ -64,11 +78,15 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
         steps[f"make database {names['database']}"] = f"CREATE DATABASE {database} OWNER {owner}"
     elif facts["owner"] != names["owner"]:
         steps[f"give database {names['database']} to {names['owner']}"] = f"ALTER DATABASE {database} OWNER TO {owner}"
-    if facts["public"] is not False or not facts["connect"]:
-        user = identifier(names["user"])
-        steps["let only the two roles connect"] = (
-            f"REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {user}"
+    for member, group, grantor in facts["memberships"]:
+        steps[f"take {member} out of {group}"] = (
+            f"REVOKE {identifier(group)} FROM {identifier(member)} GRANTED BY {identifier(grantor)}"
         )
+    # Everybody may connect to a new database.
+    found = NEW if facts["grants"] is None else facts["grants"]
+    differs = beside(found, names["user"], {names["owner"], facts["owner"]}, ["CONNECT"])
+    if needed := statements("DATABASE", names["database"], differs, names["user"]):
+        steps["let only the two roles connect"] = "; ".join(needed.values())
     return steps
 
 
@@ -80,15 +98,35 @@ def read_passwords(options: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def keep_roles(server: Server, options: Mapping[str, Any], passwords: dict[str, str], *, check: bool) -> list[str]:
+def last_grants(answer_file: str | None) -> dict[str, list[str]] | None:
+    """What the migration granted whose answer is in this file; None where none has told. Raises OSError, ValueError."""
+    found: dict[str, list[str]] | None = read_json(Path(answer_file), {}).get("grants") if answer_file else None
+    return found
+
+
+def keep_roles(
+    server: Server,
+    options: Mapping[str, Any],
+    passwords: dict[str, str],
+    *,
+    granted: Mapping[str, Sequence[str]] | None = None,
+    check: bool,
+) -> list[str]:
     """Have the database, its roles and grants, or say what is missing. Returns the steps in words.
 
-    ``options`` has owner, user and database, ``passwords`` that of each role.
+    ``options`` has owner, user and database, ``passwords`` that of each role; ``granted`` is what the last migration
+    granted the role that serves, by relation, None where no migration has told.
     """
     names = {name: options[name] for name in ("database", "owner", "user")}
-    facts = server.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
-    needed = role_steps(facts if isinstance(facts, dict) else {}, names, passwords)
+    facts: Any = server.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
+    needed = role_steps(facts, names, passwords)
     if needed and not check:
         # psql commits each statement by itself, as CREATE DATABASE demands; a run cut off here goes on from there.
         server.run_sql(";\n".join(needed.values()))
-    return list(needed)
+    if granted is None or facts["owner"] is None:
+        return list(needed)
+    found: Any = server.ask(DATABASE, names["database"])
+    kept = grant_steps(found, names, granted)
+    if kept and not check:
+        server.run_sql(";\n".join(kept.values()), names["database"])
+    return [*needed, *kept]

@@ -39,6 +39,11 @@ options:
     description: File on the target with its password.
     type: path
     required: true
+  answer_file:
+    description: >-
+      What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
+      what it or everybody was given besides is taken back.
+    type: path
 attributes:
   check_mode:
     description: Says which steps are needed; all of them while there is no server.
@@ -69,7 +74,11 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, read_passwords
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import (
+    keep_roles,
+    last_grants,
+    read_passwords,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import ContainerServer
 
 
@@ -86,6 +95,7 @@ def main() -> None:
             "owner_password_file": path,
             "user": text,
             "user_password_file": path,
+            "answer_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -96,7 +106,8 @@ def main() -> None:
         running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
         if running:
             server = ContainerServer(engine, str(running[0]["Id"]))
-            steps = keep_roles(server, options, read_passwords(options), check=module.check_mode)
+            granted = last_grants(options["answer_file"])
+            steps = keep_roles(server, options, read_passwords(options), granted=granted, check=module.check_mode)
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
     except (EngineError, OSError, ValueError) as error:

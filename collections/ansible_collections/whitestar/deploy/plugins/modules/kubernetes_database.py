@@ -13,6 +13,8 @@ description:
     two connect. Speaks to the server as its administrator through the pod's own C(psql).
   - Passwords are those that M(whitestar.deploy.kubernetes_secrets) keeps. Only their SCRAM verifiers reach the server,
     by standard input.
+  - The role that serves is given what the last migration granted where it lacks that, and what it or everybody was
+    given besides is taken back.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
@@ -69,6 +71,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
 from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import PodServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready
@@ -97,7 +100,8 @@ def main() -> None:
                 kept = dict(ClusterRecords(cluster).secrets())
                 passwords = {options[role]: kept[f"database_{part}_password"] for role, part in ROLES.items()}
                 server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
-                steps = keep_roles(server, options, passwords, check=module.check_mode)
+                granted = Command(cluster, "migrate").last_answer().get("grants")
+                steps = keep_roles(server, options, passwords, granted=granted, check=module.check_mode)
             elif not module.check_mode:
                 module.fail_json(msg="the database's pod is not ready: run the whole site once")
     except KeyError as error:

@@ -52,6 +52,11 @@ options:
     description: Server settings that replace ours or add to them.
     type: dict
     default: {}
+  answer_file:
+    description: >-
+      What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
+      what it or everybody was given besides is taken back.
+    type: path
 attributes:
   check_mode:
     description: Says what would change. What a server that does not run would say is not known, and said so.
@@ -90,7 +95,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles, read_passwords
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import (
+    keep_roles,
+    last_grants,
+    read_passwords,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -132,7 +141,8 @@ def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]
     steps += keep_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
-    return steps + keep_roles(cluster, options, read_passwords(options), check=check)
+    granted = last_grants(options["answer_file"])
+    return steps + keep_roles(cluster, options, read_passwords(options), granted=granted, check=check)
 
 
 def main() -> None:
@@ -149,6 +159,7 @@ def main() -> None:
             "owner_password_file": path | {"no_log": False},
             "user": text,
             "user_password_file": path | {"no_log": False},
+            "answer_file": {"type": "path"},
             "settings": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,

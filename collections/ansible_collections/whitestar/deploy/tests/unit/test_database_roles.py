@@ -21,7 +21,12 @@ PASSWORDS = {"people_owner": "hunter2-owner", "people_app": "hunter2-user"}
 KEPT = {role: verifier(password) for role, password in PASSWORDS.items()}
 
 
-RIGHT: dict[str, Any] = {"passwords": KEPT, "owner": "people_owner", "public": False, "connect": True}
+RIGHT: dict[str, Any] = {
+    "passwords": KEPT,
+    "memberships": [],
+    "owner": "people_owner",
+    "grants": [["people_app", "CONNECT"], ["people_owner", "CREATE"]],
+}
 
 
 CONNECT = "let only the two roles connect"
@@ -38,9 +43,11 @@ def test_nothing_is_needed_where_all_is_right() -> None:
         ({"passwords": KEPT | {"people_app": verifier("old")}}, ["set the password of role people_app"]),
         ({"passwords": KEPT | {"people_app": ""}}, ["set the password of role people_app"]),
         ({"owner": "postgres"}, ["give database people to people_owner"]),
-        ({"public": True}, [CONNECT]),
-        ({"connect": False}, [CONNECT]),
-        ({"owner": None, "public": None, "connect": None}, ["make database people", CONNECT]),
+        ({"grants": [*RIGHT["grants"], ["PUBLIC", "CONNECT"]]}, [CONNECT]),
+        ({"grants": [*RIGHT["grants"], ["people_app", "TEMPORARY"]]}, [CONNECT]),
+        ({"grants": []}, [CONNECT]),
+        ({"owner": None, "grants": None}, ["make database people", CONNECT]),
+        ({"memberships": [["people_app", "pg_monitor", "postgres"]]}, ["take people_app out of pg_monitor"]),
     ],
 )
 def test_each_thing_that_is_wrong_is_one_step(wrong: dict[str, Any], steps: list[str]) -> None:

@@ -37,7 +37,7 @@ class Database:
         self.cluster = cluster
         self.names = {"database": f"drift_{mark}", "owner": f"owner_{mark}", "user": f"user_{mark}"}
         self.passwords = dict.fromkeys((self.names["owner"], self.names["user"]), PASSWORD)
-        self.keep()
+        keep_roles(cluster, self.names, self.passwords, check=False)
         self.sql(f"SET ROLE {self.names['owner']}; {SCHEMA.format(**self.names)}")
         remembered = cluster.ask(REMEMBERED, self.names["database"])
         self.answers: dict[str, dict[str, Any]] = {
@@ -46,7 +46,8 @@ class Database:
         }
 
     def keep(self) -> list[str]:
-        return keep_roles(self.cluster, self.names, self.passwords, check=False)
+        granted = self.answers["migrate"].get("grants")
+        return keep_roles(self.cluster, self.names, self.passwords, granted=granted, check=False)
 
     def sql(self, text: str) -> None:
         self.cluster.run_sql(text.format(**self.names), self.names["database"])
@@ -112,6 +113,22 @@ PLANTED = {
             'database <database> relation people: grants[<user>]: added: "UPDATE"',
         ],
     ),
+    "empties": (
+        "GRANT TRUNCATE ON people TO {user}",
+        ['database <database> relation people: grants[<user>]: added: "TRUNCATE"'],
+    ),
+    "writes a column": (
+        "GRANT UPDATE (position) ON people TO {user}",
+        ['database <database> relation people: grants[<user>]: added: "UPDATE (\\"position\\")"'],
+    ),
+    "makes schemas": (
+        "GRANT CREATE ON DATABASE {database} TO {user}",
+        ['database <database>: grants[<user>]: added: "CREATE"'],
+    ),
+    "another role reads": (
+        "CREATE ROLE other_super; GRANT SELECT ON people TO other_super",
+        ['database <database> relation people: grants[other_super]: added: "SELECT"'],
+    ),
     "passes on": (
         "GRANT SELECT ON people TO {user} WITH GRANT OPTION",
         [
@@ -146,12 +163,26 @@ PLANTED = {
 }
 
 
+# What the next run leaves: what others own or were given, and what is lost.
+STAYS = {
+    "another superuser": 1,
+    "another role reads": 1,
+    "another's table": 1,
+    "a table is gone": 1,
+    "another revision": 1,
+}
+
+
 @pytest.mark.parametrize("case", PLANTED)
-def test_what_is_planted_is_found(database: Database, case: str) -> None:
+def test_what_is_planted_is_found_and_taken_back(database: Database, case: str) -> None:
     statements, expected = PLANTED[case]
     for statement in statements.split("; "):
         database.sql(statement)
     assert database.lines() == expected
+    left = expected[: STAYS.get(case, 0)]
+    assert bool(database.keep()) == (left != expected)
+    assert database.lines() == left
+    assert database.keep() == []
 
 
 @pytest.mark.parametrize(
