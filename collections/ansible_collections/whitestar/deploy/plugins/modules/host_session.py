@@ -41,6 +41,10 @@ options:
   port:
     description: Port that the front door will listen on. Needed to begin.
     type: int
+  redirect_port:
+    description: Port at which the front door will send HTTP on to HTTPS; 0 for none.
+    type: int
+    default: 0
   account:
     description: Account that PostgreSQL runs as when the play runs as root. Needed to begin without O(engine).
     type: str
@@ -119,6 +123,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.process import un
 from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCKET_PATH_LIMIT, State
 
+LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
+
 
 def problems(state: State, options: dict[str, Any]) -> list[str]:
     """One sentence for each reason why the run would fail here, with variable and remedy. Raises EngineError."""
@@ -180,20 +186,38 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
             f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
             f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
         )
-    address, port = options["address"], options["port"]
-    if not front_door_runs(state, options["engine"]) and (reason := cannot_listen(address, port)):
-        found.append(f"titanic_api_port: {address}:{port} {reason}")
+    ours = front_door_ports(state, options["engine"])
+    for name in ("port", "redirect_port"):
+        address, port = options["address"], options[name]
+        if port and port not in ours and (reason := cannot_listen(address, port, options["engine"])):
+            found.append(f"titanic_api_{name}: {address}:{port} {reason}")
     return found
 
 
-def front_door_runs(state: State, engine: dict[str, Any] | None) -> bool:
-    """Whether the port may be taken by our own front door."""
+def front_door_ports(state: State, engine: dict[str, Any] | None) -> set[int]:
+    """The ports that our own front door has now."""
     if engine is None:
-        return state.daemon("caddy").process() is not None
+        process = state.daemon("caddy").process()
+        return listening(process.pid) if process else set()
     try:
-        return any(container["State"]["Running"] for container in Engine.of(engine).containers("proxy"))
+        running = [found for found in Engine.of(engine).containers("proxy") if found["State"]["Running"]]
     except EngineError:
-        return False
+        return set()
+    published = [places for found in running for places in (found["HostConfig"]["PortBindings"] or {}).values()]
+    return {int(place["HostPort"]) for places in published for place in places or [] if place["HostPort"]}
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports that a process listens on, as proc(5) has them. Empty for a process of somebody else's."""
+    process = Path(f"/proc/{pid}")
+    try:
+        sockets = {str(link.readlink()) for link in (process / "fd").iterdir()}
+        lines = [line.split() for name in ("tcp", "tcp6") for line in (process / "net" / name).read_text().splitlines()]
+    except OSError:
+        return set()
+    return {
+        int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == LISTEN and f"socket:[{line[9]}]" in sockets
+    }
 
 
 def closed_to_others(path: Path) -> Path | None:
@@ -201,8 +225,8 @@ def closed_to_others(path: Path) -> Path | None:
     return next((part for part in (*reversed(path.parents), path) if not part.stat().st_mode & 0o001), None)
 
 
-def cannot_listen(address: str, port: int) -> str | None:
-    """Why nothing can listen there, None if something can."""
+def cannot_listen(address: str, port: int, engine: dict[str, Any] | None) -> str | None:
+    """Why nothing can listen there, with what to do; None if something can. An engine may what its user may not."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -211,6 +235,8 @@ def cannot_listen(address: str, port: int) -> str | None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return "is in use by another program: stop that or choose another port"
+            if error.errno == errno.EACCES and engine:
+                return None
             return f"cannot be listened on ({error.strerror or error}): choose another port or titanic_api_address"
     return None
 
@@ -255,6 +281,7 @@ def main() -> None:
             "lease_seconds": {"type": "int", "default": 3600},
             "address": {"type": "str"},
             "port": {"type": "int"},
+            "redirect_port": {"type": "int", "default": 0},
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
             "looks": {"type": "bool", "default": False},

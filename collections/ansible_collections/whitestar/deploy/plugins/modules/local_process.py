@@ -184,7 +184,6 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
     path, content = Path(options["configuration_file"]), options["configuration"].encode()
     if "write" in steps:
         write_atomically(path, content, 0o644)
-    note(path.parent, {path.name: content})
     if "restart" in steps:
         daemon.stop(options["start_seconds"])
     if "reload" in steps:
@@ -193,6 +192,8 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
     if "start" in steps or "restart" in steps:
         daemon.start(options["command"], environment, labels)
         wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
+    # Once it works: a file that is put back is recorded as it was.
+    note(path.parent, {path.name: content})
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,10 @@ def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) 
     other = door.options | {"project": f"{door.engine.project}-other"}
     message = run_module("host_session", given | {"engine": other}, check=True).message
     assert message.startswith(f"titanic_api_port: {door.address} is in use by another program")
+    with socket.create_server((address, 0)) as taken:
+        wanted = given | {"engine": door.options, "port": taken.getsockname()[1]}
+        message = run_module("host_session", wanted, check=True).message
+    assert message.startswith(f"titanic_api_port: {address}:{wanted['port']} is in use by another program")
 
 
 def test_people_can_run_the_project_by_hand(door: Door) -> None:

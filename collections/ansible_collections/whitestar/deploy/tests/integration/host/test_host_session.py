@@ -24,6 +24,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     module_environment,
     run_module,
     spool,
+    wait_for,
 )
 
 ME = run_identity("run")
@@ -113,6 +114,24 @@ def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
         f"titanic_api_port: 127.0.0.1:{port} is in use by another program: stop that or choose another port"
     )
     assert not (place / "state").exists()
+
+
+def test_where_our_front_door_listens_it_may_and_another_port_is_looked_at(place: Path) -> None:
+    ours, other = free_port(), free_port()
+    listens = f"import socket; s = socket.create_server(('127.0.0.1', {ours})); s.accept()"
+    state = State(place / "state")
+    for directory in (state.run, state.logs):
+        directory.mkdir(parents=True)
+    daemon = state.daemon("caddy")
+    daemon.start([sys.executable, "-c", listens], {"PATH": os.environ["PATH"]}, {})
+    try:
+        wait_for(lambda: not begin(place / "state", check=True, port=ours).failed)
+        with socket.create_server(("127.0.0.1", other)):
+            for port, more in ((other, {}), (ours, {"redirect_port": other})):
+                message = begin(place / "state", check=True, port=port, **more).message
+                assert f"titanic_api_{'redirect_' if more else ''}port: 127.0.0.1:{other} is in use" in message
+    finally:
+        daemon.stop(1)
 
 
 def test_an_address_that_is_not_ours_is_refused(place: Path) -> None:
