@@ -47,6 +47,7 @@ def test_a_release_says_without_a_database_what_it_would_seed(template_copy: Dat
     told = template_copy.ok("version", DATABASE_HOST="/nowhere")
     assert told["seed"] == template_copy.ok("seed", "--check")["sha256"]
     assert told["seed"] == "ddade662d3bb8b6fceea4c8fc24fb30162a640a50996a78770d18caaa99d5f78"
+    assert {"TITANIC_BIND", "TITANIC_POOL_SIZE", "TITANIC_DATABASE_HOST"} <= set(told["settings"])
 
 
 def seeded(database: Database, text: str | bytes, *arguments: str) -> dict[str, object]:

@@ -267,6 +267,15 @@ def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
     assert site.changed(site.succeed()) == 0, "a whole run lets the database know it"
 
 
+@pytest.mark.shown_once
+def test_a_setting_that_the_release_has_not_is_refused_before_anything_is_changed(site: Site) -> None:
+    before = site.ledger()
+    refused = site.refuse("-e", json.dumps({"titanic_api_environment": {"TITANIC_POOL_SISE": 4}}))
+    told = "titanic_api_environment: TITANIC_POOL_SISE is no setting of this release; did you mean TITANIC_POOL_SIZE?"
+    assert told in " ".join(refused.split())
+    assert site.ledger() == before
+
+
 @LIMITED
 def test_a_release_that_runs_out_of_memory_never_gets_traffic(site: Site) -> None:
     site.change_service(when_it_serves("BALLAST = b'x' * (1 << 30)"))

@@ -8,6 +8,7 @@ import getpass
 import multiprocessing
 import os
 import socket
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,21 @@ def state_directory(name: str) -> str:
     return str((Path(own) if own else Path.home() / ".local" / "state") / name)
 
 
+def taking(image: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+    """The ``image`` as it is, if it takes this ``environment``, as far as its description tells its ``settings``.
+
+    Only names that begin as all its settings do are its own. Raises AnsibleFilterError for one that it does not know.
+    """
+    known = image["description"].get("settings", [])
+    prefix = os.path.commonprefix(known)  # noqa: RUF071 (by characters, as it is meant here)
+    for name in sorted(environment):
+        if known and name.startswith(prefix) and name not in known:
+            close = get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
+            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release; {meant}")
+    return image
+
+
 def deployer_rules(_value: object) -> list[dict[str, Any]]:
     """What a deployer has to be allowed in a namespace, as rules of a Role. The input is not used."""
     return rules()
@@ -253,5 +269,6 @@ class FilterModule:
             "server_arguments": server_arguments,
             "state_directory": state_directory,
             "summary": summary,
+            "taking": taking,
             "workload": workload,
         }

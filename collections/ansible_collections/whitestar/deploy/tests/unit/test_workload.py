@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     server_arguments,
     state_directory,
     summary,
+    taking,
     workload,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
@@ -214,6 +215,30 @@ def test_the_summary_says_what_was_done() -> None:
         "2 promises asked, all kept",
         "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back with --tags rollback",
     ]
+
+
+NAMES = ["TITANIC_BIND", "TITANIC_POOL_SIZE"]
+
+
+def test_an_image_takes_what_its_settings_name_and_what_is_not_its_own() -> None:
+    image = {"reference": "r", "description": {"settings": NAMES}}
+    assert taking(image, {"TITANIC_POOL_SIZE": 4, "TZ": "UTC", "HTTP_PROXY": ""}) is image
+    assert taking({"description": {}}, {"TITANIC_POOL_SISE": 4}) == {"description": {}}, "it has not told"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("TITANIC_POOL_SISE", "did you mean TITANIC_POOL_SIZE?"),
+        ("TITANIC_QQQQQQQQQQ", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
+        ("TITANIC_BINDE", "did you mean TITANIC_BIND?"),
+        ("TITANIC_pool_size", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
+    ],
+)
+def test_a_setting_that_the_release_has_not_is_refused(name: str, remedy: str) -> None:
+    with pytest.raises(AnsibleFilterError) as refused:
+        taking({"description": {"settings": NAMES}}, {"TITANIC_POOL_SIZE": 4, name: 4})
+    assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release; {remedy}"
 
 
 @pytest.mark.parametrize(

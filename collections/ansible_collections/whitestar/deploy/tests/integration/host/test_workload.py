@@ -40,5 +40,6 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
         "server_arguments",
         "state_directory",
         "summary",
+        "taking",
         "workload",
     }
