@@ -7,8 +7,10 @@ import os
 import re
 import signal
 import socket
+import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -168,3 +170,35 @@ def test_log_level(serve: Serve, level: str, logged: bool) -> None:
 def test_version(serve: Serve) -> None:
     service = serve(RELEASE="2026-11-22.1", WORKERS=1)
     assert service.get("/version").json() == {"version": __version__, "release": "2026-11-22.1", "schema": "0003"}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        ("127.0.0.0/8", "192.0.2.7", "192.0.2.7"),
+        ("127.0.0.0/8,::1/128", "198.51.100.9, 192.0.2.7", "192.0.2.7"),  # the proxy's own word is the last
+        ("127.0.0.0/8", "", "127.0.0.1"),
+        ("0.0.0.0/0", "x" * 99, "x" * 64),
+        ("10.0.0.0/8", "192.0.2.7", "127.0.0.1"),
+    ],
+)
+def test_the_client_is_whom_a_trusted_proxy_speaks_for(serve: Serve, trusted: str, forwarded: str, client: str) -> None:
+    service = serve(TRUSTED_PROXIES=trusted)
+    before = len(service.log)
+    service.get("/people/x", headers={"X-Forwarded-For": forwarded})
+    assert lines(service, before + 1)[before]["client"] == client
+
+
+def test_what_the_server_says_of_itself_is_json_too(serve: Serve) -> None:
+    service = serve()
+    service.stop()
+    said = [json.loads(line) for line in service.errors.splitlines()]
+    assert any(line["message"].startswith("Booting worker") for line in said)
+    assert any(line["message"].startswith("Shutting down") for line in said)
+    assert {"time", "level", "message", "logger", "pid"} == set.union(*(set(line) for line in said))
+
+
+def test_a_socket_is_for_its_account_alone(serve: Serve, tmp_path: Path) -> None:
+    place = tmp_path / "socket"
+    serve(BIND=f"unix:{place}")
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600

@@ -547,6 +547,7 @@ def test_rate_limit_counts_over_all_workers(serve: Serve) -> None:
     assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
     assert service.get("/healthz").status_code == 200
     assert requests.get(service.url + "/people?limit=1", headers={"X-Forwarded-For": "10.1.2.3"}, timeout=10).ok
+    assert service.log[-1]["client"] == "10.1.2.3"
 
 
 def test_the_fast_way_answers_like_flask(service: Service, made: requests.Response) -> None:

@@ -13,6 +13,7 @@ from titanic_api.config import Settings
 from titanic_api.db import Database
 from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
 from titanic_api.front import Front
+from titanic_api.incoming import Clients
 from titanic_api.limits import RateLimit
 from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use, sample
 from titanic_api.people.blueprint import people_blueprint
@@ -35,7 +36,7 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_name_the_route)
     inner: Any = Front(app.wsgi_app, people)
     if settings.rate_limit_per_minute:
-        inner = RateLimit(inner, settings.rate_limit_per_minute)
+        inner = RateLimit(inner, settings.rate_limit_per_minute, Clients(settings.trusted_proxies))
     app.wsgi_app = Observe(inner, settings)  # type: ignore[method-assign]
     return app
 

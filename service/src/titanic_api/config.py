@@ -7,10 +7,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Network = IPv4Network | IPv6Network
 
 # Kubernetes puts these into every container beside a Service whose name begins with "titanic".
 SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP)(_|$)")
@@ -52,6 +54,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 def _path(value: str) -> Path:
     return Path(_text(value))
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(","))
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8, with commas between them") from None
 
 
 def _bind(value: str) -> str:
@@ -169,6 +178,13 @@ class Settings:
         0,
         "0",
         "requests a minute of one client address, 0 = no limit",
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        "TITANIC_TRUSTED_PROXIES",
+        _networks,
+        (ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        "127.0.0.0/8,::1/128",
+        "who is believed about whom they speak for, by the last entry of `X-Forwarded-For`; a socket always is",
     )
     write_tokens_file: Path | None = _setting(
         "TITANIC_WRITE_TOKENS_FILE", _path, None, "none", "one bearer token a line; none = anyone may write"

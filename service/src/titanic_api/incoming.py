@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 import gevent
 
+from titanic_api.config import Network
 from titanic_api.errors import BodyTooLarge, BodyTooSlow, Fault, MalformedBody
 
 Environ = dict[str, Any]
+PEERS = 1024
+ADDRESS_LENGTH = 64
 
 
 def header(environ: Environ, name: str) -> str | None:
     """A request header, or None."""
     value = environ.get("HTTP_" + name.upper().replace("-", "_"))
     return None if value is None else str(value)
+
+
+class Clients:
+    """Tells whose request it is: the peer's, or that of the client whom a trusted proxy speaks for."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._networks = trusted
+        self._trusts = lru_cache(PEERS)(self._is_trusted)
+
+    def address(self, environ: Environ) -> str:
+        """The client's address. A proxy before the trusted one may have written any other entry."""
+        peer: str = environ.get("REMOTE_ADDR", "")
+        if peer and not self._trusts(peer):
+            return peer
+        return str(environ.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2].strip()[:ADDRESS_LENGTH] or peer
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
 
 
 def read_body(environ: Environ, limit: int, seconds: float) -> bytes:

@@ -8,26 +8,19 @@ from hashlib import blake2b
 
 from titanic_api.counts import COUNTS, SLOT, SLOTS
 from titanic_api.errors import Fault, TooManyRequests, answer_for
-from titanic_api.incoming import Environ
+from titanic_api.incoming import Clients, Environ
 from titanic_api.observe import Application, StartResponse, send
 
 # Probes and metrics must answer however busy their neighbour is.
 EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/version"})
 
 
-def client_address(environ: Environ) -> str:
-    """The address of the client; a proxy on this machine (its loopback, or a socket) is asked whom it speaks for."""
-    peer: str = environ.get("REMOTE_ADDR", "")
-    if peer in ("", "127.0.0.1", "::1"):
-        return environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or peer
-    return peer
-
-
 class RateLimit:
     """WSGI middleware that refuses what one address sends beyond ``per_minute`` with 429."""
 
-    def __init__(self, application: Application, per_minute: int) -> None:
+    def __init__(self, application: Application, per_minute: int, clients: Clients) -> None:
         self._application = application
+        self._clients = clients
         self._per_minute = per_minute
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -35,7 +28,7 @@ class RateLimit:
         if environ["PATH_INFO"] in EXEMPT:
             return self._application(environ, start_response)
         now = time.time()
-        if self._count(client_address(environ), int(now // 60)) <= self._per_minute:
+        if self._count(self._clients.address(environ), int(now // 60)) <= self._per_minute:
             return self._application(environ, start_response)
         error = TooManyRequests(Fault("client", f"has sent more than {self._per_minute} requests in this minute"))
         error.retry_after_seconds = int(60 - now % 60) + 1

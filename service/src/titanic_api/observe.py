@@ -9,7 +9,6 @@ import os
 import re
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
@@ -20,7 +19,8 @@ from prometheus_client.registry import REGISTRY as PROCESS_REGISTRY
 from titanic_api import __version__
 from titanic_api.config import Settings
 from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
-from titanic_api.incoming import Environ
+from titanic_api.incoming import Clients, Environ
+from titanic_api.logs import JsonLines
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Observe:
 
     def __init__(self, application: Application, settings: Settings) -> None:
         self._application = application
+        self._clients = Clients(settings.trusted_proxies)
         self._level = logging.getLevelNamesMapping()[settings.log_level.upper()]
         self._children: dict[tuple[str, str, str], tuple[Any, Any, Any, str]] = {}
         self._second = (0, "")
@@ -176,29 +177,12 @@ class Observe:
             f'"request_id":"{request_id}","method":{json.dumps(method[:32])},'
             f'"path":{json.dumps(environ.get("PATH_INFO", "")[:LOGGED_PATH_LENGTH])},"route":{json.dumps(route)},'
             f'"status":{status},"duration_ms":{seconds * 1000:.3f},"bytes":{length if length.isdigit() else "null"},'
-            f'"client":{json.dumps(environ.get("REMOTE_ADDR", ""))}}}\n'
+            f'"client":{json.dumps(self._clients.address(environ))}}}\n'
         )
         # One write, so that the lines of several workers do not mix. An error means that whoever read the log has gone;
         # the requests matter more.
         with contextlib.suppress(OSError):
             os.write(STDOUT, line.encode("ascii"))
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line for what is not a request: starts, stops, warnings, failures with their traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of one record."""
-        line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            "logger": record.name,
-            "pid": record.process,
-        }
-        if record.exc_info and record.exc_info[0] is not None:
-            line["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(line)
 
 
 def log_to_stderr(level: str) -> None:

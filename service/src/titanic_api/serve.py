@@ -60,6 +60,9 @@ def options(settings: Settings) -> dict[str, Any]:
         "control_socket_disable": True,
         "accesslog": None,
         "errorlog": "-",
+        "logger_class": "titanic_api.logs.ServerLogger",
+        # A socket is for the account that serves and for root: whoever is in front runs as one of them.
+        "umask": 0o177,
         "loglevel": settings.log_level,
         "proc_name": "titanic-api",
         "child_exit": _forget_gauges,

@@ -242,6 +242,24 @@ def begin_a_slow_post(site: Site) -> socket.socket:
     return connection
 
 
+BEFORE_US = ["127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+
+
+@pytest.mark.shown_once("kubernetes")
+def test_the_client_is_whom_a_trusted_proxy_before_the_front_door_speaks_for(site: Site) -> None:
+    def client(identity: str) -> str:
+        headers = {"X-Forwarded-For": "198.51.100.9, 192.0.2.7", "X-Request-Id": identity}
+        assert site.ask("/people/x", headers=headers)[0] == 404
+        (line,) = (line for line in site.logs().splitlines() if identity in line and "/people/x" in line)
+        return str(json.loads(line[line.index("{") :])["client"])
+
+    assert client("nobody-is-trusted") not in ("192.0.2.7", "198.51.100.9")
+    site.succeed("--tags", "api", "-e", json.dumps({"titanic_api_trusted_proxies": BEFORE_US}))
+    assert client("this-machine-is-trusted") == "192.0.2.7"
+    site.succeed("--tags", "api")
+    assert client("nobody-is-trusted-again") not in ("192.0.2.7", "198.51.100.9")
+
+
 # Processes and containers are kept from their clients by the same file: molecule/maintenance asks for it on processes.
 @COMPOSE
 def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) -> None:
