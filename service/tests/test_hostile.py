@@ -173,6 +173,10 @@ def test_no_request_breaks_anything(target: Service) -> None:
             bad.append(f"{case.name}: {received[:200]!r}")
         if any(trace in received for trace in TRACES) and b"openapi" not in received:
             bad.append(f"{case.name}: trace in {received[:300]!r}")
+        if status.startswith((b"4", b"5")) and b"\r\nContent-Type: application/problem+json" not in received:
+            bad.append(f"{case.name}: no problem in {received[:300]!r}")
+        if status.startswith((b"4", b"5")) and b"\r\nx-request-id: " not in received.lower():
+            bad.append(f"{case.name}: no request id in {received[:300]!r}")
         if time.monotonic() - started > 6:
             bad.append(f"{case.name}: {time.monotonic() - started:.1f} s")
     assert bad == []

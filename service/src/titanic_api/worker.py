@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from uuid import uuid4
 
 from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
+from titanic_api.errors import PROBLEM_JSON
+
 # How much of a body that was refused is taken in for its sender to read the answer, and for how long.
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0
+DETAIL_LENGTH = 200
+SERVER_ERROR = 500
 
 
 class Worker(GeventWorker):
@@ -29,9 +35,39 @@ class Worker(GeventWorker):
             raise
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what is not HTTP."""
-        super().handle_error(req, client, addr, exc)
+        """Answer what is not HTTP, as a problem."""
+        instead: Any = _ProblemInstead(client, str(exc))
+        super().handle_error(req, instead, addr, exc)
         util.close_graceful(client, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)
+
+
+class _ProblemInstead:
+    """The connection of a client to whom gunicorn says in HTML what is wrong: he gets a problem of the same status."""
+
+    def __init__(self, client: Any, detail: str) -> None:
+        self._client = client
+        self._detail = detail
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def sendall(self, page: bytes) -> None:
+        """Send what stands for the page."""
+        line = page.partition(b"\r\n")[0].decode("ascii")
+        status, _, title = line.removeprefix("HTTP/1.1 ").partition(" ")
+        # RFC 9457, section 4.2.1: no type of its own, since the status says it all.
+        problem = {"type": "about:blank", "title": title, "status": int(status)}
+        if int(status) < SERVER_ERROR:
+            problem["detail"] = self._detail[:DETAIL_LENGTH]
+        body = json.dumps(problem)
+        headers = {
+            "Connection": "close",
+            "Content-Type": PROBLEM_JSON,
+            "Content-Length": len(body),
+            "X-Request-Id": uuid4().hex,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._client.sendall(f"{line}\r\n{head}\r\n{body}".encode("ascii"))
 
 
 class ClosingWorker(Worker):
