@@ -87,6 +87,10 @@ class HostColours(ABC):
     def halt(self, colour: str) -> None:
         """End it, giving it the drain time; nothing to do if it does not run."""
 
+    def altered(self, colour: str) -> bool:  # noqa: ARG002 - of a process nothing is altered from outside
+        """Whether somebody has given it other variables than it was started with."""
+        return False
+
     def serving(self, colour: str) -> bool:
         """Whether the colour runs and every replica is ready."""
         return self.running(colour) and self._not_ready(colour) is None

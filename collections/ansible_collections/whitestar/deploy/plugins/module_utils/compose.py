@@ -73,6 +73,8 @@ NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 VOLUMES = ("database", "pgadmin")
 # No .json: what is in a directory is found by how its name ends.
 OWNED = ".owned"
+# What the client gives containers, also in lower case, where its config.json has proxies. No proxy knows ours.
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 # What nobody in a container of ours needs.
 HARDENED = {
     "read_only": True,
@@ -171,7 +173,8 @@ class Engine:
         Raises EngineTimeoutError, and EngineError if the client cannot be run.
         """
         name = f"{self.project}-once-{token_hex(4)}"
-        words = ["run", "--rm", "--init", "--pull", "never", "--name", name, *options, image, *command]
+        empty = [word for variable in without_proxies({}) for word in ("--env", f"{variable}=")]
+        words = ["run", "--rm", "--init", "--pull", "never", "--name", name, *empty, *options, image, *command]
         try:
             return self.start(words, "", seconds)
         except EngineTimeoutError:
@@ -376,6 +379,7 @@ class Service:
         self.configured = bool(files or watched)
         self.configuration = stable_hash([dict(files), watched] if watched else dict(files))
         service = merged(merged(HARDENED, definition), {"image": image})
+        service["environment"] = without_proxies(service.get("environment", {}))
         service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
         self.hash = stable_hash(service)
         service["labels"] = {LABEL: self.hash}
@@ -406,7 +410,7 @@ class Service:
         if "write" in steps:
             self.write()
         if "start" in steps:
-            self.project.up(self.name, anew=self._cut_off())
+            self.project.up(self.name, anew=self._altered())
         if "reload" in steps:
             engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
         if steps:
@@ -439,18 +443,19 @@ class Service:
             right = container["Config"]["Labels"].get(LABEL) == self.hash and container["State"]["Running"]
             return bool(
                 right
-                and not self._cut_off()
+                and not self._altered()
                 and container["State"].get("Health", {}).get("Status", "healthy") == "healthy"
             )
         return False
 
-    def _cut_off(self) -> bool:
-        """Whether somebody took its container from one of its networks."""
-        wanted = {
-            f"{self.project.engine.project}_{name}" for name in self.part["services"][self.name].get("networks", [])
-        }
-        containers = self.project.engine.containers(self.name)
-        return any(not wanted <= set(container["NetworkSettings"]["Networks"]) for container in containers)
+    def _altered(self) -> bool:
+        """Whether somebody took its container from one of its networks, or gave it other variables."""
+        engine, service = self.project.engine, self.part["services"][self.name]
+        wanted = {f"{engine.project}_{name}" for name in service.get("networks", [])}
+        return any(
+            not wanted <= set(container["NetworkSettings"]["Networks"]) or other_variables(engine, container, service)
+            for container in engine.containers(self.name)
+        )
 
     def _applied(self) -> str:
         """The hash of what the container was last configured with."""
@@ -495,6 +500,12 @@ class ComposeColours(HostColours):
                 found = json.loads(container["Config"]["Labels"][LABEL])
                 return found if isinstance(found, dict) else {}
         return {}
+
+    def altered(self, colour: str) -> bool:
+        """Whether a container of it has other variables than its service."""
+        service = self.project.part(service_of(colour)).get("services", {}).get(service_of(colour), {})
+        containers = self.engine.containers(service_of(colour))
+        return any(other_variables(self.engine, container, service) for container in containers)
 
     def addresses(self, colour: str) -> list[str]:
         """The address of each running container on the network that it shares with the front door."""
@@ -580,7 +591,7 @@ class ContainerPrograms:
         words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
         for path in secret_files.values():
             words += ["--mount", f"type=bind,source={path},target={path},readonly"]
-        for name, value in environment.items():
+        for name, value in without_proxies(environment).items():
             words += ["--env", f"{name}={value}"]
         try:
             done = self.engine.once(image, command, *words, seconds=seconds)
@@ -665,8 +676,10 @@ def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_secon
         "secrets": [{"source": name, "target": path} for name, path in sorted(workload["secret_files"].items())],
         "networks": ["front", "data"],
     }
+    service = merged(service, over)
+    service["environment"] = without_proxies(service["environment"])
     return {
-        "services": {service_of(colour): merged(service, over)},
+        "services": {service_of(colour): service},
         "secrets": {name: {"file": path} for name, path in workload["secret_files"].items()},
     }
 
@@ -678,6 +691,39 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = result.get(key)
         result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
+
+
+def without_proxies(environment: Any) -> dict[str, Any]:
+    """The ``environment`` of a service with every proxy in both spellings: as it names that, set to nothing otherwise.
+
+    Programs differ in which of the two they prefer, and the client adds the one that is not there.
+    """
+    given = variables_of(environment)
+    named = {name.lower(): value for name, value in given.items()}
+    both = {name: named.get(upper.lower(), "") for upper in PROXIES for name in (upper, upper.lower())}
+    return both | given
+
+
+def variables_of(environment: Any) -> dict[str, Any]:
+    """Variables by name, of a mapping or of a list of ``NAME=value``, as Compose takes both."""
+    if isinstance(environment, Mapping):
+        return dict(environment)
+    pairs = (str(entry).partition("=") for entry in environment or [])
+    return {name: value if equals else None for name, equals, value in pairs}
+
+
+def other_variables(engine: Engine, container: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:
+    """The names of variables that a container has otherwise than its image and its service. Raises EngineError.
+
+    Not those whose value Compose finds elsewhere: in a file, or in the environment of who runs it.
+    """
+    image = (engine.image(str(container["Image"])) or {}).get("Config") or {}
+    own = variables_of(service.get("environment"))
+    wanted = variables_of(image.get("Env")) | own
+    live = variables_of(container["Config"].get("Env"))
+    told = {name for name, value in own.items() if not isinstance(value, str)}
+    added = set() if service.get("env_file") else live.keys() - wanted.keys()
+    return sorted(added | {name for name in wanted.keys() - told if live.get(name) != wanted[name]})
 
 
 def upstreams(project: str, replicas: int) -> list[str]:

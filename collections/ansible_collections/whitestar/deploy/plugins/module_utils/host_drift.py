@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     SERVICE_LABEL,
     Engine,
     Project,
+    other_variables,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import read_json
@@ -211,6 +212,9 @@ def _container(engine: Engine, container: Container, service: Mapping[str, Any])
         # What an engine changes in a container that runs; it keeps no time of that.
         if applied != live:
             yield Difference(what, path, applied, live)
+    for name in other_variables(engine, container, service):
+        # Not its value: a proxy may have a password in it.
+        yield Difference(what, f"environment.{name}", said="is another than was applied", at=made)
     networks = {f"{engine.project}_{name}" for name in service.get("networks", [])}
     live_networks = set(container["NetworkSettings"]["Networks"])
     if state["Running"] and networks != live_networks:

@@ -21,6 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import En
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     has_content,
     json_bytes,
+    read_json,
     tree_hash,
     write_atomically,
 )
@@ -153,7 +154,8 @@ def registry_of(repository: str) -> str:
 def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) -> Iterator[Engine]:
     """The engine with a client configuration that has this ``login`` (username, password), removed afterwards.
 
-    The engine as it is without one. The password goes over standard input. Raises InputError.
+    Builds get the proxies of the usual configuration. The engine as it is without a login. The password goes over
+    standard input. Raises InputError.
     """
     if not login:
         yield engine
@@ -163,6 +165,8 @@ def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) 
         for name in ("cli-plugins", "buildx"):
             if (usual / name).is_dir():
                 Path(configuration, name).symlink_to(usual / name)
+        proxies = read_json(usual / "config.json", {}).get("proxies", {})
+        Path(configuration, "config.json").write_bytes(json_bytes({"proxies": proxies}))
         client = dataclasses.replace(engine, configuration=configuration)
         registry = registry_of(repository)
         try:

@@ -167,7 +167,7 @@ class Deployment:
     def _is_right(self, colour: str) -> bool:
         facts = self.colours.facts(colour)
         same = (facts.get("release"), facts.get("fingerprint")) == (self.release, self.secrets)
-        return same and self.colours.serving(colour)
+        return same and not self.colours.altered(colour) and self.colours.serving(colour)
 
     def earlier_failure(self) -> str:
         """A warning when the last attempt to serve this release did not succeed; empty otherwise."""

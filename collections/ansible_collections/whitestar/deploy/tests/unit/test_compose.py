@@ -25,8 +25,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     memory,
     merged,
     upstreams,
+    without_proxies,
     yaml_text,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import logged_in
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
@@ -110,6 +112,27 @@ def test_compose_takes_no_dollar_for_a_variable() -> None:
     assert yaml_text({"a": "$HOME", "b": ["${X}"]}) == 'a: "$$HOME"\nb: ["$${X}"]\n'
 
 
+def test_a_proxy_that_is_asked_for_is_set_in_both_spellings() -> None:
+    """An empty http_proxy beside HTTP_PROXY takes it away from many programs (Python's urllib.request)."""
+    named: Any
+    for named in (
+        {"HTTP_PROXY": "http://proxy.example:3128", "NOTE": None},
+        ["HTTP_PROXY=http://proxy.example:3128", "NOTE"],
+    ):
+        found = without_proxies(named)
+        assert (found["HTTP_PROXY"], found["NOTE"]) == ("http://proxy.example:3128", None)
+        assert found["http_proxy"] == found["HTTP_PROXY"]
+        assert (found["https_proxy"], found["NO_PROXY"]) == ("", "")
+
+
+def test_builds_that_push_get_the_proxies_of_the_usual_configuration(place: Path) -> None:
+    (place / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://proxy.example"}}, "auths": {}}')
+    engine = Engine("/nowhere", client(place, *GOOD), "people", str(place))
+    with logged_in(engine, "registry.example/people", {"username": "alice", "password": "secret"}) as pusher:
+        written = json.loads(Path(pusher.configuration, "config.json").read_text())
+    assert written == {"proxies": {"default": {"httpProxy": "http://proxy.example"}}}
+
+
 def test_mappings_are_merged_and_all_else_is_replaced() -> None:
     base = {"a": {"b": 1, "c": {"d": 2}}, "list": [1, 2], "e": 3}
     before = json.dumps(base)
@@ -181,6 +204,7 @@ def test_overrides_are_laid_on_recursively_and_make_another_release() -> None:
 def test_one_workload_is_a_process_here_and_a_service_there(state: State) -> None:
     """The same dictionary gives both their command, and every variable but the three that say where."""
     own = {"TITANIC_BIND", "TITANIC_DRAIN_FILE", "TITANIC_METRICS_DIRECTORY"}
+    proxies = set(without_proxies({}))
     image = make_image(state, "3f2a9c0d1b7e")
     built = workload(SETTINGS | {"image": SETTINGS["image"] | {"reference": str(image)}, "replicas": 1})
     state.run.mkdir()
@@ -195,10 +219,10 @@ def test_one_workload_is_a_process_here_and_a_service_there(state: State) -> Non
     service = api_part(built, "blue", state, 25)["services"]["api-blue"]
     expected = command_line(str(image), service["command"])
     assert command[-len(expected) - 1 : -1] == expected
-    shared = {name: value for name, value in service["environment"].items() if name not in own}
+    shared = {name: value for name, value in service["environment"].items() if name not in own | proxies}
     assert shared.items() <= variables.items()
     assert {name for name in variables if name.startswith("TITANIC_")} == set(shared) | own
-    assert set(service["environment"]) == set(shared) | own
+    assert set(service["environment"]) == set(shared) | own | proxies
 
 
 def test_the_project_s_file_is_made_of_its_parts(place: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import api_part
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import api_part, without_proxies
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import release_objects
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
@@ -59,7 +59,7 @@ def release() -> dict[str, Any]:
 
 
 def shared(environment: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in environment.items() if name not in OWN}
+    return {name: str(value) for name, value in environment.items() if name not in {*OWN, *without_proxies({})}}
 
 
 def test_image_command_and_settings_are_the_same(

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +60,21 @@ def engine(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def own_engine(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The same for one test alone."""
     yield from _project(engine_options)
+
+
+@pytest.fixture
+def proxied(engine_options: dict[str, Any], place: Path) -> dict[str, Any]:
+    """What the option ``engine`` has when the client's configuration names proxies, which do not answer."""
+    usual = Path(engine_options.get("configuration", Path.home() / ".docker"))
+    configuration = place / "configuration"
+    configuration.mkdir()
+    for name in ("cli-plugins", "buildx"):
+        if (usual / name).is_dir():
+            (configuration / name).symlink_to(usual / name)
+    names = ("httpProxy", "httpsProxy", "ftpProxy", "allProxy", "noProxy")
+    proxies = {"default": dict.fromkeys(names, "http://127.0.0.1:9")}
+    (configuration / "config.json").write_text(json.dumps({"proxies": proxies}))
+    return {"configuration": str(configuration)}
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,29 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
     assert "hunter2" not in done.output + changed.output + recorded + target.engine.run("inspect", new)
 
 
+def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, proxied: dict[str, Any]) -> None:
+    """A release that has got one is replaced, as the front door is, and nobody feels it."""
+    workload = target.workload(A)
+    project, engine = Project.of(target.state, target.engine), target.options | proxied
+    assert target.deploy(workload)["did"] == "switched"
+    part = project.part("api-blue")
+    variables = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    service = part["services"]["api-blue"]
+    before = {name: value for name, value in service["environment"].items() if "_proxy" not in name.lower()}
+    project.write("api-blue", part | {"services": {"api-blue": service | {"environment": before}}})
+    Project.of(target.state, Engine.of(engine)).up("api-blue")
+    (container,) = target.containers("blue")
+    assert {f"{name}={value}" for name, value in variables.items()} < set(container["Config"]["Env"])
+    assert target.deploy(workload, check=True)["did"] == "switched"
+    assert target.deploy(workload, engine=engine)["did"] == "switched"
+    (container,) = target.containers("green")
+    assert not [entry for entry in container["Config"]["Env"] if "127.0.0.1:9" in entry]
+    assert not target.deploy(workload).changed
+    said = Engine.of(engine).once(target.image, ["env"], "--env", "FTP_PROXY=asked:1", seconds=60).stdout
+    assert "127.0.0.1:9" not in said
+    assert "FTP_PROXY=asked:1" in said
+
+
 @pytest.mark.parametrize(
     ("behaviour", "seconds", "words"),
     [

@@ -274,6 +274,35 @@ def test_people_can_run_the_project_by_hand(door: Door) -> None:
     assert door.run() == run
 
 
+def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str, Any]) -> None:
+    """Not in a run, not by hand, and not for long where they have reached one."""
+    client = Engine.of(door.options | proxied)
+    directory, file = str(door.state.root / "project"), door.state.root / "project" / "compose.yaml"
+
+    def proxies() -> list[str]:
+        (container,) = door.engine.containers("proxy")
+        return [entry for entry in container["Config"]["Env"] if "127.0.0.1:9" in entry]
+
+    door.engine.run("rm", "--force", door.run()[0])
+    assert door.keep(engine=door.options | proxied)["steps"] == ["start"]
+    assert proxies() == []
+    client.run("compose", "up", "--detach", "--force-recreate", directory=directory)
+    assert proxies() == []
+    assert not door.keep(engine=door.options | proxied).changed
+
+    # As containers were made before, and with a variable of somebody's.
+    text = file.read_text()
+    lines = [line for line in text.splitlines() if "_proxy:" not in line.lower()]
+    file.write_text("\n".join(lines).replace("environment:", "environment: {NOTE: added}") + "\n")
+    client.run("compose", "up", "--detach", directory=directory)
+    file.write_text(text)
+    assert len(proxies()) == 10
+    assert door.keep(check=True)["steps"] == door.keep()["steps"] == ["start"]
+    assert proxies() == []
+    assert "NOTE=added" not in door.engine.containers("proxy")[0]["Config"]["Env"]
+    assert not door.keep().changed
+
+
 def test_what_is_optional_is_offered_and_started_by_people_alone(door: Door) -> None:
     directory, part = door.state.root / "project", {"image": "caddy:2", "definition": {"command": ["sleep", "60"]}}
     one, two = ({"beside": part | {"files": {"note": note}}} for note in ("one", "two"))

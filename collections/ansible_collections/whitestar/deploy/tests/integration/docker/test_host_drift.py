@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, SERVICE_LABEL, Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    PLANTED_PASSWORD,
     DriftTarget,
     append_line,
     open_directory,
@@ -53,6 +54,15 @@ def docker(*words: str) -> Callable[[DriftTarget], object]:
     return use
 
 
+def change_variables(target: DriftTarget) -> None:
+    """Somebody edits the project, has its containers made anew, and sets it back."""
+    file = target.state.root / "project" / "compose.yaml"
+    text = file.read_text()
+    file.write_text(text.replace('HTTP_PROXY: ""', f'HTTP_PROXY: "{PLANTED_PASSWORD}"\n      NOTE: "added"'))
+    Engine.of(target.options["engine"]).run("compose", "up", "--detach", directory=str(file.parent))
+    file.write_text(text)
+
+
 OWN = '"PROJECT_data", "PROJECT_front"'
 
 
@@ -61,6 +71,14 @@ LABELS = ("--label", f"{PROJECT_LABEL}=PROJECT", "--label", f"{SERVICE_LABEL}=gu
 
 # Each is done after the others before it: what comes to the list, and what goes.
 CONTAINERS: dict[str, tuple[Callable[[DriftTarget], object], list[str], list[str]]] = {
+    "other variables": (
+        change_variables,
+        [
+            "container BLUE: environment.HTTP_PROXY: is another than was applied",
+            "container BLUE: environment.NOTE: is another than was applied",
+        ],
+        [],
+    ),
     "less memory": (
         docker("update", "--memory", "96m", "--memory-swap", "96m", "BLUE"),
         ["container BLUE: mem_limit: 67108864 was applied, is 100663296"],
