@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.validation import check_type_list
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import ForkedModule
 
 LAYOUT = 1
@@ -52,6 +53,8 @@ class ActionModule(ForkedModule):
         files = {name: path for name, path in files.items() if path.is_file()}
         platforms = [str(platform) for platform in check_type_list(arguments.get("platforms", []))]
         build_arguments = dict(arguments.get("build_arguments", {}))
+        if wrong := wrong_arguments(dockerfile.read_text(encoding="utf-8"), build_arguments):
+            raise AnsibleActionFail("\n".join(wrong))
         arguments["identity"] = identity(context, exclude, files, build_arguments, platforms)
         if unplanned := why_not(arguments["identity"], str(arguments.get("planned", ""))):
             raise AnsibleActionFail(unplanned)

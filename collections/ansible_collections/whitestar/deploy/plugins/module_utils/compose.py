@@ -206,7 +206,7 @@ class Engine:
         """The environment of a program that is to talk to this engine."""
         own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
         own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
-        others = ("DOCKER_", "COMPOSE_")
+        others = ("DOCKER_", "COMPOSE_", "BUILDX_", "BUILDKIT_", "EXPERIMENTAL_BUILDKIT_")
         return {key: value for key, value in os.environ.items() if not key.startswith(others)} | own
 
     def logs(self, container: str, lines: int = LOG_LINES) -> str:

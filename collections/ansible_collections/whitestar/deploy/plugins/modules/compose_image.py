@@ -71,7 +71,8 @@ options:
     elements: str
     default: []
   build_arguments:
-    description: Arguments of the build. No secrets.
+    description: >-
+      Arguments of the build. No secrets. One that the Dockerfile has no C(ARG) for is refused before anything is sent.
     type: dict
     default: {}
   describe:

@@ -322,7 +322,13 @@ def test_a_client_that_hangs_is_ended(place: Path) -> None:
 
 
 def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME"):
+    for name in (
+        "DOCKER_HOST",
+        "COMPOSE_FILE",
+        "BUILDX_BUILDER",
+        "BUILDKIT_HOST",
+        "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
+    ):
         monkeypatch.setenv(name, "the user's")
     said = Engine("/our/socket", client(place, "env", "true"), "people", "/our/plugins").run("compose")
     assert "DOCKER_HOST=unix:///our/socket" in said

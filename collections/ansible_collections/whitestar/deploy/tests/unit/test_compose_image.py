@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import registry_of
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context
 
 
@@ -62,3 +63,20 @@ def test_what_is_excluded_is_not_sent(context: Path) -> None:
 )
 def test_the_registry_that_a_name_means(repository: str, registry: str) -> None:
     assert registry_of(repository) == registry
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "ARG A\n",
+        "# syntax=docker/dockerfile:1\n# escape=`\n  arg `\n # why\n\n  A=`\n 1\n",
+        "FROM x\nARG B='b c' \"A=a\" \nRUN ARG C",
+        'ARG B="${X:-\\\n two}" A',
+        "ARG B=it's A",
+    ],
+)
+def test_arguments_are_read_as_buildkit_reads_them(head: str) -> None:
+    named = {"A": "1", "https_proxy": "x", "BUILDKIT_INLINE_CACHE": 1, "TARGETARCH": "x", "SOURCE_DATE_EPOCH": 0}
+    assert wrong_arguments(head, named) == []
+    (wrong,) = wrong_arguments(head, {"C": "1"})
+    assert "the Dockerfile has no ARG C; it has " in wrong

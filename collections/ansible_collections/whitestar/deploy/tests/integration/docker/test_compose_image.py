@@ -127,6 +127,27 @@ def test_twelve_steps(builder: Builder) -> None:
     assert list(builder.state.images.iterdir()) == []
 
 
+def test_an_argument_that_the_dockerfile_has_not_is_refused_by_name(builder: Builder) -> None:
+    before = builder.tags()
+    results, said = builder.run(
+        builder.task(check=True, build_arguments={"VERSION": "2"}),
+        builder.task(build_arguments={"VERSION": "2", "version": ["2"]}),
+    )
+    has_not = "titanic_image_build_arguments: the Dockerfile has no ARG VERSION; it has version: correct the name"
+    assert all(has_not in result["msg"] for result in results)
+    assert "titanic_image_build_arguments: version is no text or number" in results[1]["msg"]
+    assert "context.tar.gz" not in said
+    assert (builder.state.images.exists(), builder.tags()) == (False, before)
+
+
+def test_a_builder_that_the_environment_names_is_not_used(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BUILDX_BUILDER", "BUILDX_CONFIG", "BUILDKIT_HOST", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"):
+        monkeypatch.setenv(name, "nonesuch")
+    (done,), _ = builder.run(builder.task())
+    assert done["changed"]
+    runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
 def test_an_image_has_papers(builder: Builder) -> None:
     builder.write_now("Dockerfile", SBOM + DOCKERFILE)
     (done,), _ = builder.run(builder.task(build_arguments={"version": "5.6.7"}))
