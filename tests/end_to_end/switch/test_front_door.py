@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NAME = "titanic.test"
 PEOPLE = 887
+# Containers of continuous integration may have none.
+IPV6 = Path("/proc/net/if_inet6").exists() and "lo" in Path("/proc/net/if_inet6").read_text()
 
 
 @contextmanager
@@ -110,12 +112,23 @@ def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine:
         assert seen(site.port, root)[0] == PEOPLE
         with pytest.raises(ssl.SSLError):
             seen(site.port, new.certificate)
-        sent_on = http.client.HTTPConnection("127.0.0.1", redirect, timeout=10)
-        sent_on.request("GET", "/people?limit=1", headers={"Host": f"{NAME}:{redirect}"})
-        answer = sent_on.getresponse()
-        assert (answer.status, answer.headers["Location"]) == (308, f"https://{NAME}:{site.port}/people?limit=1")
-        sent_on.close()
+        assert sent_on("127.0.0.1", redirect, NAME) == f"https://{NAME}:{site.port}/people?limit=1"
+        if IPV6:
+            site.settings["titanic_api_address"] = "::1"
+            site.succeed()
+            assert sent_on("::1", redirect, "[::1]") == f"https://[::1]:{site.port}/people?limit=1"
+            site.settings["titanic_api_address"] = "[::1]"
         assert site.changed(site.succeed()) == 0
+
+
+def sent_on(address: str, port: int, name: str) -> str:
+    """Where plain HTTP under this name is sent."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    connection.request("GET", "/people?limit=1", headers={"Host": f"{name}:{port}"})
+    answer = connection.getresponse()
+    connection.close()
+    assert answer.status == 308
+    return str(answer.headers["Location"])
 
 
 def nothing_but_the_key_file_holds(site: Site, key: str) -> None:

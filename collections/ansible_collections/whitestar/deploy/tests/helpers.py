@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory, write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
@@ -201,6 +202,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def require_ipv6(host: str) -> None:
+    """Skip a test of an IPv6 address on a machine that has none."""
+    if ":" in host:
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError as error:
+            pytest.skip(f"this machine has no IPv6 ({error.strerror})")
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -18,6 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import forked  # noqa: F401 (loads once what workers use)
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.cluster_choices import wrong_choices, wrong_elsewhere
 from cryptography import x509
@@ -211,6 +212,12 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def wrong_address(values: Mapping[str, Any]) -> list[str]:
+    """Why nothing can listen at the front door's address, or ask it there, if so."""
+    why = wrong_host(str(values.get("titanic_api_address", "127.0.0.1")), names=values["titanic_provider"] != "compose")
+    return [f"titanic_api_address: {why}"] if why else []
+
+
 def wrong_project(values: Mapping[str, Any]) -> list[str]:
     """Why Docker Compose cannot have a project of this name, if so."""
     name = str(values.get("titanic_target_project", "titanic"))
@@ -326,6 +333,7 @@ class ActionModule(ActionBase):
         elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
         together = {**values, "titanic_provider": provider}
         problems += wrong_values(values, options, elsewhere) or [
+            *wrong_address(together),
             *wrong_certificates(together),
             *wrong_together(together),
         ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import bare_host, host_port, published
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import upstreams
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import (
@@ -254,12 +255,15 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         return {
+            "bare_host": bare_host,
             "command_job": command_job,
+            "compose_ports": published,
             "compose_upstreams": upstreams,
             "deployer_rules": deployer_rules,
             "database_connection": database_connection,
             "database_environment": database_environment,
             "database_secret_files": database_secret_files,
+            "host_port": host_port,
             "identity_text": identity_text,
             "place": place,
             "promised": promised,

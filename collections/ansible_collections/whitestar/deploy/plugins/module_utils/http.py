@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import split_host_port
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -105,11 +107,11 @@ def request(
     if kind == "unix":
         connection = _UnixConnection(rest, seconds)
     else:
-        host, _, port = address.rpartition(":")
+        host, port = split_host_port(address)
         if tls:
-            connection = _TlsConnection((host, int(port)), tls, seconds)
+            connection = _TlsConnection((host, port), tls, seconds)
         else:
-            connection = http.client.HTTPConnection(host, int(port), timeout=seconds)
+            connection = http.client.HTTPConnection(host, port, timeout=seconds)
     try:
         connection.request(method, path, body=body, headers=dict(headers or {}))
         response = connection.getresponse()

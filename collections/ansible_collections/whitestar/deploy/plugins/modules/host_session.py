@@ -108,6 +108,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import bare_host, host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     ENGINE_OPTION,
     Engine,
@@ -186,11 +187,14 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
             f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
             f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
         )
-    ours = front_door_ports(state, options["engine"])
+    address, engine = options["address"], options["engine"]
+    ours = front_door_ports(state, engine)
     for name in ("port", "redirect_port"):
-        address, port = options["address"], options[name]
-        if port and port not in ours and (reason := cannot_listen(address, port, options["engine"])):
-            found.append(f"titanic_api_{name}: {address}:{port} {reason}")
+        port = options[name]
+        problem = cannot_listen(address, port, f"titanic_api_{name}", engine) if port else ""
+        # Our own front door may have the port, but no address that the host has not.
+        if problem and (port not in ours or problem.startswith("titanic_api_address")):
+            found.append(problem)
     return found
 
 
@@ -225,20 +229,25 @@ def closed_to_others(path: Path) -> Path | None:
     return next((part for part in (*reversed(path.parents), path) if not part.stat().st_mode & 0o001), None)
 
 
-def cannot_listen(address: str, port: int, engine: dict[str, Any] | None) -> str | None:
-    """Why nothing can listen there, with what to do; None if something can. An engine may what its user may not."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
+def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any] | None) -> str:
+    """Why nothing can listen there, in one sentence; empty if something can. An engine may what its user may not."""
+    where = host_port(address, port)
+    try:
+        found = socket.getaddrinfo(bare_host(address), port, type=socket.SOCK_STREAM)
+        # Of the addresses of a name Caddy takes the first of IPv4.
+        family, *_, place = min(found, key=lambda each: each[0])
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
             probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return "is in use by another program: stop that or choose another port"
-            if error.errno == errno.EACCES and engine:
-                return None
-            return f"cannot be listened on ({error.strerror or error}): choose another port or titanic_api_address"
-    return None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return f"{variable}: {where} is in use by another program: stop that or choose another port"
+        if isinstance(error, PermissionError):
+            return "" if engine else f"{variable}: {where} cannot be listened on ({why}): choose another port"
+        return f"titanic_api_address: {where} cannot be listened on ({why}): name an address of this host"
+    return ""
 
 
 def look(state: State, options: dict[str, Any]) -> dict[str, str]:

@@ -102,11 +102,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import split_host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     exclusively,
     has_content,
@@ -144,13 +145,9 @@ def check_configuration(options: dict[str, Any], environment: dict[str, str]) ->
 
 def wait_until_it_listens(daemon: Daemon, address: str, seconds: float) -> None:
     """Raises ProcessError when it ends or does not listen in time."""
-    host, _, port = address.rpartition(":")
     deadline = time.monotonic() + seconds
     while True:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            listening = probe.connect_ex((host, int(port))) == 0
-        if listening:
+        with suppress(OSError), socket.create_connection(split_host_port(address), timeout=1):
             # Another program may have taken the port meanwhile; then ours ends at once.
             time.sleep(SETTLE_SECONDS)
             if daemon.process():

@@ -15,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     settings_given,
     unknown_tags,
     unknown_variables,
+    wrong_address,
     wrong_certificates,
     wrong_together,
     wrong_values,
@@ -285,6 +286,45 @@ def test_what_a_cluster_can_use_passes() -> None:
     good = {"titanic_target_project": "titanic-2", "titanic_api_tls": "acme", "titanic_database_pgadmin": "no"}
     assert wrong_together(ON_KUBERNETES | good) == []
     assert wrong_together(ON_KUBERNETES | {"titanic_target_project": "7" * 63}) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "300.1.1.1",
+        "1.2.3",
+        "::zz",
+        "[::1",
+        "[127.0.0.1]",
+        "http://localhost",
+        "localhost:80",
+        "::1:5000:",
+        "a b",
+        "-a",
+    ],
+)
+@pytest.mark.parametrize("provider", ["local", "compose", "kubernetes"])
+def test_what_is_no_address_is_refused(address: str, provider: str) -> None:
+    (problem,) = wrong_address({"titanic_provider": provider, "titanic_api_address": address})
+    assert problem == (
+        f"titanic_api_address: '{address}' is no address: give one without scheme and port, "
+        "such as 127.0.0.1, ::1 or 0.0.0.0"
+    )
+
+
+def test_an_address_of_a_zone_and_a_name_that_docker_does_not_take_are_refused() -> None:
+    (problem,) = wrong_address({"titanic_provider": "local", "titanic_api_address": "fe80::1%eth0"})
+    assert problem.startswith("titanic_api_address: 'fe80::1%eth0' has a zone: give an address without one")
+    (problem,) = wrong_address({"titanic_provider": "compose", "titanic_api_address": "front.example"})
+    assert problem.startswith("titanic_api_address: front.example is a name, and Docker publishes a port at an address")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "[::1]", "::", "[2001:db8::1]", "localhost"])
+@pytest.mark.parametrize("provider", ["local", "compose", "kubernetes"])
+def test_any_kind_of_address_passes(address: str, provider: str) -> None:
+    assert wrong_address({"titanic_provider": provider, "titanic_api_address": address}) == []
+    assert wrong_address({"titanic_provider": "kubernetes", "titanic_api_address": "titanic.example.org"}) == []
 
 
 @pytest.mark.parametrize("name", ["Hunt-Big", "_titanic", "-titanic", "a.b", "a b", ""])

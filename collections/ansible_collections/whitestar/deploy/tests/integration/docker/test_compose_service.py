@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import host_port, published
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
@@ -24,6 +25,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     finish_module,
     free_port,
     open_directory,
+    require_ipv6,
     run_module,
     spool,
     start_module,
@@ -256,6 +258,8 @@ def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) 
     address, _, port = door.address.partition(":")
     given = begun(door.state.root, address=address, port=int(port))
     assert not run_module("host_session", given | {"engine": door.options}, check=True).failed
+    message = run_module("host_session", given | {"engine": door.options, "address": "192.0.2.1"}, check=True).message
+    assert message.startswith(f"titanic_api_address: 192.0.2.1:{port} cannot be listened on")
     other = door.options | {"project": f"{door.engine.project}-other"}
     message = run_module("host_session", given | {"engine": other}, check=True).message
     assert message.startswith(f"titanic_api_port: {door.address} is in use by another program")
@@ -301,6 +305,18 @@ def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str,
     assert proxies() == []
     assert "NOTE=added" not in door.engine.containers("proxy")[0]["Config"]["Env"]
     assert not door.keep().changed
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"), [("[::1]", "[::1]"), ("::", "[::1]"), ("::", "127.0.0.1"), ("localhost", "127.0.0.1")]
+)
+def test_it_is_published_at_any_kind_of_address(door: Door, host: str, asked: str) -> None:
+    require_ipv6(host)
+    port = free_port()
+    definition = door.definition | {"ports": published(host, port, 8080)}
+    assert not door.keep(definition=definition, answers_at=host_port(host, port)).failed
+    assert (answer := try_request(f"{asked}:{port}", "/"))
+    assert answer.body == b"one"
 
 
 def test_what_is_optional_is_offered_and_started_by_people_alone(door: Door) -> None:

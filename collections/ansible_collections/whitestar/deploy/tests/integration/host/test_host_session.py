@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import run_identity
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
@@ -22,6 +23,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     begun,
     free_port,
     module_environment,
+    require_ipv6,
     run_module,
     spool,
     wait_for,
@@ -134,8 +136,23 @@ def test_where_our_front_door_listens_it_may_and_another_port_is_looked_at(place
         daemon.stop(1)
 
 
-def test_an_address_that_is_not_ours_is_refused(place: Path) -> None:
-    assert "titanic_api_port: 192.0.2.1:" in begin(place / "state", address="192.0.2.1").message
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "nonesuch.invalid", "a..b"])
+def test_an_address_that_is_not_ours_is_refused(place: Path, address: str) -> None:
+    message = begin(place / "state", address=address).message
+    assert message.startswith(f"titanic_api_address: {host_port(address, '')}")
+    assert message.endswith("): name an address of this host")
+
+
+@pytest.mark.parametrize("address", ["::1", "[::1]", "::", "[::]", "0.0.0.0", "localhost"])
+def test_any_kind_of_address_will_do_while_its_port_is_free(place: Path, address: str) -> None:
+    require_ipv6(address)
+    assert not begin(place / "state", address=address, check=True).failed
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address.strip("[]"), 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        message = begin(place / "state", address=address, port=port, check=True).message
+    bracketed = f"[{address.strip('[]')}]" if ":" in address else address
+    assert message.startswith(f"titanic_api_port: {bracketed}:{port} is in use by another program")
 
 
 def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.address import host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.tests.helpers import Result, free_port, kill, run_module, spool, wait_for
+from ansible_collections.whitestar.deploy.tests.helpers import (
+    Result,
+    free_port,
+    kill,
+    require_ipv6,
+    run_module,
+    spool,
+    wait_for,
+)
 
 # Serves the text that its configuration file holds; reads it again at SIGHUP. A text with "bad" in it is refused.
 DOOR = """#!{python} -S
-import http.server, os, pathlib, signal, sys, time
+import http.server, os, pathlib, signal, socket, sys, time
 path = pathlib.Path(sys.argv[2])
 text = path.read_text()
 if sys.argv[1] == "check":
@@ -47,7 +56,9 @@ def again(*_):
 
 signal.signal(signal.SIGHUP, again)
 pathlib.Path(sys.argv[3]).write_text(str(os.getpid()))
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[4])), Answers).serve_forever()
+place = socket.getaddrinfo(sys.argv[5], int(sys.argv[4]), type=socket.SOCK_STREAM)[0]
+http.server.ThreadingHTTPServer.address_family = place[0]
+http.server.ThreadingHTTPServer(place[4], Answers).serve_forever()
 """
 
 
@@ -57,13 +68,14 @@ class Door:
     def __init__(self, state: State) -> None:
         self.state = state
         self.port = free_port()
+        self.host = "127.0.0.1"
         self.program = state.root / "door"
         self.program.write_text(DOOR.format(python=sys.executable))
         self.program.chmod(0o755)
         self.file = state.root / "door.conf"
 
     def keep(self, text: str, *, check: bool = False, **options: Any) -> Result:
-        words = [str(self.program), "run", str(self.file), str(self.state.root / "pid"), str(self.port)]
+        words = [str(self.program), "run", str(self.file), str(self.state.root / "pid"), str(self.port), self.host]
         given = {
             "state_directory": str(self.state.root),
             "name": "door",
@@ -72,13 +84,13 @@ class Door:
             "configuration": text,
             "check_command": [str(self.program), "check", "{file}"],
             "reload_command": [str(self.program), "reload", str(self.file), str(self.state.root / "pid")],
-            "listens_on": f"127.0.0.1:{self.port}",
+            "listens_on": host_port(self.host, self.port),
         }
         return run_module("local_process", given | options, check=check)
 
     def says(self) -> tuple[str, int]:
         """The text that it serves, and its pid."""
-        answer = try_request(f"127.0.0.1:{self.port}", "/")
+        answer = try_request(host_port(self.host, self.port), "/")
         assert answer is not None
         text, _, pid = answer.body.decode().rpartition(" ")
         return text, int(pid)
@@ -87,6 +99,15 @@ class Door:
 @pytest.fixture
 def door(state: State) -> Door:
     return Door(state)
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost", "0.0.0.0"])
+def test_it_listens_on_any_kind_of_address(door: Door, host: str) -> None:
+    require_ipv6(host)
+    door.host = host
+    assert door.keep("one\n")["steps"] == ["write", "start"]
+    assert door.says()[0] == "one"
+    assert not door.keep("one\n").changed
 
 
 def test_twelve_steps(door: Door) -> None:

@@ -25,12 +25,15 @@ def test_every_task_of_a_run_has_the_same_identity(tmp_path: Path) -> None:
 
 def test_the_filters_have_the_names_that_roles_use() -> None:
     assert set(FilterModule().filters()) == {
+        "bare_host",
         "command_job",
+        "compose_ports",
         "compose_upstreams",
         "database_connection",
         "database_environment",
         "database_secret_files",
         "deployer_rules",
+        "host_port",
         "identity_text",
         "overridden",
         "place",
