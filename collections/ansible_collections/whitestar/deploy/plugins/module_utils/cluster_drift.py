@@ -172,7 +172,8 @@ def replicas_drift(cluster: Cluster, wanted: Object, made: list[Object]) -> Iter
     """
     live = cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
     having = owner(live, REPLICAS) if live else None
-    if live is None or having is None or having["manager"] == MANAGER:
+    # Who scales to none by its subresource leaves no name: zero is no value there.
+    if live is None or (having and having["manager"] == MANAGER):
         return
     count = int(live["spec"]["replicas"])
     name = wanted["metadata"]["name"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -61,6 +61,7 @@ class Command:
         """Wait until what a run that was killed has left at work is done. Raises ReleaseError if that takes longer."""
         deadline = time.monotonic() + seconds
         while running := [job for job in self.jobs() if not _ended(job)]:
+            _refuse_suspended(running)
             if time.monotonic() > deadline:
                 names = ", ".join(str(job["metadata"]["name"]) for job in running)
                 raise ReleaseError(f"Job {names} of an earlier run is still at work: wait for it, or delete it")
@@ -114,7 +115,13 @@ class Command:
     def _wait(self, watch: Watch, name: str, seconds: float) -> bool:
         """Whether the Job came to a good end."""
         where = self.cluster.address("batch/v1", "Job", name)
-        watch.until(lambda: bool(_ended(self.cluster.ask("GET", where) or {})), seconds)
+
+        def ended() -> bool:
+            job = self.cluster.ask("GET", where) or {}
+            _refuse_suspended([job])
+            return bool(_ended(job))
+
+        watch.until(ended, seconds)
         return _ended(self.cluster.ask("GET", where) or {}) == "Complete"
 
     def _output(self, name: str) -> str:
@@ -133,6 +140,14 @@ def _ended(job: Mapping[str, Any]) -> str:
         if entry["type"] in ("Complete", "Failed") and entry["status"] == "True":
             return str(entry["type"])
     return ""
+
+
+def _refuse_suspended(jobs: Iterable[Mapping[str, Any]]) -> None:
+    """Raises ReleaseError for a Job that somebody has suspended: nothing comes of waiting for it."""
+    for job in jobs:
+        if job.get("spec", {}).get("suspend"):
+            remedy = "resume it (kubectl patch job, spec.suspend false), or delete it"
+            raise ReleaseError(f"Job {job['metadata']['name']} is suspended: {remedy}")
 
 
 def _read(output: str) -> tuple[Any, str]:

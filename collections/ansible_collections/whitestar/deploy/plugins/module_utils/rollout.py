@@ -10,7 +10,7 @@ from copy import deepcopy
 from secrets import token_hex
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError, Object, named
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import COMPONENT, RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.pods import LOG_LINES, Watch, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.promises import Checks
@@ -89,12 +89,7 @@ class Rollout:
 
     def complete(self) -> bool:
         """Whether every pod is of the Deployment as it is described now, and available."""
-        found = self.cluster.get(*self.key)
-        if not found:
-            return False
-        status, wanted = found.get("status", {}), found["spec"]["replicas"]
-        counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
-        return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
+        return _complete(self.cluster.get(*self.key))
 
     def serving(self) -> str:
         """The release of the Deployment that is there; empty without one."""
@@ -158,11 +153,19 @@ class Rollout:
         # One pod after another.
         seconds = ready_seconds * (1 + int(self.deployment["spec"]["replicas"]))
         try:
-            watch.until(self.complete, seconds)
+            watch.until(self._rolled_out, seconds)
         except ReleaseError:
             self._keep_evidence(watch)
             raise
         return watch
+
+    def _rolled_out(self) -> bool:
+        """The same for who waits. Raises ReleaseError once somebody has paused it: nothing comes of waiting."""
+        found = self.cluster.get(*self.key)
+        if found and found["spec"].get("paused"):
+            remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
+            raise ReleaseError(f"{named(self.deployment)} is paused: {remedy} {self.key[2]}")
+        return _complete(found)
 
     def watch(self, watch: Watch, probation: Probation) -> None:
         """Ask the front door for what it kept before, then compare the metrics of all pods with the bounds.
@@ -187,6 +190,15 @@ class Rollout:
 
     def _keep_evidence(self, watch: Watch) -> None:
         self.evidence = watch.evidence() | {"answers, in order": str(self.transcript)}
+
+
+def _complete(found: Object | None) -> bool:
+    """Whether every pod of a Deployment is as it is described now, and available."""
+    if not found:
+        return False
+    status, wanted = found.get("status", {}), found["spec"]["replicas"]
+    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
 
 
 def prune(cluster: Cluster, kept: set[str], labels: Mapping[str, str]) -> list[str]:

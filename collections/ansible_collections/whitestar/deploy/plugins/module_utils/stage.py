@@ -36,6 +36,11 @@ SYNCED = ("titanic-owner", "titanic-api", "titanic-database")
 REFERENCES = ("secret", "passwordSecret")
 CONTENT = f"{PREFIX}content-of-"
 HASH_DIGITS = 10
+# With what people stop a workload by hand. Stated, it is ours: drift tells of it, and the next run puts it back.
+AT_WORK: dict[str, Object] = {
+    "Deployment": {"paused": False},
+    "StatefulSet": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}},
+}
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,13 @@ def content_mark(secret: Mapping[str, Any]) -> str:
 
 
 def ours(wanted: Mapping[str, Any]) -> Object:
-    """An object with the labels that every object of ours has."""
+    """An object with the labels that every object of ours has, at work unless it says itself that it is not."""
     metadata = dict(wanted["metadata"])
     metadata["labels"] = LABELS | dict(metadata.get("labels") or {})
-    return dict(wanted) | {"metadata": metadata}
+    found = dict(wanted) | {"metadata": metadata}
+    if stated := AT_WORK.get(wanted["kind"]):
+        found["spec"] = stated | dict(wanted["spec"])
+    return found
 
 
 def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:

@@ -183,6 +183,10 @@ def test_one_that_a_killed_run_left_at_work_is_waited_for(space: Space, kubernet
     kubernetes.create(left)
     with pytest.raises(ReleaseError, match="Job titanic-left-1 of an earlier run is still at work: wait for it, or"):
         Command(kubernetes, "left").wait_for_others(0.5)
+    space.kubectl("patch", "job", "titanic-left-1", "--patch", '{"spec": {"suspend": true}}')
+    with pytest.raises(ReleaseError, match="Job titanic-left-1 is suspended: resume it"):
+        Command(kubernetes, "left").wait_for_others(RUN_SECONDS)
+    space.kubectl("patch", "job", "titanic-left-1", "--patch", '{"spec": {"suspend": false}}')
     done = carry_out(space, python("print('{\"changed\": true}')"), name="left")
     assert done.changed
     assert "titanic-left-1" not in jobs(space, "left")

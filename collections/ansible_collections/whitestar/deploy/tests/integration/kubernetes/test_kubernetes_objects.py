@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -240,6 +241,12 @@ def test_what_runs_something_is_waited_for(space: Space, stage: str) -> None:
     started = space.get("pod", "server-0")["metadata"]["uid"]
     assert keep(space, [server(env=[{"name": "A", "value": "1"}])])["steps"] == ["change StatefulSet server"]
     assert space.get("pod", "server-0")["metadata"]["uid"] != started
+    # What somebody has stopped is put back.
+    space.kubectl("scale", "statefulset/server", "--replicas=0")
+    stopped = {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}}
+    space.kubectl("patch", "statefulset/server", "--patch", json.dumps(stopped))
+    assert keep(space, [server(env=[{"name": "A", "value": "2"}])])["steps"] == ["change StatefulSet server"]
+    assert space.get("pod", "server-0")["spec"]["containers"][0]["env"] == [{"name": "A", "value": "2"}]
 
 
 def test_a_pod_that_will_not_come_is_told_by_its_reason_and_not_by_a_timeout(space: Space, stage: str) -> None:

@@ -292,10 +292,49 @@ def test_what_was_changed_by_hand_is_put_right(served: Space) -> None:
         served.get("deployment", "titanic-api")["spec"]["template"]["spec"]["containers"][0]["image"] == GOOD["image"]
     )
     assert ledger(served).entries == entries, "nothing was deployed"
+    # A state that keeps a release from coming is put back by a run that changes nothing else.
+    for words, path in (("rollout pause", "paused"), ("scale --replicas=0", "replicas")):
+        served.kubectl(*words.split(), "deployment/titanic-api")
+        found = served.run("kubernetes_drift")["differences"]
+        assert f"spec.{path}" in {each["path"] for each in found if each["what"] == "Deployment titanic-api"}
+        for check in (True, False):
+            assert serve(served, GOOD, check=check)["did"] == "restarted"
+        assert serve(served, GOOD, check=True)["did"] == "nothing"
+        assert serving(served) == GOOD["release"]
     served.kubectl("delete", "deployment", "titanic-api")
     served.kubectl("delete", "configmap", f"titanic-api-{GOOD['release']}")
     assert serve(served, GOOD)["did"] == "restarted"
     assert serving(served) == GOOD["release"]
+
+
+def test_a_deployment_that_is_paused_is_no_reason_for_a_release_to_fail(served: Space) -> None:
+    served.kubectl("rollout", "pause", "deployment/titanic-api")
+    assert serve(served, OTHER)["did"] == "switched"
+    assert serving(served) == OTHER["release"]
+    # One that is to be paused is told of at once.
+    began = time.monotonic()
+    paused = tiny_release("0" * 12)
+    paused["overrides"] = paused["overrides"] | {"spec": paused["overrides"]["spec"] | {"paused": True}}
+    failed = serve(served, paused, ready_seconds=RUN_SECONDS)
+    assert "Deployment titanic-api is paused: resume it with: kubectl --namespace " in failed.message
+    assert f"release {OTHER['release']} has been put back" in failed.message
+    assert time.monotonic() - began < 60
+    assert serving(served) == OTHER["release"]
+
+
+def test_a_deployment_made_before_we_stated_that_it_is_at_work_is_left_as_it_is(own_space: Space) -> None:
+    serve(own_space, GOOD)
+    with Cluster.of(own_space.options) as cluster:
+        found = own_space.get("deployment", "titanic-api")
+        for entry in found["metadata"]["managedFields"]:
+            entry["fieldsV1"].get("f:spec", {}).pop("f:paused", None)
+        cluster.replace(found)
+        assert Rollout(cluster, objects_of(GOOD), (1, 5)).changes(check=False) == []
+    before = own_space.versions()
+    assert serve(own_space, GOOD)["did"] == "nothing"
+    assert own_space.versions() == before
+    own_space.kubectl("rollout", "pause", "deployment/titanic-api")
+    assert serve(own_space, GOOD)["did"] == "restarted"
 
 
 def test_what_an_autoscaler_set_is_left_alone_within_its_bounds(served: Space) -> None:
