@@ -40,7 +40,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     named,
     stripped,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import Rollout
+from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import MANY, Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     CONTENT,
     HASH_DIGITS,
@@ -53,7 +53,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
 
 SCALER = "HorizontalPodAutoscaler"
 REPLICAS: Path = ("spec", "replicas")
-MANY = 2**31 - 1
 OURS = re.compile(rf"-[0-9a-f]{{{HASH_DIGITS}}}$")
 
 

@@ -27,6 +27,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Prob
 
 # What the pod is called in which a release is tried out; no Service sends it anything.
 TRIAL = "trial"
+# More pods than there ever are.
+MANY = 2**31 - 1
 
 
 class Rollout:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils import cluster_volumes
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
     Cluster,
@@ -123,6 +124,8 @@ def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:
     """What would become of an object. Raises ClusterError, naming it, if the cluster refuses it."""
     before = cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
     try:
+        if makes_anew(before, wanted):
+            return Change(wanted, before or {}, _anew(cluster, before, wanted))
         return Change(wanted, before or {}, cluster.apply(wanted, check=True))
     except ClusterError as error:
         if error.status == HTTPStatus.FORBIDDEN and _is_kept_by_others(wanted, before):
@@ -131,6 +134,20 @@ def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:
             # There is no namespace yet to try it in.
             return Change(wanted, {}, wanted)
         raise ClusterError(f"the cluster refuses {named(wanted)}: {error}", error.status) from error
+
+
+def makes_anew(before: Object | None, wanted: Object) -> bool:
+    """Whether it is a StatefulSet whose volumes are to be others than they are."""
+    return wanted["kind"] == "StatefulSet" and bool(before) and cluster_volumes.differ(before or {}, wanted)
+
+
+def _anew(cluster: Cluster, before: Object | None, wanted: Object) -> Object:
+    """What would become of it. Raises ClusterError."""
+    cluster_volumes.fit(cluster, before, wanted, check=True)
+    templates = cluster_volumes.TEMPLATES
+    kept = {templates: (before or {})["spec"][templates]}
+    found = cluster.apply(wanted | {"spec": wanted["spec"] | kept}, check=True)
+    return found | {"spec": found["spec"] | {templates: wanted["spec"][templates]}}
 
 
 def _is_kept_by_others(wanted: Object, found: Object | None) -> bool:
@@ -173,6 +190,9 @@ class Stage:
             if not change.after:
                 self.cluster.delete(*_key(change.wanted))
             elif change not in places:
+                if makes_anew(change.before, change.wanted):
+                    cluster_volumes.fit(self.cluster, change.before, change.wanted, check=False)
+                    cluster_volumes.let_go(self.cluster, change.wanted)
                 self.cluster.apply(change.wanted)
         if self._recorded() != wanted:
             self._record(wanted)

@@ -76,6 +76,42 @@ options:
         description: What to do where it is missing.
         type: str
         required: true
+  volume:
+    description: >-
+      What the volumes of the database are to be, so that a change which they do not allow is refused before anything is
+      touched. Nothing is compared where it is left out, or where there is no database yet.
+    type: dict
+    suboptions:
+      size:
+        description: Size of each, as a quantity.
+        type: str
+        required: true
+      storage_class:
+        description: Their StorageClass; that which they have if it is empty.
+        type: str
+  overlays:
+    description: >-
+      What settings lay over objects that a stage or a release has made. The cluster is asked whether it would take it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      asked:
+        description: Whether it is set; it is not looked at otherwise.
+        type: bool
+        default: true
+      variable:
+        description: The variable that sets it.
+        type: str
+        required: true
+      stage:
+        description: The stage that makes the objects; those of the release count as C(api).
+        type: str
+        required: true
+      over:
+        description: What is laid over the objects, by kind.
+        type: dict
+        required: true
 attributes:
   check_mode:
     description: The cluster is checked and the lock is left alone.
@@ -110,12 +146,21 @@ live_image:
 """
 
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_volumes import (
+    CLASS,
+    SIZE,
+    VolumeError,
+    fit,
+    with_volume,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
     CLUSTER_OPTION,
@@ -127,8 +172,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import overridden
 from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import ours, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import MANY, Rollout
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import applied, ours, planned, recorded
 
 
 def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
@@ -144,7 +191,11 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
     if not options["deploys"]:
         return []
     # Who may not even list cannot be told what is there.
-    return denied(cluster) or [*refusals(cluster, adopt=options["adopt"]), *missing(cluster, options["needs"])]
+    return denied(cluster) or [
+        *refusals(cluster, adopt=options["adopt"]),
+        *missing(cluster, options["needs"]),
+        *unchangeable(cluster, options["volume"] or {}, options["overlays"]),
+    ]
 
 
 def unreachable(error: ClusterError) -> str:
@@ -203,6 +254,50 @@ def lack(cluster: Cluster, need: dict[str, Any]) -> str:
         if not any(found.get(need["default"]) == "true" for found in annotations):
             return f"the cluster has no default {need['kind']}"
     return ""
+
+
+VOLUME_VARIABLES = {SIZE: "titanic_database_storage", CLASS: "titanic_database_storage_class"}
+
+
+def unchangeable(cluster: Cluster, volume: dict[str, Any], overlays: list[dict[str, Any]]) -> list[str]:
+    """One sentence for each setting that what is there cannot be changed to. Raises ClusterError."""
+    made = applied(cluster)
+    found = []
+    for thing in made.get("database", []) if volume else []:
+        if thing["kind"] in ("StatefulSet", "Cluster"):
+            before = cluster.get(thing["apiVersion"], thing["kind"], thing["metadata"]["name"])
+            try:
+                fit(cluster, before, with_volume(thing, volume["size"], volume["storage_class"]), check=True)
+            except VolumeError as error:
+                found.append(f"{VOLUME_VARIABLES[error.what]}: {error}")
+    for overlay in (overlay for overlay in overlays if overlay["asked"]):
+        refused = _refusals(cluster, made.get(overlay["stage"], []), overlay)
+        found += [f"{overlay['variable']}: {error}: change it, or leave it out" for error in refused]
+    return found
+
+
+def _refusals(cluster: Cluster, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
+    """Why the cluster refuses objects with what is laid over them, for each that it refuses."""
+    over = overlay["over"]
+    tries: list[Callable[[], Any]] = [
+        partial(planned, cluster, thing, check=True) for thing in overridden(_of(over, made), over)
+    ]
+    if overlay["stage"] == "api" and "Deployment" in over:
+        records = ClusterRecords(cluster)
+        current = records.ledger().current()
+        if objects := records.objects(current.release) if current else []:
+            tries.append(partial(Rollout(cluster, overridden(objects, over), (0, MANY)).changes, check=True))
+    for attempt in tries:
+        try:
+            attempt()
+        except ClusterError as error:
+            if not error.status:
+                raise
+            yield error
+
+
+def _of(over: dict[str, Any], things: list[Object]) -> list[Object]:
+    return [thing for thing in things if thing["kind"] in over]
 
 
 def reality(cluster: Cluster, records: ClusterRecords) -> dict[str, str]:
@@ -280,6 +375,18 @@ def main() -> None:
             "deploys": {"type": "bool", "default": True},
             "looks": {"type": "bool", "default": False},
             "adopt": {"type": "bool", "default": False},
+            "volume": {"type": "dict", "options": {"size": text, "storage_class": {"type": "str"}}},
+            "overlays": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "asked": {"type": "bool", "default": True},
+                    "variable": text,
+                    "stage": text,
+                    "over": {"type": "dict", "required": True},
+                },
+            },
             "needs": {
                 "type": "list",
                 "elements": "dict",

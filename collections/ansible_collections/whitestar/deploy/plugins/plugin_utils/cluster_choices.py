@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.common.validation import check_type_dict
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_volumes import amount
 from cryptography import x509
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
@@ -44,6 +45,10 @@ def _database(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"titanic_database_external: titanic_database_kind is {kind}: set that to external, or leave this out"
     if kind != "pod" and boolean(values.get("titanic_database_tls", False)):
         yield f"titanic_database_tls: it is for titanic_database_kind pod; {ENCRYPTED[kind]}: leave it out"
+    try:
+        amount(values.get("titanic_database_storage", "1Gi"))
+    except ValueError as error:
+        yield f"titanic_database_storage: {error}"
     if int(values.get("titanic_database_instances", 1)) < 1:
         yield "titanic_database_instances: there has to be one at least"
 

@@ -30,6 +30,7 @@ def test_what_goes_together_is_let_pass(values: dict[str, Any]) -> None:
         (EXTERNAL | {"titanic_secrets_values": {}}, "database_owner_password is missing"),
         ({"titanic_database_external": {"host": "a"}}, "titanic_database_kind is pod"),
         ({"titanic_database_kind": "cloudnative_pg", "titanic_database_tls": True}, "titanic_database_tls: it is for"),
+        ({"titanic_database_storage": "2GB"}, "titanic_database_storage: '2GB' is no quantity: write it as 10Gi"),
         ({"titanic_secrets_store": {"aws": {}}}, "titanic_secrets_store: secrets come from no store"),
         (STORE | {"titanic_secrets_store": {}}, "titanic_secrets_store: name one provider"),
         (STORE | {"titanic_secrets_remote": {"nobody": "x"}}, "there is no secret nobody"),

@@ -40,6 +40,7 @@ def service(port: int) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "door"}, "spec": spec}
 
 
+DEFAULT = "storageclass.kubernetes.io/is-default-class"
 # Not one that somebody reads: a Secret that a stage keeps has to be shown somewhere, to be shown to be left out.
 PASSWORD = {
     "apiVersion": "v1",
@@ -223,11 +224,14 @@ def server(image: str = DEBIAN, command: tuple[str, ...] = ("sleep", "600"), **m
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         **more,
     }
+    security = {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}}
     pod = {
         "terminationGracePeriodSeconds": 0,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": security,
         "containers": [container],
     }
+    if "volumeMounts" in more:
+        pod["securityContext"] = {**security, "fsGroup": USER}
     labels = {"app": "server"}
     spec = {"serviceName": "server", "selector": {"matchLabels": labels}, "replicas": 1}
     spec["template"] = {"metadata": {"labels": labels}, "spec": pod}
@@ -247,6 +251,52 @@ def test_what_runs_something_is_waited_for(space: Space, stage: str) -> None:
     space.kubectl("patch", "statefulset/server", "--patch", json.dumps(stopped))
     assert keep(space, [server(env=[{"name": "A", "value": "2"}])])["steps"] == ["change StatefulSet server"]
     assert space.get("pod", "server-0")["spec"]["containers"][0]["env"] == [{"name": "A", "value": "2"}]
+
+
+def on_volume(size: str, storage_class: str | None, **more: Any) -> dict[str, Any]:
+    """The same with a volume."""
+    made = server(volumeMounts=[{"name": "data", "mountPath": "/data"}], **more)
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    claim |= {"storageClassName": storage_class} if storage_class else {}
+    made["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    return made
+
+
+@pytest.fixture
+def growing(space: Space) -> Iterator[str]:
+    """A storage class that lets volumes grow, of the provisioner that the cluster has."""
+    name = f"{space.name}-grows"
+    (usual,) = (found for found in space.all("storageclass") if found["metadata"].get("annotations", {}).get(DEFAULT))
+    kept = {key: usual[key] for key in ("apiVersion", "kind", "provisioner", "volumeBindingMode")}
+    space.make(kept | {"metadata": {"name": name}, "allowVolumeExpansion": True})
+    yield name
+    space.kubectl("delete", "storageclass", name)
+
+
+def test_a_volume_grows_where_it_may_and_what_uses_it_stays(space: Space, stage: str, growing: str) -> None:
+    keep(space, [on_volume("16Mi", growing)])
+    started = space.get("pod", "server-0")["metadata"]["uid"]
+    assert not keep(space, [on_volume("16384Ki", growing)]).changed, "it is the same size"
+    before = space.versions()
+    seen = keep(space, [on_volume("32Mi", growing)], check=True)
+    assert (seen["steps"], space.versions()) == (["change StatefulSet server"], before)
+    assert '"storage": "32Mi"' in seen["diff"]["after"]
+    assert keep(space, [on_volume("32Mi", growing)])["steps"] == ["change StatefulSet server"]
+    requests = [claim["spec"]["resources"]["requests"] for claim in space.all("persistentvolumeclaim")]
+    assert requests == [{"storage": "32Mi"}]
+    assert space.get("pod", "server-0")["metadata"]["uid"] == started, "nothing was started again"
+    (owner,) = space.get("pod", "server-0")["metadata"]["ownerReferences"]
+    assert owner["uid"] == space.get("statefulset", "server")["metadata"]["uid"]
+    for check in (True, False):
+        assert not keep(space, [on_volume("32Mi", growing)], check=check).changed
+    for size, of, words in (
+        ("16Mi", growing, "the volume data-server-0 has 32Mi, and none gets smaller: set it to 32Mi or more"),
+        ("32Mi", "no-such", f"the volume data-server-0 is of the class {growing}, which no volume changes"),
+    ):
+        for check in (True, False):
+            assert words in keep(space, [on_volume(size, of)], check=check).message
+    keep(space, [])
+    space.kubectl("delete", "persistentvolumeclaim", "--all", "--wait=false")
 
 
 def test_a_pod_that_will_not_come_is_told_by_its_reason_and_not_by_a_timeout(space: Space, stage: str) -> None:

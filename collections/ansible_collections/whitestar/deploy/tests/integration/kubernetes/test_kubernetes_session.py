@@ -34,6 +34,9 @@ def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **op
     return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
 
 
+PORT: dict[str, Any] = {"name": "http", "port": 80}
+
+
 @pytest.fixture
 def free(space: Space) -> Iterator[Space]:
     yield space
@@ -120,6 +123,64 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
     assert found.message == "\n".join(found["problems"])
     assert free.versions() == before, "the lock was taken"
     assert not begin(free, needs=needs, deploys=False).failed
+
+
+def volume(size: str = "16Mi", storage_class: str = "") -> dict[str, str]:
+    return {"size": size, "storage_class": storage_class}
+
+
+def overlay(variable: str, stage: str, **over: Any) -> dict[str, Any]:
+    return {"variable": variable, "stage": stage, "over": over}
+
+
+def test_what_cannot_be_changed_is_refused_by_its_variable_before_anything_is(own_space: Space) -> None:
+    """The lab's storage class lets no volume grow; a volume that nobody mounts is bound by nobody."""
+    space = own_space
+    assert not begin(space, check=True, volume=volume(), overlays=[overlay("x", "database", Service={})]).failed
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}
+    template = {"metadata": {"name": "data"}, "spec": claim}
+    labels = {"app": "server"}
+    pods = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "none"}]}}
+    spec = {"serviceName": "server", "replicas": 0, "selector": {"matchLabels": labels}, "template": pods}
+    spec["volumeClaimTemplates"] = [template]
+    server = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "server"}, "spec": spec}
+    door = {"selector": labels, "ports": [PORT]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "door"}, "spec": door}
+    space.run("kubernetes_objects", stage="database", objects=[server, service])
+    name = {"name": "data-server-0"}
+    space.make({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": name, "spec": claim})
+    taken = {"type": "NodePort", "selector": labels, "ports": [PORT]}
+    space.make({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": taken})
+    (port,) = space.get("service", "taken")["spec"]["ports"]
+    before = space.versions()
+    of = space.get("persistentvolumeclaim", "data-server-0")["spec"]["storageClassName"]
+    for wanted, words in (
+        (volume("32Mi"), "titanic_database_storage: the volume data-server-0 has 16Mi and cannot grow ("),
+        (volume("1Mi"), "titanic_database_storage: the volume data-server-0 has 16Mi, and none gets smaller: set it"),
+        (volume("16Mi", "other"), f"titanic_database_storage_class: the volume data-server-0 is of the class {of}, "),
+    ):
+        for check in (True, False):
+            (problem,) = begin(space, check=check, volume=wanted)["problems"]
+            assert problem.startswith(words)
+    overlays = [
+        overlay("titanic_database_kubernetes_overrides", "database", StatefulSet={"spec": {"serviceName": "other"}}),
+        overlay(
+            "titanic_api_node_port",
+            "database",
+            Service={"spec": {"type": "NodePort", "ports": [PORT | {"nodePort": port["nodePort"]}]}},
+        ),
+        overlay("titanic_x", "database", Service={"spec": {"clusterIP": "None"}}),
+        overlay("titanic_y", "database", StatefulSet={"spec": {"replicas": "some"}}),
+    ]
+    for check in (True, False):
+        found = begin(space, check=check, overlays=overlays)["problems"]
+        assert [problem.partition(":")[0] for problem in found] == [each["variable"] for each in overlays]
+        assert "the cluster refuses StatefulSet server: " in found[0]
+        assert "provided port is already allocated" in found[1]
+        assert "field is immutable" in found[2] or "may not change once set" in found[2]
+    assert space.versions() == before, "the lock was taken, or something was changed"
+    good = [overlay("x", "database", StatefulSet={"spec": {"minReadySeconds": 1}}), overlays[0] | {"asked": False}]
+    assert not begin(space, volume=volume("16384Ki", of), overlays=good).failed
 
 
 def limited(space: Space, place: Path) -> Space:
