@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from titanic_api import __version__
-from titanic_api.errors import PROBLEM_JSON, REGISTRY
+from titanic_api.errors import (
+    PROBLEM_JSON,
+    REGISTRY,
+    BodyTooLarge,
+    BodyTooSlow,
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    InvalidHeader,
+    InvalidPerson,
+    InvalidQuery,
+    MalformedBody,
+    NotAcceptable,
+    NotReady,
+    OutcomeUnknown,
+    PersonNotFound,
+    PreconditionFailed,
+    TitanicError,
+    TokenRequired,
+    TooManyRequests,
+    UnsupportedMediaType,
+)
 from titanic_api.people.model import BLANK, CONTROL, MAX_AGE, MAX_FARE, MAX_RELATIVES, NAME_LENGTH, SEXES
 from titanic_api.people.views import KEY_LENGTH, MAX_LIMIT, MAX_OFFSET, SORT_KEYS
 
 Json = dict[str, Any]
 
 NAME_PATTERN = f"^[^{CONTROL}]*[^{CONTROL}{BLANK}][^{CONTROL}]*$"
-TITLES = {kind.status: kind.title for kind in reversed(REGISTRY.values())}
+OR = ", or: "
 
 
 def _ref(kind: str, name: str) -> Json:
@@ -150,22 +171,35 @@ def _headers() -> Json:
         "X-Total-Count": header({"type": "integer", "minimum": 0}, "People on all pages, when the list is narrowed."),
         "Retry-After": header({"type": "integer", "minimum": 0}, "Seconds to wait before trying again."),
         "Allow": header({"type": "string"}, "The methods there are."),
+        "WWW-Authenticate": header({"type": "string"}, "RFC 6750: a bearer token is asked for."),
     }
 
 
-def _problems(*statuses: int) -> Json:
-    return {str(status): _ref("responses", str(status)) for status in statuses}
+def _meanings(errors: Iterable[type[TitanicError]]) -> dict[str, str]:
+    """What each status means of these errors, by status."""
+    kinds = [REGISTRY[error] for error in errors]
+    return {
+        str(status): OR.join(kind.title for kind in kinds if kind.status == status)
+        for status in sorted({kind.status for kind in kinds})
+    }
+
+
+def _problems(*errors: type[TitanicError]) -> Json:
+    """The answers of an operation that raises these errors; the description is that of this operation."""
+    return {
+        status: {**_ref("responses", status), "description": meaning} for status, meaning in _meanings(errors).items()
+    }
 
 
 def _problem_responses() -> Json:
-    extra = {405: ["Allow"], 429: ["Retry-After"], 503: ["Retry-After"]}
+    extra = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"], "503": ["Retry-After"]}
     return {
-        str(status): {
-            "description": title,
+        status: {
+            "description": meaning,
             "headers": {name: _ref("headers", name) for name in extra.get(status, [])},
             "content": {PROBLEM_JSON: {"schema": _ref("schemas", "Problem")}},
         }
-        for status, title in sorted(TITLES.items())
+        for status, meaning in _meanings(REGISTRY).items()
     }
 
 
@@ -189,15 +223,20 @@ def _operation(operation_id: str, tag: str, summary: str, responses: Json, **mor
     return {"operationId": operation_id, "tags": [tag], "summary": summary, **more, "responses": responses}
 
 
-READING = (400, 406, 429, 503)
-WRITING = (400, 401, 408, 413, 415, 422, 429, 503)
+READING = (InvalidQuery, NotAcceptable, TooManyRequests, DatabaseUnavailable)
+CHANGING = (InvalidQuery, TokenRequired, PreconditionFailed, TooManyRequests, DatabaseUnavailable, OutcomeUnknown)
+WRITING = (MalformedBody, *CHANGING, BodyTooSlow, BodyTooLarge, UnsupportedMediaType, InvalidPerson)
+UNCHANGED: Json = {"304": {"description": "It has not changed.", "headers": {"ETag": _ref("headers", "ETag")}}}
+ANY_PATH = (
+    "Every path answers `HEAD` as `GET` without the body, and `OPTIONS` with 200 and the methods there are in `Allow`. "
+    "Another method is answered with 405, another path with 404, a defect of the service with 500."
+)
 # Anybody may write unless the service was given tokens.
 ANYBODY_OR_TOKEN: list[Json] = [{}, {"token": []}]
 
 
 def _people_paths() -> Json:
     person = _ref("schemas", "Person")
-    unchanged = {"304": {"description": "It has not changed.", "headers": {"ETag": _ref("headers", "ETag")}}}
     links = {
         name: {"operationId": name, "parameters": {"uuid": "$response.body#/uuid"}}
         for name in ("readPerson", "replacePerson", "changePerson", "deletePerson")
@@ -212,7 +251,7 @@ def _people_paths() -> Json:
                 "listPeople",
                 "people",
                 "Everybody, in the data set's order and then that of creation, or those who fit",
-                {"200": everybody, **unchanged, **_problems(*READING)},
+                {"200": everybody, **UNCHANGED, **_problems(*READING)},
                 parameters=[_ref("parameters", name) for name in narrowing],
             ),
             "post": _operation(
@@ -221,7 +260,7 @@ def _people_paths() -> Json:
                 "Add a person",
                 {
                     "201": _json("The new person.", person, "ETag", "Location", links=links),
-                    **_problems(*WRITING, 409, 412),
+                    **_problems(*WRITING, InvalidHeader, IdempotencyConflict),
                 },
                 parameters=[_ref("parameters", "idempotencyKey"), *match],
                 requestBody=_body("NewPerson", "application/json"),
@@ -234,14 +273,14 @@ def _people_paths() -> Json:
                 "readPerson",
                 "people",
                 "One person",
-                {"200": _json("The person.", person, "ETag"), **unchanged, **_problems(*READING, 404)},
+                {"200": _json("The person.", person, "ETag"), **UNCHANGED, **_problems(*READING, PersonNotFound)},
                 parameters=[_ref("parameters", "ifNoneMatch")],
             ),
             "put": _operation(
                 "replacePerson",
                 "people",
                 "Replace a person as a whole",
-                {"200": _json("The person now.", person, "ETag"), **_problems(*WRITING, 404, 412)},
+                {"200": _json("The person now.", person, "ETag"), **_problems(*WRITING, PersonNotFound)},
                 parameters=match,
                 requestBody=_body("NewPerson", "application/json"),
                 security=ANYBODY_OR_TOKEN,
@@ -250,7 +289,7 @@ def _people_paths() -> Json:
                 "changePerson",
                 "people",
                 "Replace some fields of a person (RFC 7396)",
-                {"200": _json("The person now.", person, "ETag"), **_problems(*WRITING, 404, 412)},
+                {"200": _json("The person now.", person, "ETag"), **_problems(*WRITING, PersonNotFound)},
                 parameters=match,
                 requestBody=_body("PersonPatch", "application/json", "application/merge-patch+json"),
                 security=ANYBODY_OR_TOKEN,
@@ -259,7 +298,7 @@ def _people_paths() -> Json:
                 "deletePerson",
                 "people",
                 "Remove a person",
-                {"204": {"description": "Removed."}, **_problems(400, 401, 404, 412, 429, 503)},
+                {"204": {"description": "Removed."}, **_problems(*CHANGING, PersonNotFound)},
                 parameters=match,
                 security=ANYBODY_OR_TOKEN,
             ),
@@ -283,19 +322,24 @@ def _service_paths() -> Json:
     ready = _json("Ready for traffic.", _object(status={"const": "ready"}, schema=text))
     version = _json("What runs.", _object(version=text, release=text, schema=text))
 
-    def get(operation_id: str, summary: str, response: Json, *problems: int) -> Json:
+    def get(operation_id: str, summary: str, response: Json, *problems: type[TitanicError]) -> Json:
         return {"get": _operation(operation_id, "service", summary, {"200": response, **_problems(*problems)})}
 
+    def page(operation_id: str, summary: str, response: Json, *problems: type[TitanicError]) -> Json:
+        answers = {"200": response, **UNCHANGED, **_problems(*problems)}
+        parameters = [_ref("parameters", "ifNoneMatch")]
+        return {"get": _operation(operation_id, "service", summary, answers, parameters=parameters)}
+
     return {
-        "/": get("welcome", "Welcome", welcome, 400, 406, 429),
+        "/": page("welcome", "Welcome", welcome, InvalidQuery, NotAcceptable, TooManyRequests),
         "/healthz": get("healthz", "Whether the process lives; never asks the database", alive),
         "/health": get("health", "Another name of /healthz", alive),
-        "/readyz": get("readyz", "Whether it should get traffic", ready, 503),
-        "/ready": get("ready", "Another name of /readyz", ready, 503),
+        "/readyz": get("readyz", "Whether it should get traffic", ready, NotReady),
+        "/ready": get("ready", "Another name of /readyz", ready, NotReady),
         "/version": get("version", "Version, release and schema revision", version),
         "/metrics": get("metrics", "Prometheus metrics", _text("text/plain", "Prometheus's text format.")),
-        "/openapi.json": get("openapi", "This document", _json("OpenAPI 3.1.", {"type": "object"}), 429),
-        "/docs": get("docs", "This document as a page", _text("text/html", "A page."), 429),
+        "/openapi.json": get("openapi", "This document", _json("OpenAPI 3.1.", {"type": "object"}), TooManyRequests),
+        "/docs": page("docs", "This document as a page", _text("text/html", "A page."), TooManyRequests),
     }
 
 
@@ -307,6 +351,7 @@ def document() -> Json:
             "title": "Titanic API",
             "version": __version__,
             "summary": "The passengers of the Titanic",
+            "description": ANY_PATH,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],

@@ -9,12 +9,14 @@ const DEEPEST_EXAMPLE = 6;
  */
 export function resolve(api, node) {
   let found = node;
+  let said; // what stands beside a reference is said of this place
   for (let step = 0; found?.$ref && step < 20; step += 1) {
+    said ??= found.description;
     found = found.$ref.replace(/^#\//, "").split("/")
       .map((part) => decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~"))
       .reduce((at, part) => at?.[part], api);
   }
-  return found ?? {};
+  return said === undefined ? found ?? {} : { ...found, description: said };
 }
 
 /** The last part of a reference: the schema's name, or null for a schema written in place. */
