@@ -205,6 +205,8 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """The environment of a program that is to talk to this engine."""
         own = {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CLI_HINTS": "false", "COMPOSE_PROGRESS": "plain"}
+        # Compose 2.27.1 ignores --env-file (docker/compose issue 11906).
+        own |= {"COMPOSE_DISABLE_ENV_FILE": "true"}
         own |= {"DOCKER_CONFIG": self.configuration} if self.configuration else {}
         others = ("DOCKER_", "COMPOSE_", "BUILDX_", "BUILDKIT_", "EXPERIMENTAL_BUILDKIT_")
         return {key: value for key, value in os.environ.items() if not key.startswith(others)} | own
@@ -331,8 +333,9 @@ class Project:
         return (head + yaml_text({k: v for k, v in whole.items() if v})).encode()
 
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
-        """Run ``docker compose`` on the project. Raises EngineError."""
-        return self.engine.run("compose", *arguments, seconds=seconds, directory=str(self.directory))
+        """Run ``docker compose`` on the project's file alone, whatever lies beside it. Raises EngineError."""
+        words = ["compose", f"--file={self.file.name}", f"--env-file={os.devnull}", *arguments]
+        return self.engine.run(*words, seconds=seconds, directory=str(self.directory))
 
     def withdraw(self, name: str) -> None:
         """Take a service away, with its containers, files and part; its volumes stay until a teardown."""
@@ -379,9 +382,10 @@ class Service:
         self.configured = bool(files or watched)
         self.configuration = stable_hash([dict(files), watched] if watched else dict(files))
         service = merged(merged(HARDENED, definition), {"image": image})
-        service["environment"] = without_proxies(service.get("environment", {}))
         service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
         self.hash = stable_hash(service)
+        # No part of the hash: a container from before, which has no proxy either, stays.
+        service["environment"] = without_proxies(service.get("environment", {}))
         service["labels"] = {LABEL: self.hash}
         self.part = {
             "services": {name: {key: value for key, value in service.items() if value}},
@@ -723,7 +727,9 @@ def other_variables(engine: Engine, container: Mapping[str, Any], service: Mappi
     live = variables_of(container["Config"].get("Env"))
     told = {name for name, value in own.items() if not isinstance(value, str)}
     added = set() if service.get("env_file") else live.keys() - wanted.keys()
-    return sorted(added | {name for name in wanted.keys() - told if live.get(name) != wanted[name]})
+    # A proxy that is set to nothing is as good as one that is not set.
+    empty = {name for name in wanted if name.upper() in PROXIES and not wanted[name] and not live.get(name)}
+    return sorted(added | {name for name in wanted.keys() - told - empty if live.get(name) != wanted[name]})
 
 
 def upstreams(project: str, replicas: int) -> list[str]:

@@ -213,6 +213,14 @@ def test_an_image_is_judged_once_by_each_command(builder: Builder) -> None:
     host.discard_image(first["image"]["identity"])
 
 
+def test_proxies_of_the_client_reach_the_build_and_not_the_image(builder: Builder, proxied: dict[str, Any]) -> None:
+    builder.write_now("Dockerfile", f'{DOCKERFILE}RUN test "$HTTP_PROXY" = http://127.0.0.1:9\n')
+    told: dict[str, Any] = {"describe": ["sh", "-c", 'printf \'{"version": "%s"}\' "$HTTP_PROXY"']}
+    (done,), _ = builder.run(builder.task(engine=builder.options | proxied, **told))
+    assert done["image"]["description"] == {"version": ""}
+    runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
 def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
     (result,), _ = builder.run(builder.task(scan_command=["true", "{sbom}"]))
     assert "there is no bill of materials: give the Dockerfile a stage sbom, or use {image}" in result["msg"]

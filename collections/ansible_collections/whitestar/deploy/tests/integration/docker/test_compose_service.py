@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,40 @@ def test_people_can_run_the_project_by_hand(door: Door) -> None:
     assert shown["services"]["proxy"]["command"] == door.definition["command"]
     door.engine.run("compose", "up", "--detach", directory=directory)
     assert door.run() == run
+
+
+def test_what_lies_beside_the_project_s_file_changes_nothing(door: Door) -> None:
+    """Values of ours with a dollar sign are nobody's variables, by hand or in a run, and a run reads our file alone."""
+    directory = door.state.root / "project"
+    definition = door.definition | {"environment": {"NOTE": "$HOME ${TITANIC_X:-y} ${Z?} $$ {{ x }}"}}
+    assert not door.keep(definition=definition).failed
+    run, written = door.run(), (directory / "compose.yaml").read_bytes()
+    beside = {
+        ".env": "HOME=/evil\nTITANIC_X=evil\nNOTE=evil\nHTTP_PROXY=http://127.0.0.1:9\n",
+        "compose.override.yaml": "services: {proxy: {environment: {NOTE: evil}, mem_limit: 64m}}\n",
+    }
+    try:
+        (directory / ".env").write_text(beside[".env"])
+        # Not as our own runs have it.
+        by_hand = dict(os.environ) | {"DOCKER_HOST": f"unix://{door.engine.socket}"}
+        command = [door.engine.program, "compose", "up", "--detach"]
+        subprocess.run(command, cwd=directory, env=by_hand, check=True, capture_output=True)
+        assert not door.keep(definition=definition).changed
+        assert door.run() == run
+
+        (directory / ".env").write_text(f"{beside['.env']}COMPOSE_FILE=none.yaml\nCOMPOSE_PROJECT_NAME=other\n")
+        (directory / "compose.override.yaml").write_text(beside["compose.override.yaml"])
+        assert not door.keep(definition=definition).changed
+        assert door.run() == run
+        door.engine.run("rm", "--force", run[0])
+        assert door.keep(definition=definition)["steps"] == ["start"]
+        (container,) = door.engine.containers("proxy")
+        assert f"NOTE={definition['environment']['NOTE']}" in container["Config"]["Env"]
+        assert container["HostConfig"]["Memory"] == 0
+        assert (directory / "compose.yaml").read_bytes() == written
+    finally:
+        for name in beside:
+            (directory / name).unlink(missing_ok=True)
 
 
 def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str, Any]) -> None:
