@@ -111,7 +111,9 @@ def services(
     service.post(PERSON, **TAKEN)
     with (
         serving(shared_database, WORKERS=1, RATE_LIMIT_PER_MINUTE=1) as limited,
-        serving(shared_database, WORKERS=1, WRITE_TOKENS_FILE=tokens, REQUEST_TIMEOUT_SECONDS=0.3) as guarded,
+        serving(
+            shared_database, WORKERS=1, WRITE_TOKENS_FILE=tokens, REQUEST_TIMEOUT_SECONDS=0.3, MAX_LIST_PEOPLE=1
+        ) as guarded,
         serving(nowhere, WORKERS=1) as without_database,
     ):
         yield Services(service, limited, guarded, without_database, shared_database)
@@ -142,6 +144,7 @@ class Operation:
     def bad(self) -> list[requests.Response]:
         """For each part of a request that can be malformed."""
         found = [self.send("?nope=1")]
+        found += [self.send(service=self.services.guarded)] if (self.method, self.path) == ("get", "/people") else []
         found += [self.send(data="{", headers=JSON)] if self.method in WITH_BODY else []
         return found + ([self.send(headers={"Idempotency-Key": "x" * 256})] if self.method == "post" else [])
 

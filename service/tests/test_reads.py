@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -114,6 +115,50 @@ def test_repeated_reads_are_answered_from_the_cache(serve: Serve, database: LabD
     service.get("/people")
     # Idle sessions report late, so what came before may be counted only now; a hundred reads would be seen.
     assert database.sql(counted)[0][0] - scans < 10
+
+
+CROWD = (
+    "INSERT INTO people (uuid, survived, passenger_class, name, sex, age, siblings_or_spouses, parents_or_children,"
+    " fare) SELECT gen_random_uuid(), true, 1, 'Person of the Crowd ' || number, 'male', 1.5, 0, 0, 7.25"
+    " FROM generate_series(1, %s) AS number"
+)
+
+
+def peak_mebibytes(pid: int) -> int:
+    """The most memory that a process has had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1024
+
+
+def test_a_list_comes_whole_or_is_refused_and_takes_little_memory(serve: Serve, database: LabDatabase) -> None:
+    """A container of two workers has 256 MiB. Rows that were all Python's objects at a time took 1.4 KiB each."""
+    database.sql(CROWD, (49_000,))
+    service = serve(WORKERS=1)
+    (worker,) = service.workers
+    before = peak_mebibytes(worker)
+    whole = service.get("/people")
+    assert (whole.status_code, len(whole.json())) == (200, 49_887)
+    assert service.get("/people").headers["ETag"] == whole.headers["ETag"]
+    names = [person["name"] for person in service.get("/people?sort=name").json()]
+    assert (len(names), names) == (49_887, sorted(names))
+    assert peak_mebibytes(worker) - before < 56
+
+    database.sql(CROWD, (150_000,))
+    service = serve(WORKERS=1)
+    (worker,) = service.workers
+    for path in ("/people", "/people?sort=name", "/people?survived=true", "/people?offset=10"):
+        answer = service.get(path)
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:titanic:problem:list-too-long")
+        assert "is needed, as in ?limit=1000" in answer.json()["detail"]
+    page = service.get("/people?limit=1000&offset=199000")
+    assert (len(page.json()), page.headers["X-Total-Count"]) == (887, "199887")
+    assert len(service.get("/people?offset=199880").json()) == 7
+    assert len(service.get("/people?q=of+the+Crowd+9999").json()) == 12
+    # Nobody has the entity tag of a list that is not answered.
+    assert service.post(PERSON, **{"If-Match": whole.headers["ETag"]}).status_code == 412
+    assert service.post(PERSON, **{"If-Match": "*"}).status_code == 201
+    assert peak_mebibytes(worker) - before < 12
 
 
 def test_a_lost_connection_empties_the_cache(binaries: Path) -> None:

@@ -152,6 +152,13 @@ class Settings:
         "0",
         "0: no read is older than the last write acknowledged before it began; more: reads may be this old",
     )
+    max_list_people: int = _setting(
+        "TITANIC_MAX_LIST_PEOPLE",
+        _number(int, 1, 10000000, "people"),
+        50000,
+        "50000",
+        "longest list without `limit`; a longer one is refused. While it is read, each of them takes a KiB of a worker",
+    )
     max_body_bytes: int = _setting(
         "TITANIC_MAX_BODY_BYTES", _number(int, 1024, 16777216, "bytes"), 65536, "65536", "longest request body"
     )

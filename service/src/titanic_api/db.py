@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from select import POLLIN
 from time import monotonic
 from typing import Any, NamedTuple
@@ -29,11 +31,14 @@ log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 Error = psycopg2.Error
+Cursor = extensions.cursor
 
 # A request must be answered within the limit that users set, so the waiting ends a little earlier.
 ANSWER_MARGIN_SECONDS = 0.25
 LOCK_TIMEOUT_SECONDS = 1.0
 NEVER = float("inf")
+# Rows of a long list.
+PIECE = 2000
 
 _poll_of_the_system = monkey.get_original("select", "poll")
 
@@ -170,6 +175,20 @@ class Session:
         """The rows of a statement that is composed for one request; placeholders are ``%s``."""
         return self._guarded(DatabaseUnavailable, self._execute, sql, values)
 
+    def read_in_pieces(self, what: Statement | str, *values: Any) -> Iterator[list[Row]]:
+        """The rows of a statement of either kind that changes nothing, in pieces. Raises DatabaseUnavailable.
+
+        Only one piece at a time takes the room of Python's objects, and nothing of it is kept with the connection.
+        Between the pieces of a long list other requests of the worker have their turn.
+        """
+        with self._connection.cursor() as cursor:
+            run = self._run if isinstance(what, Statement) else self._execute
+            rows = self._guarded(DatabaseUnavailable, partial(run, cursor=cursor), what, values)
+            while rows:
+                yield rows
+                time.sleep(0)
+                rows = cursor.fetchmany(PIECE)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block does as one. Raises OutcomeUnknown if the connection is lost during the commit."""
@@ -185,14 +204,18 @@ class Session:
         self._guarded(OutcomeUnknown, self._execute, "COMMIT", ())
         self._in_transaction = False
 
-    def _run(self, statement: Statement, values: Sequence[Any]) -> list[Row]:
+    def _run(self, statement: Statement, values: Sequence[Any], cursor: Cursor | None = None) -> list[Row]:
         if statement.name not in self._prepared:
             self._execute(statement.prepare, ())
             self._prepared.add(statement.name)
-        return self._execute(statement.execute, values)
+        return self._execute(statement.execute, values, cursor)
 
-    def _execute(self, sql: str, values: Sequence[Any]) -> list[Row]:
+    def _execute(self, sql: str, values: Sequence[Any], cursor: Cursor | None = None) -> list[Row]:
+        """The rows; with a ``cursor`` the first piece of them, of which it has the rest."""
         self._connection.deadline = self._deadline
+        if cursor is not None:
+            cursor.execute(sql, values or None)
+            return cursor.fetchmany(PIECE)
         self._cursor.execute(sql, values or None)
         return self._cursor.fetchall() if self._cursor.description else []
 

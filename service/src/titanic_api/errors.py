@@ -41,6 +41,10 @@ class InvalidQuery(TitanicError):
     """A query parameter is unknown, repeated or out of bounds."""
 
 
+class ListTooLong(TitanicError):
+    """More people than one answer may hold, and no page was asked for."""
+
+
 class InvalidHeader(TitanicError):
     """A request header cannot be used."""
 
@@ -122,6 +126,7 @@ class Kind(NamedTuple):
 REGISTRY: dict[type[TitanicError], Kind] = {
     MalformedBody: Kind(400, "malformed-body", "The body is not JSON"),
     InvalidQuery: Kind(400, "invalid-query", "A query parameter is not valid"),
+    ListTooLong: Kind(400, "list-too-long", "The list is too long for one answer"),
     InvalidHeader: Kind(400, "invalid-header", "A header is not valid"),
     TokenRequired: Kind(401, "token-required", "Writing needs a token"),
     PersonNotFound: Kind(404, "person-not-found", "There is no such person"),

@@ -16,6 +16,7 @@ from titanic_api.errors import (
     InvalidHeader,
     InvalidPerson,
     InvalidQuery,
+    ListTooLong,
     MalformedBody,
     NotAcceptable,
     NotReady,
@@ -141,7 +142,10 @@ def _parameters() -> Json:
             "sort", "query", {"type": "string", "enum": list(SORT_KEYS)}, "Order; `-` before it: falling."
         ),
         "limit": _parameter(
-            "limit", "query", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}, "Length of the page."
+            "limit",
+            "query",
+            {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+            "Length of the page. A long list is refused without.",
         ),
         "offset": _parameter(
             "offset", "query", {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}, "How many to leave out."
@@ -251,7 +255,7 @@ def _people_paths() -> Json:
                 "listPeople",
                 "people",
                 "Everybody, in the data set's order and then that of creation, or those who fit",
-                {"200": everybody, **UNCHANGED, **_problems(*READING)},
+                {"200": everybody, **UNCHANGED, **_problems(*READING, ListTooLong)},
                 parameters=[_ref("parameters", name) for name in narrowing],
             ),
             "post": _operation(

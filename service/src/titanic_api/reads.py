@@ -17,7 +17,6 @@ nothing for it.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
@@ -26,15 +25,13 @@ from typing import Generic, NamedTuple, NoReturn, TypeVar
 from titanic_api.db import Database, Session
 from titanic_api.errors import DatabaseUnavailable, Fault
 from titanic_api.people import store
-from titanic_api.people.model import Person, Rendered, person_json, render_person, rendered
+from titanic_api.people.model import Rendered, render_people, render_person
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 KEPT_PEOPLE = 4096
 KEPT_LIST_BYTES = 32 * 1024 * 1024
-# A long list is made in pieces, between which other requests of the worker have their turn.
-PIECE = 2000
 
 
 class _Flight(Generic[K, V]):
@@ -105,10 +102,11 @@ class Look(NamedTuple):
 
 
 class Reads:
-    """Reads of one person and of everybody. Strict unless ``max_stale`` seconds of age are allowed."""
+    """Reads of one person and of everybody, ``most`` at most. Strict unless ``max_stale`` seconds are allowed."""
 
-    def __init__(self, database: Database, max_stale: float = 0.0) -> None:
+    def __init__(self, database: Database, most: int, max_stale: float = 0.0) -> None:
         self._database = database
+        self._most = most
         self._max_stale = max_stale
         self._lane: Session | None = None
         self._snapshot: str | None = None
@@ -128,7 +126,7 @@ class Reads:
         return found
 
     def everybody(self) -> Rendered:
-        """The whole list. Raises DatabaseUnavailable."""
+        """The whole list. Raises DatabaseUnavailable, and ListTooLong for more people than one answer may hold."""
         deadline = self._database.deadline()
         snapshot = self._snapshot if self._fresh_enough() else self._looks.board(deadline).snapshot
         kept = self._everybody
@@ -187,13 +185,8 @@ class Reads:
     def _read_everybody(self, _: set[str], deadline: float) -> Rendered:
         lane = self._lane
         with self._database.session(deadline) as session:
-            snapshot, rows = store.all_people(session)
-        pieces = []
-        for start in range(0, len(rows), PIECE):
-            pieces.append(",".join(person_json(row[1], Person(*row[2:])) for row in rows[start : start + PIECE]))
-            if len(rows) > PIECE:
-                time.sleep(0)
-        everybody = rendered("[" + ",".join(pieces) + "]")
+            snapshot, people = store.all_people(session, self._most)
+            everybody = render_people(people)
         # Kept only if the connection of the looks has lived since before this was read (see 3 above).
         if lane is not None and lane is self._lane and len(everybody.body) <= KEPT_LIST_BYTES:
             self._everybody = snapshot, everybody

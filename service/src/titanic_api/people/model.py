@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -231,7 +231,16 @@ def person_json(uuid: str, person: Person) -> str:
 
 def rendered(text: str) -> Rendered:
     """The body and entity tag of a finished JSON text."""
-    body = text.encode("utf-8")
+    return _tagged(text.encode("utf-8"))
+
+
+def render_people(pieces: Iterable[list[tuple[str, Person]]]) -> Rendered:
+    """The body and entity tag of a list that comes in pieces."""
+    parts = [",".join(person_json(uuid, person) for uuid, person in people).encode("utf-8") for people in pieces]
+    return _tagged(b"[" + b",".join(parts) + b"]")
+
+
+def _tagged(body: bytes) -> Rendered:
     return Rendered(body, f'"{blake2b(body, digest_size=12).hexdigest()}"')
 
 

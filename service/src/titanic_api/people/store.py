@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from titanic_api.db import Row, Session, Statement
-from titanic_api.errors import Fault, IdempotencyConflict, PersonNotFound
+from titanic_api.errors import Fault, IdempotencyConflict, ListTooLong, PersonNotFound
 from titanic_api.people.model import Person
 
 COLUMNS = "survived, passenger_class, name, sex, age, siblings_or_spouses, parents_or_children, fare"
@@ -23,11 +24,13 @@ PEOPLE_BY_UUID = Statement(
     ("uuid[]",),
     f"SELECT pg_current_snapshot()::text, uuid, {COLUMNS} FROM (VALUES (1)) AS one LEFT JOIN people ON uuid = ANY ($1)",
 )
+# Whether there are more than so many people is found without counting those beyond; then nobody is read.
+MORE = "(SELECT count(*) > $1 FROM (SELECT FROM people LIMIT $1 + 1) AS _)"
 ALL_PEOPLE = Statement(
     "all_people",
-    (),
-    f"SELECT pg_current_snapshot()::text, p.* FROM (VALUES (1)) AS one "
-    f"LEFT JOIN (SELECT uuid, {COLUMNS} FROM people ORDER BY {ORDER}) AS p ON true",
+    ("int",),
+    f"SELECT pg_current_snapshot()::text, {MORE}, p.* FROM (VALUES (1)) AS one "
+    f"LEFT JOIN (SELECT uuid, {COLUMNS} FROM people ORDER BY {ORDER} LIMIT CASE WHEN {MORE} THEN 0 END) AS p ON true",
 )
 INSERT = Statement(
     "insert_person",
@@ -89,11 +92,15 @@ class Query:
     offset: int = 0
 
 
+# People with their uuids, to be taken while the session lasts.
+Pieces = Iterator[list[tuple[str, Person]]]
+
+
 class Page(NamedTuple):
     """One page of a narrowed list and the number of people on all pages."""
 
     total: int
-    people: list[tuple[str, Person]]
+    people: Pieces
 
 
 class Replay(NamedTuple):
@@ -120,26 +127,48 @@ def people_by_uuid(session: Session, uuids: Iterable[str]) -> tuple[str, dict[st
     return rows[0][0], {row[1]: Person(*row[2:]) for row in rows if row[1] is not None}
 
 
-def all_people(session: Session) -> tuple[str, list[Row]]:
-    """The snapshot read under, and everybody in the list's order as rows (snapshot, uuid, *Person)."""
-    rows = session.read(ALL_PEOPLE)
-    return rows[0][0], rows if rows[0][1] is not None else []
+def all_people(session: Session, most: int) -> tuple[str, Pieces]:
+    """The snapshot read under, and everybody in the list's order. Raises ListTooLong for more than ``most``."""
+    (snapshot, more), people = _people(session.read_in_pieces(ALL_PEOPLE, most), 2)
+    if more:
+        raise too_long(most)
+    return snapshot, people
 
 
-def search(session: Session, query: Query) -> Page:
-    """One page of a narrowed list, counted and read under the same snapshot."""
+def _people(pieces: Iterator[list[Row]], told: int) -> tuple[Row, Pieces]:
+    """What the first columns, ``told`` of them, say in every row, and the people in the others, who may be nobody."""
+    first = next(pieces)
+    people = (
+        [(row[told], Person(*row[told + 1 :])) for row in rows]
+        for rows in chain([first], pieces)
+        if rows[0][told] is not None
+    )
+    return first[0][:told], people
+
+
+def search(session: Session, query: Query, most: int) -> Page:
+    """One page of a narrowed list, counted and read under the same snapshot.
+
+    Raises ListTooLong for more than ``most`` people where no length of the page is given.
+    """
     where, values = _where(query)
+    count = f"(SELECT count(*) FROM people{where})"
     page = f"SELECT uuid, {COLUMNS} FROM people{where} ORDER BY {order_by(query.sort)}"
     page_values: list[Any] = [*values]
     if query.limit is not None:
         page += " LIMIT %s"
         page_values.append(query.limit)
+    else:
+        page += f" LIMIT CASE WHEN {count} > %s THEN 0 END"
+        page_values += [*values, query.offset + most]
     page += " OFFSET %s"
     page_values.append(query.offset)
     # The sort is repeated outside, where the join would be free to lose it.
-    sql = f"SELECT (SELECT count(*) FROM people{where}), p.* FROM (VALUES (1)) AS one LEFT JOIN ({page}) AS p ON true"
-    rows = session.query(sql, *values, *page_values)
-    return Page(rows[0][0], [(row[1], Person(*row[2:])) for row in rows if row[1] is not None])
+    sql = f"SELECT {count}, p.* FROM (VALUES (1)) AS one LEFT JOIN ({page}) AS p ON true"
+    (total,), people = _people(session.read_in_pieces(sql, *values, *page_values), 1)
+    if query.limit is None and total - query.offset > most:
+        raise too_long(most)
+    return Page(total, people)
 
 
 def _where(query: Query) -> tuple[str, list[Any]]:
@@ -209,6 +238,11 @@ def lock(session: Session, uuid: str) -> Person:
     if not rows:
         raise not_found(uuid)
     return Person(*rows[0])
+
+
+def too_long(most: int) -> ListTooLong:
+    """The error about a list of more than ``most`` people."""
+    return ListTooLong(Fault("limit", f"is needed, as in ?limit=1000: more than {most} people come in pages only"))
 
 
 def not_found(uuid: str) -> PersonNotFound:

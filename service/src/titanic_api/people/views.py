@@ -8,19 +8,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 from titanic_api.config import Settings
-from titanic_api.db import Database
+from titanic_api.db import Database, Slots
 from titanic_api.errors import (
     Answer,
+    DatabaseUnavailable,
     Fault,
     InvalidHeader,
     InvalidQuery,
+    ListTooLong,
     NotAcceptable,
     PreconditionFailed,
     TokenRequired,
@@ -38,7 +42,7 @@ from titanic_api.people.model import (
     merge_person,
     parse_object,
     parse_person,
-    person_json,
+    render_people,
     render_person,
     rendered,
 )
@@ -85,8 +89,9 @@ class People:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._reads = Reads(database, settings.cache_max_stale_seconds)
+        self._reads = Reads(database, settings.max_list_people, settings.cache_max_stale_seconds)
         self._writes = Writes(database)
+        self._long_lists = Slots(1)
         self._tokens = [hashlib.sha256(token.encode()).digest() for token in settings.write_tokens()]
 
     def read(self, environ: Environ, uuid: str) -> Answer:
@@ -101,9 +106,10 @@ class People:
         if not environ.get("QUERY_STRING"):
             return _conditional(environ, self._reads.everybody())
         query = parse_query(environ["QUERY_STRING"])
-        with self._database.session() as session:
-            page = store.search(session, query)
-        body = rendered("[" + ",".join(person_json(uuid, person) for uuid, person in page.people) + "]")
+        deadline = self._database.deadline()
+        with self._one_at_a_time(query, deadline), self._database.session(deadline) as session:
+            page = store.search(session, query, self._settings.max_list_people)
+            body = render_people(page.people)
         answer = _conditional(environ, body)
         headers = (*answer.headers, ("X-Total-Count", str(page.total)), *_links(query, page.total))
         return Answer(answer.status, answer.body, headers)
@@ -117,7 +123,7 @@ class People:
         if key is not None:
             key = _idempotency_key(key)
         if wanted := Preconditions.of(environ):
-            wanted.check(self._reads.everybody())
+            wanted.check(self._list_now())
         uuid = str(uuid4())
         answer = render_person(uuid, person)
         if key is None:
@@ -170,6 +176,26 @@ class People:
                     wanted.check(render_person(uuid, store.lock(session, uuid)))
                     store.delete(session, uuid)
         return Answer(204, b"", ())
+
+    @contextmanager
+    def _one_at_a_time(self, query: store.Query, deadline: float) -> Iterator[None]:
+        """Lists without a length are read one after another, so that many of them take no more memory than one."""
+        if query.limit is not None:
+            yield
+            return
+        if not self._long_lists.acquire(max(0.0, deadline - monotonic())):
+            raise DatabaseUnavailable(Fault("database", "other long lists are being read; try again, or ask for pages"))
+        try:
+            yield
+        finally:
+            self._long_lists.release()
+
+    def _list_now(self) -> Rendered:
+        """The whole list for what it is compared with; one that is too long for an answer has no entity tag."""
+        try:
+            return self._reads.everybody()
+        except ListTooLong as error:
+            return Rendered(b"", f"none ({error})")
 
     def _check_readable(self, environ: Environ) -> None:
         accept = environ.get("HTTP_ACCEPT")

@@ -4,10 +4,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.front_door import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer
 from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks, promised
+from ansible_collections.whitestar.deploy.plugins.module_utils.promises import (
+    FRONT_DOOR_OPTION,
+    Checks,
+    difference,
+    promised,
+)
 
 
 def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
@@ -35,6 +44,15 @@ def test_on_trial_a_release_is_not_asked_whether_it_is_let_in_nor_for_everybody(
     checks.look()
     checks.require_kept()
     assert Checks.of({"probes": {}}, None).on_trial() == [], "a release from before promises were recorded"
+
+
+def test_a_list_that_is_too_long_for_one_answer_is_no_broken_promise() -> None:
+    whole: dict[str, Any] = {"path": "/people", "status": 200, "headers": {}, "json": {}}
+    page = whole | {"path": "/people?limit=5"}
+    for kind, broken in (("list-too-long", False), ("invalid-query", True)):
+        answer = Answer(400, {}, json.dumps({"type": f"urn:titanic:problem:{kind}"}).encode())
+        assert bool(difference(whole, answer)) is broken
+        assert difference(page, answer)
 
 
 def test_without_a_plan_every_image_may_be_built() -> None:
