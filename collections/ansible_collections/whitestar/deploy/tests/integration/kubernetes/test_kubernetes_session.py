@@ -34,6 +34,7 @@ def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **op
     return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
 
 
+NOTHING_ASKED = {"deploys": True, "adopt": True, "needs": [], "volume": None, "overlays": []}
 PORT: dict[str, Any] = {"name": "http", "port": 80}
 
 
@@ -218,11 +219,11 @@ class Old(Cluster):
 
 def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
     with Old.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "adopt": True, "needs": []}) == [
+        assert problems(cluster, NOTHING_ASKED) == [
             "titanic_target_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
         ]
     with Cluster.of(space.options) as cluster:
-        assert problems(cluster, {"deploys": True, "adopt": True, "needs": []}) == []
+        assert problems(cluster, NOTHING_ASKED) == []
         assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
 
 
