@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.tests.lab import PERSON, Database, Postgres, Serve, Service, new_database, running_postgres, serving
+from service.tests.lab import APP, PERSON, Database, Postgres, Serve, Service, new_database, running_postgres, serving
 
 LIMIT_SECONDS = 2.0
 
@@ -77,6 +77,33 @@ def test_a_database_that_is_gone(own_server: Database, warm: bool) -> None:
         everything_is_503(service, uuid)
         own_server.server.start()
         recovers(service)
+
+
+def test_a_password_that_changes_here_before_it_does_there_costs_no_request(
+    own_server: Database, tmp_path: Path
+) -> None:
+    server, file = own_server.server, tmp_path / "password"
+    server.sql(f"ALTER ROLE {APP} PASSWORD 'first'")
+    (server.home / "data" / "pg_hba.conf").write_text(f"local all {APP} scram-sha-256\nlocal all all trust\n")
+    server.sql("SELECT pg_reload_conf()")
+    file.write_text("first")
+
+    def answers(service: Service) -> int:
+        """On a connection that is made for it."""
+        server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{APP}'")
+        time.sleep(0.2)
+        return service.get("/people?limit=1").status_code
+
+    with serving(own_server, DATABASE_PASSWORD_FILE=file, WORKERS=1) as service:
+        assert answers(service) == 200
+        file.write_text("second")
+        assert answers(service) == 200
+        server.sql(f"ALTER ROLE {APP} PASSWORD 'second'")
+        assert answers(service) == 200
+        file.write_text("third")
+        assert answers(service) == 200
+        server.sql(f"ALTER ROLE {APP} PASSWORD 'fourth'")
+        assert answers(service) == 503
 
 
 def test_a_service_starts_without_its_database(own_server: Database) -> None:

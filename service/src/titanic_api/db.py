@@ -295,6 +295,7 @@ class Database:
         self.size = settings.pool_size
         self._slots = Slots(settings.pool_size)
         self._idle: list[Session] = []
+        self._password: str | None = None
         self.in_use = 0
 
     def open(self, deadline: float) -> Session:
@@ -307,10 +308,9 @@ class Database:
                 self.deadline = deadline
                 super().__init__(*arguments, **keywords)
 
+        parameters = _parameters(self._settings, owner=False, options=options)
         try:
-            connection = psycopg2.connect(
-                connection_factory=Waiting, **_parameters(self._settings, owner=False, options=options)
-            )
+            connection = self._connect(Waiting, parameters)
         except (psycopg2.Error, TimeoutError) as error:
             log.warning("database: %s", str(error).strip() or type(error).__name__)
             raise DatabaseUnavailable(*_faults(DatabaseUnavailable)) from error
@@ -319,6 +319,23 @@ class Database:
         session = Session(connection)
         session.allow_until(deadline)
         return session
+
+    def _connect(self, factory: type[Connection], parameters: dict[str, Any]) -> Connection:
+        """Connect with the password that the file has now or, if that fails, with the last that was good.
+
+        Whoever changes a password writes the file before or after the database knows it. Raises psycopg2.Error,
+        TimeoutError.
+        """
+        last, now = self._password, parameters.get("password")
+        connection: Connection
+        try:
+            connection = psycopg2.connect(connection_factory=factory, **parameters)
+            self._password = now
+        except psycopg2.OperationalError:
+            if last in (None, now):
+                raise
+            connection = psycopg2.connect(connection_factory=factory, **parameters | {"password": last})
+        return connection
 
     def deadline(self) -> float:
         """When the database must have answered a request that begins now, on the monotonic clock."""
