@@ -1,8 +1,9 @@
-"""Writes the generated parts of the documentation: the roles' variable tables and the bench's figures.
+"""Writes the generated parts of the documentation: the roles' variables, the playbooks, the bench's figures.
 
 Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails when a part is not current. Each part
 stands between two marker comments. The tables come from the argument specifications and defaults (a role's README
-without markers gets a section "Variables" at its end), the figures from the committed ``bench/results/latest.md``.
+without markers gets a section "Variables" at its end), the list of playbooks from what each says first of itself and
+the tags of the site's, the figures from the committed ``bench/results/latest.md``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = "<!-- begin variables: written by `make docs` from meta/argument_specs.yml -->"
 END = "<!-- end variables -->"
+PLAYBOOKS_BEGIN = "<!-- begin playbooks: written by `make docs` from what each says first of itself -->"
+PLAYBOOKS_END = "<!-- end playbooks -->"
+COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
 BENCH_END = "<!-- end bench -->"
 
 
 def roles() -> list[Path]:
     """Directories of all roles: the collection's and this checkout's own."""
-    places = (ROOT / "collections/ansible_collections/whitestar/deploy/roles", ROOT / "roles")
+    places = (COLLECTION / "roles", ROOT / "roles")
     return sorted(path.parent.parent for place in places for path in place.glob("*/meta/argument_specs.yml"))
 
 
@@ -115,6 +119,29 @@ def role_readme(role: Path) -> str:
     return replaced(text, BEGIN, END, table(role))
 
 
+def playbooks() -> str:
+    """The table of the collection's playbooks and the tags of the site's, markers included."""
+    lines = [PLAYBOOKS_BEGIN, "", "| playbook | what it does |", "|---|---|"]
+    for path in sorted((COLLECTION / "playbooks").glob("*.yml")):
+        comment = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+        sentence = " ".join(comment).partition(". ")[0].removesuffix(".")
+        lines.append(f"| `whitestar.deploy.{path.stem}` | {text_of(sentence)} |")
+    (play,) = yaml.safe_load((COLLECTION / "playbooks/site.yml").read_text())
+    tags = [
+        (stage["name"].lower(), stage["tags"]) for stage in play["tasks"][0]["block"] if "always" not in stage["tags"]
+    ]
+    always, asked = (
+        ", ".join(f"`{name}`" for name, own in tags if ("never" in own) == never) for never in (False, True)
+    )
+    lines += ["", f"Tags of `site`, in its order: {always}; when they are asked for: {asked}."]
+    return "\n".join([*lines, "", PLAYBOOKS_END])
+
+
+def collection_readme() -> str:
+    """The collection's README with the list of its playbooks."""
+    return replaced((COLLECTION / "README.md").read_text(), PLAYBOOKS_BEGIN, PLAYBOOKS_END, playbooks())
+
+
 def main_readme() -> str:
     """The README with the ratios of the bench's last committed run, or a word that there is none."""
     results = ROOT / "bench/results/latest.md"
@@ -134,7 +161,11 @@ def main_readme() -> str:
 
 def current() -> dict[Path, str]:
     """Each file with a generated part, and the text it should have."""
-    return {ROOT / "README.md": main_readme(), **{role / "README.md": role_readme(role) for role in roles()}}
+    return {
+        ROOT / "README.md": main_readme(),
+        COLLECTION / "README.md": collection_readme(),
+        **{role / "README.md": role_readme(role) for role in roles()},
+    }
 
 
 def main(arguments: list[str]) -> int:

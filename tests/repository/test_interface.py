@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
 
 from bin.docs import load
 from bin.docs import main as docs
@@ -314,3 +315,8 @@ METHODS = {"get", "put", "post", "patch", "delete"}
 def test_docs_name_every_variable() -> None:
     text = documentation()
     assert sorted(name for name in public_names() if f"`{name}`" not in text) == []
+
+
+def test_the_guide_says_what_each_thing_in_a_state_directory_is() -> None:
+    text = (ROOT / "docs/guide.md").read_text()
+    assert [name for name in sorted(OURS) if not re.search(rf"`{re.escape(name)}[/`]", text)] == []
