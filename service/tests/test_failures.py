@@ -95,8 +95,8 @@ def test_a_password_that_changes_here_before_it_does_there_costs_no_request(
         return service.get("/people?limit=1").status_code
 
     with serving(own_server, DATABASE_PASSWORD_FILE=file, WORKERS=1) as service:
-        assert answers(service) == 200
-        file.write_text("second")
+        assert service.get("/healthz").ok
+        file.write_text("second")  # before its first connection to the database, too
         assert answers(service) == 200
         server.sql(f"ALTER ROLE {APP} PASSWORD 'second'")
         assert answers(service) == 200

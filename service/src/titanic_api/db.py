@@ -295,7 +295,8 @@ class Database:
         self.size = settings.pool_size
         self._slots = Slots(settings.pool_size)
         self._idle: list[Session] = []
-        self._password: str | None = None
+        # What it was when this worker was made is good until another one is, also for one that has not connected yet.
+        self._password = settings.password()
         self.in_use = 0
 
     def open(self, deadline: float) -> Session:
