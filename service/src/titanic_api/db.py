@@ -186,6 +186,8 @@ class Session:
             rows = self._guarded(DatabaseUnavailable, partial(run, cursor=cursor), what, values)
             while rows:
                 yield rows
+                if len(rows) < PIECE:
+                    return
                 time.sleep(0)
                 rows = cursor.fetchmany(PIECE)
 
