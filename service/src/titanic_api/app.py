@@ -35,9 +35,10 @@ def create_app(settings: Settings) -> Flask:
     _register_errors(app)
     app.before_request(_name_the_route)
     inner: Any = Front(app.wsgi_app, people)
+    clients = Clients(settings.trusted_proxies)
     if settings.rate_limit_per_minute:
-        inner = RateLimit(inner, settings.rate_limit_per_minute, Clients(settings.trusted_proxies))
-    app.wsgi_app = Observe(inner, settings)  # type: ignore[method-assign]
+        inner = RateLimit(inner, settings.rate_limit_per_minute, clients)
+    app.wsgi_app = Observe(inner, settings, clients)  # type: ignore[method-assign]
     return app
 
 

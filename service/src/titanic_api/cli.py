@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 from titanic_api import __version__
@@ -128,9 +127,8 @@ def _version(_: argparse.Namespace) -> int:
     from titanic_api import schema
     from titanic_api.seed import packaged_sha256
 
-    variables = sorted(spec.metadata["setting"].variable for spec in fields(Settings))
     required = {"required": schema.REQUIRED, "oldest_tolerated": schema.OLDEST_TOLERATED}
-    _print({"version": __version__, "schema": required, "seed": packaged_sha256(), "settings": variables})
+    _print({"version": __version__, "schema": required, "seed": packaged_sha256(), "settings": Settings.variables()})
     return OK
 
 

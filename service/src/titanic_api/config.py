@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -212,16 +212,20 @@ class Settings:
     )
 
     @classmethod
+    def variables(cls) -> list[str]:
+        """The names of all settings in the environment, in order."""
+        return sorted(spec.metadata["setting"].variable for spec in fields(cls))
+
+    @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """Read every setting from ``environ``; text stays text, whatever it looks like.
 
         Raises ConfigurationError, naming the variable, for a missing, empty, unusable or unknown one.
         """
         values: dict[str, Any] = {}
-        known = set()
-        for spec in cls.__dataclass_fields__.values():
+        known = cls.variables()
+        for spec in fields(cls):
             setting: Setting = spec.metadata["setting"]
-            known.add(setting.variable)
             text = environ.get(setting.variable)
             if text is None:
                 continue

@@ -97,9 +97,9 @@ def internal_error(environ: Environ) -> Answer:
 class Observe:
     """WSGI middleware. Counts, times and logs each request once, when its answer is complete."""
 
-    def __init__(self, application: Application, settings: Settings) -> None:
+    def __init__(self, application: Application, settings: Settings, clients: Clients) -> None:
         self._application = application
-        self._clients = Clients(settings.trusted_proxies)
+        self._clients = clients
         self._level = logging.getLevelNamesMapping()[settings.log_level.upper()]
         self._children: dict[tuple[str, str, str], tuple[Any, Any, Any, str]] = {}
         self._second = (0, "")

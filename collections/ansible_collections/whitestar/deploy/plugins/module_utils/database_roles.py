@@ -42,8 +42,7 @@ SELECT json_build_object(
     'grants', (SELECT {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")}
                FROM pg_database WHERE datname = {{database}}))
 """
-
-
+# What everybody may on a new database, by PostgreSQL's own defaults.
 NEW = [["PUBLIC", "CONNECT"], ["PUBLIC", "TEMPORARY"]]
 
 
@@ -82,7 +81,6 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
         steps[f"take {member} out of {group}"] = (
             f"REVOKE {identifier(group)} FROM {identifier(member)} GRANTED BY {identifier(grantor)}"
         )
-    # Everybody may connect to a new database.
     found = NEW if facts["grants"] is None else facts["grants"]
     differs = beside(found, names["user"], {names["owner"], facts["owner"]}, ["CONNECT"])
     if needed := statements("DATABASE", names["database"], differs, names["user"]):
