@@ -43,6 +43,8 @@ TAIL_LINES = 12
 LAB_ENVIRONMENT = Path("/var/lib/titanic-lab/engine/environment")  # the default of lab_engine_directory
 CLUSTER_DIRECTORY = Path("/var/lib/titanic-lab/cluster")  # the default of lab_cluster_directory
 MESSAGE_LENGTH = 600
+# A failed task is told of as YAML: its first line, then the values, the message among the first.
+REASON_LINES = 8
 # What the last run of full measure left; the commit that holds it says who ran it.
 FULL_MEASURE = ROOT / "tests/full_measure.json"
 
@@ -290,6 +292,13 @@ def shown(command: Sequence[str]) -> str:
     return text if len(text) <= 140 else text[:139] + "…"
 
 
+def reasons(output: str) -> list[str]:
+    """How a playbook's output tells of its last two failed tasks; pytest's message has only the output's beginning."""
+    lines = [text.strip().removeprefix("E ").strip() for text in output.splitlines()]
+    fatal = [number for number, text in enumerate(lines) if "fatal: [" in text][-2:]
+    return [text for number in fatal for text in lines[number : number + REASON_LINES]]
+
+
 def evidence(step: Step) -> str:
     """What failed in a step: pytest's tests with their messages, or a log's lines that tell of errors and its end."""
     report, log = REPORTS / f"{step.name}.xml", REPORTS / f"{step.name}.log"
@@ -299,8 +308,7 @@ def evidence(step: Step) -> str:
             for problem in (*case.iter("failure"), *case.iter("error")):
                 message = " ".join(problem.get("message", "").split())
                 found.append(f"{case.get('classname')}::{case.get('name')}: {message}")
-                # Of a playbook's output the message has the beginning at most.
-                found += [text.strip() for text in (problem.text or "").splitlines() if "fatal: [" in text][-2:]
+                found += reasons(problem.text or "")
     if not found:
         lines = log.read_text(errors="replace").splitlines()
         errors = [text for text in lines[:-TAIL_LINES] if "fatal: [" in text or "[ERROR]" in text or "Error:" in text]

@@ -20,7 +20,7 @@ TESTS = """
 import pytest
 def test_good(): pass
 def test_bad(): assert False
-def test_run(): assert False, "\\nPLAY\\nfatal: [host]: no room\\n" + 99 * "line\\n"
+def test_run(): assert False, "\\nPLAY\\nfatal: [host]: FAILED! =>\\n  changed: no\\n  msg: no room\\n" + 99 * "line\\n"
 @pytest.mark.skip(reason="no such thing here")
 def test_left_out(): pass
 @pytest.fixture
@@ -110,7 +110,8 @@ def test_counts_and_reasons_of_pytest(tmp_path: Path, capsys: pytest.CaptureFixt
     text = summary([outcome], 3.0)
     assert "skipped in sample: 1 × no such thing here" in text
     assert "test_bad: assert False" in text, "where a long output is cut, its end is what is read"
-    assert "fatal: [host]: no room" in text, "of a playbook's output the reason is read"
+    assert "\n    msg: no room" in text, "of a playbook's output the reason is read"
+    assert "changed: no" in text
     assert text.splitlines()[-1] == "1 passed, 3 failed, 1 skipped"
     shown = capsys.readouterr().out
     assert "test_bad: assert False" in shown

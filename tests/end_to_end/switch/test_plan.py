@@ -39,6 +39,8 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site:
     site = first_site
     site.settings["titanic_secrets_values"] = {"database_app_password": SECRET}
     output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
+    for tag in ("api", "verify"):
+        assert "nothing has been deployed here yet: run the whole site first" in words(site.refuse("--tags", tag))
     assert site.left() == []
     for step in ("image: build", "secrets: write database_app_password", "api: switched to release"):
         assert step in output
@@ -53,7 +55,7 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site:
     assert "titanic_api_workers, titanic_secrets_values: look, and write a new plan" in output
     assert SECRET[::-1] not in output
     site.settings = kept
-    assert "a plan is of the whole site" in site.refuse(*with_plan(plan), "--tags", "api")
+    assert "a plan is of the whole site" in site.refuse(*with_plan(plan), "--tags", "target")
     assert site.ledger() == []
 
     site.succeed(*with_plan(plan))

@@ -129,7 +129,7 @@ def test_releases_and_rollbacks_under_load_drop_nothing(crowded_site: Site) -> N
 @pytest.mark.shown_once
 def test_a_switch_without_a_drain_is_noticed(host: HostSite) -> None:
     """The test above can fail: stopping the serving colour at once drops requests, and the client counts them."""
-    plan = host.load(rate=60, seconds=120, post_share=0.2, delete_afterwards=True)
+    plan = host.load(rate=REQUESTS_PER_SECOND, seconds=120, post_share=0.2, delete_afterwards=True)
     with BackgroundLoad(plan) as load:
         time.sleep(1)
         host.kill(host.colour())

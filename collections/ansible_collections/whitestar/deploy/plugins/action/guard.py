@@ -9,6 +9,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ ALONE = {"rollback": ("verify", "status", "drift"), "teardown": ()}
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}
 PORTS = range(1, 65536)
+# The least and the most that a number may be, where that is not anything from 0 on. Of the workers it is the service's
+# own rule (TITANIC_WORKERS).
+LIMITS = {
+    "titanic_api_workers": (1, 64),
+    "titanic_api_replicas": (1, inf),
+    "titanic_api_ready_seconds": (1, inf),
+    "titanic_api_probation_error_share": (0, 1),
+    "titanic_database_instances": (1, inf),
+    "titanic_guard_lease_seconds": (1, inf),
+    "titanic_target_deployer_days": (1, inf),
+}
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
 SECRETS = "titanic_secrets_values"
 KEPT = ("database_owner_password", "database_app_password", "database_superuser_password", "pgadmin_password")
@@ -167,9 +179,17 @@ def wrong_values(
             found.append(f"{name}: {why}")
         elif option.get("type") == "path" and name.endswith("_directory") and not str(value).startswith(("/", "~")):
             found.append(f"{name}: {value} is not an absolute path")
-        elif option.get("type") in {"int", "float"} and float(value) < 0:
-            found.append(f"{name}: {value} is negative")
+        elif option.get("type") in {"int", "float"} and (why := out_of_range(float(value), LIMITS.get(name))):
+            found.append(f"{name}: {value} {why}")
     return found
+
+
+def out_of_range(value: float, limits: tuple[float, float] | None) -> str:
+    """Why a number is not what an option may be; empty if it is. Without limits it may be anything from 0 on."""
+    least, most = limits or (0, inf)
+    if least <= value <= most:
+        return ""
+    return f"is less than {least}" if most == inf else f"is not from {least} to {most}"
 
 
 def wrong_file(name: str, value: object) -> str:

@@ -15,6 +15,9 @@ FORMAT = 1
 ENTRIES_KEPT = 100
 CAPSULES_KEPT = 10
 OUTCOMES = ("started", "succeeded", "failed", "interrupted")
+NOTHING_YET = "nothing has been deployed here yet"
+# What to do about it, where a run was to go on from there.
+BEGIN_WITH_ALL = "run the whole site first, without --tags and --skip-tags"
 
 
 class RollbackRefusedError(ValueError):
@@ -121,7 +124,7 @@ class Ledger:
         """
         current = self.current()
         if current is None:
-            raise RollbackRefusedError("nothing has been deployed here yet, so there is nothing to roll back")
+            raise RollbackRefusedError(f"{NOTHING_YET}, so there is nothing to roll back")
         candidates = self.eligible()
         known = ", ".join(entry.release for entry in candidates) or "none"
         if wanted:

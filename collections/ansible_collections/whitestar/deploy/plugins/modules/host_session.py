@@ -52,6 +52,10 @@ options:
     description: Whether the run may start a front door and a release, and so needs the port and disk space.
     type: bool
     default: true
+  continues:
+    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
+    type: bool
+    default: false
   looks:
     description: Whether to give back RV(reality).
     type: bool
@@ -119,6 +123,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import BEGIN_WITH_ALL, NOTHING_YET
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
@@ -263,6 +268,8 @@ def look(state: State, options: dict[str, Any]) -> dict[str, str]:
 def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
     options = module.params
+    if options["continues"] and not any(state.secrets()):
+        module.fail_json(msg=f"{NOTHING_YET}: {BEGIN_WITH_ALL}")
     found = problems(state, options)
     if found:
         module.fail_json(msg="\n".join(found), problems=found)
@@ -293,6 +300,7 @@ def main() -> None:
             "redirect_port": {"type": "int", "default": 0},
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
+            "continues": {"type": "bool", "default": False},
             "looks": {"type": "bool", "default": False},
             "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},

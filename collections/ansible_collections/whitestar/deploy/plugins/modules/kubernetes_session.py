@@ -36,6 +36,10 @@ options:
     description: Whether the run may make objects, and so needs all that they rest on.
     type: bool
     default: true
+  continues:
+    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
+    type: bool
+    default: false
   looks:
     description: Whether to give back RV(reality).
     type: bool
@@ -171,6 +175,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import BEGIN_WITH_ALL, NOTHING_YET
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import overridden
 from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
@@ -324,6 +329,8 @@ def begin(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, An
     options = module.params
     if found := problems(cluster, options):
         module.fail_json(msg="\n".join(found), problems=found)
+    if options["continues"] and not recorded(cluster):
+        module.fail_json(msg=f"{NOTHING_YET}: {BEGIN_WITH_ALL}")
     there = namespace(cluster, make=options["deploys"] and not module.check_mode)
     if there and not module.check_mode:
         dead = ClusterLock(cluster).acquire(owner, options["lease_seconds"])
@@ -373,6 +380,7 @@ def main() -> None:
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},
             "deploys": {"type": "bool", "default": True},
+            "continues": {"type": "bool", "default": False},
             "looks": {"type": "bool", "default": False},
             "adopt": {"type": "bool", "default": False},
             "volume": {"type": "dict", "options": {"size": text, "storage_class": {"type": "str"}}},

@@ -108,6 +108,18 @@ def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> No
     assert "titanic_guard_free_mebibytes" in both
 
 
+def test_a_run_that_goes_on_from_another_is_refused_where_there_was_none(place: Path) -> None:
+    root = place / "state"
+    for check in (True, False):
+        assert begin(root, check=check, continues=True).message == (
+            "nothing has been deployed here yet: run the whole site first, without --tags and --skip-tags"
+        )
+    assert not root.exists()
+    (root / "secrets").mkdir(parents=True)
+    (root / "secrets" / "database_app_password").write_text("x")
+    assert not begin(root, continues=True).failed
+
+
 def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -34,7 +34,7 @@ def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **op
     return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
 
 
-NOTHING_ASKED = {"deploys": True, "adopt": True, "needs": [], "volume": None, "overlays": []}
+NOTHING_ASKED = {"deploys": True, "continues": False, "adopt": True, "needs": [], "volume": None, "overlays": []}
 PORT: dict[str, Any] = {"name": "http", "port": 80}
 
 
@@ -88,6 +88,7 @@ def test_a_namespace_that_is_missing_is_made_for_the_lock(
     space = Space(kubernetes_options | {"namespace": f"unit-{secrets.token_hex(4)}"})
     assert not begin(space, check=True).changed
     assert not begin(space, deploys=False).changed
+    assert begin(space, continues=True).message.startswith("nothing has been deployed here yet: run the whole site")
     assert space.get("namespace", space.name) is None
     assert not begin(space).changed
     labels = space.get("namespace", space.name)["metadata"]["labels"]
