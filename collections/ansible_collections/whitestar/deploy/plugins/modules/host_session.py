@@ -106,6 +106,7 @@ live_image:
 
 import errno
 import os
+import pwd
 import shutil
 import socket
 from pathlib import Path
@@ -175,6 +176,12 @@ def process_problems(state: State, existing: Path, account: str) -> list[str]:
         owner = unprivileged(account)
     except ValueError as error:
         found.append(f"titanic_database_local_account: {error}: name another")
+    # Who is not root stays who they are; initdb of PostgreSQL looks its user up, and ends where it finds none.
+    if os.geteuid() and not known(os.geteuid()):
+        found.append(
+            f"titanic_provider: PostgreSQL will not run as user id {os.geteuid()}, which has no name on this machine: "
+            f"give it an entry in /etc/passwd, or run as one that has"
+        )
     if owner and (closed := closed_to_others(existing)):
         found.append(
             f"titanic_target_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
@@ -227,6 +234,15 @@ def listening(pid: int) -> set[int]:
     return {
         int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == LISTEN and f"socket:[{line[9]}]" in sockets
     }
+
+
+def known(uid: int) -> bool:
+    """Whether a user id has a name on this machine."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def closed_to_others(path: Path) -> Path | None:

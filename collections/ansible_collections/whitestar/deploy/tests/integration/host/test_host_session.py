@@ -207,28 +207,43 @@ def test_a_parent_closed_to_the_account_is_refused(place: Path) -> None:
     assert f"PostgreSQL runs as 'nobody', which cannot enter {place}/closed" in message
 
 
-AS_NOBODY = """
+AS_ANOTHER = """
 import json, os, sys
 from pathlib import Path
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.plugins.modules.host_session import problems
 os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-options = {"address": "127.0.0.1", "port": 0, "account": "nobody", "free_mebibytes": 1, "deploys": True}
-print(json.dumps(problems(State(Path(sys.argv[1])), options)))
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+options = {"address": "127.0.0.1", "port": 0, "redirect_port": 0, "account": "nobody", "free_mebibytes": 1}
+print(json.dumps(problems(State(Path(sys.argv[1])), options | {"deploys": True, "engine": None})))
 """
 
 
+def problems_of(uid: int, root: Path) -> list[str]:
+    command = [sys.executable, "-c", AS_ANOTHER, str(root), str(uid)]
+    done = subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=True)
+    return list(json.loads(done.stdout))
+
+
 @needs_root
-@pytest.mark.parametrize("below", ["", "/one/two"])
+@pytest.mark.parametrize("below", ["", "one/two"])
 def test_a_place_that_is_not_ours_is_refused_by_its_variable(place: Path, below: str) -> None:
     (place / "closed").mkdir(mode=0o700)
-    command = [sys.executable, "-c", AS_NOBODY, f"{place}/closed{below}"]
-    done = subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=True)
-    (problem,) = json.loads(done.stdout)
+    (problem,) = problems_of(65534, place / "closed" / below)
     assert problem.startswith("titanic_target_state_directory: ")
     assert f"{place}/closed is not a directory writable by uid 65534" in problem
+
+
+@needs_root
+def test_a_user_id_without_a_name_is_refused_before_initdb_does(place: Path) -> None:
+    nameless = 54321
+    for uid in (65534, nameless):
+        (place / str(uid)).mkdir()
+        os.chown(place / str(uid), uid, uid)
+    assert problems_of(65534, place / "65534" / "state") == []
+    (problem,) = problems_of(nameless, place / str(nameless) / "state")
+    assert problem.startswith("titanic_provider: PostgreSQL will not run as user id 54321, which has no name")
 
 
 def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
