@@ -29,6 +29,7 @@ NOBODY = "/people/00000000-0000-0000-0000-000000000000"
 NOT_ON_TRIAL = "/readyz"
 # How long it takes is a matter of how many people there are, not of the release; so is that there are too many for one.
 WHOLE_LIST = "/people"
+WHOLE_LIST_SECONDS = 30
 TOO_LONG = "urn:titanic:problem:list-too-long"
 
 
@@ -75,6 +76,7 @@ class FrontDoor:
     def ask(self, promise: Mapping[str, Any], seconds: float = 5) -> tuple[Answer | None, str]:
         """The answer, None if there is none, and what differs from the promise; nothing if it is kept."""
         headers = promise["request_headers"] | ({"Host": self.host} if self.host else {})
+        seconds = WHOLE_LIST_SECONDS if promise["path"] == WHOLE_LIST else seconds
         try:
             answer = request(self.address, promise["path"], headers=headers, seconds=seconds, tls=self.tls)
         except (OSError, http.client.HTTPException) as error:
@@ -114,8 +116,7 @@ class Checks:
     @classmethod
     def of(cls, workload: Mapping[str, Any], front_door: Mapping[str, Any] | None) -> Checks:
         """For a release, with a module's ``front_door`` option; the front door is not asked without one."""
-        wanted = [promise for promise in workload["probes"].get("promises", []) if promise["path"] != WHOLE_LIST]
-        return cls(wanted, FrontDoor.of(front_door) if front_door else None)
+        return cls(workload["probes"].get("promises", []), FrontDoor.of(front_door) if front_door else None)
 
     def on_trial(self) -> list[Mapping[str, Any]]:
         """What a release can be asked before it gets requests."""
