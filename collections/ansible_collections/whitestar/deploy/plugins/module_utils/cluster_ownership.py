@@ -16,7 +16,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     ClusterError,
     is_written_by_us,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import STAGES
+from ansible_collections.whitestar.deploy.plugins.module_utils.lease import API, KIND, NAME
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import STAGES, record
 
 # The API server puts this label on every namespace, and notes it for whoever creates one.
 NAMED = ("metadata", "labels", "kubernetes.io/metadata.name")
@@ -64,7 +65,7 @@ def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:
     if space and not made_by_us(space) and not adopt:
         remedy = "choose another, or set titanic_target_namespace_adopt to deploy beside what is in it"
         return [f"titanic_target_project: {name} is there and was made by somebody else: {remedy}"]
-    if cluster.get("v1", "ConfigMap", STAGES):
+    if record(cluster, STAGES):
         # It has been deployed to; what comes to it is looked at stage by stage.
         return []
     remedy = "choose another namespace, or remove it first"
@@ -73,6 +74,9 @@ def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:
 
 def _met(cluster: Cluster) -> Iterator[str]:
     """What has one of our names and was made by somebody else."""
+    # Who deploys may not list these.
+    if (lock := cluster.get(API, KIND, NAME)) and not is_written_by_us(lock):
+        yield f"{KIND} {NAME}"
     for api_version, kind in KINDS:
         for thing in cluster.list(api_version, kind):
             if NAMES.fullmatch(thing["metadata"]["name"]) and not is_written_by_us(thing):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import CAPSULES_KEPT, Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, SECRETS, SYNCED, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, SECRETS, SYNCED, ours, record
 
 LEDGER = "titanic-ledger"
 ENTRIES = "ledger.json"
@@ -26,7 +26,7 @@ class ClusterRecords:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._found = cluster.get("v1", "ConfigMap", LEDGER) or {}
+        self._found = record(cluster, LEDGER)
 
     def ledger(self) -> Ledger:
         """The ledger, empty before the first release. Raises ValueError for one that cannot be read."""

@@ -217,10 +217,16 @@ class Stage:
         return applied(self.cluster).get(self.name, [])
 
     def _record(self, objects: Sequence[Object]) -> None:
-        found = self.cluster.get("v1", "ConfigMap", STAGES) or {}
+        found = record(self.cluster, STAGES)
         data = dict(found.get("data", {})) | {self.name: json.dumps(objects)}
         metadata = {"name": STAGES}
         self.cluster.apply(ours({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
+
+
+def record(cluster: Cluster, name: str) -> Object:
+    """A ConfigMap of this name that a deployment has written; empty where there is none. Raises ClusterError."""
+    found = cluster.get("v1", "ConfigMap", name)
+    return found if found and is_written_by_us(found) else {}
 
 
 def recorded(cluster: Cluster) -> dict[str, list[list[str]]]:
@@ -229,9 +235,15 @@ def recorded(cluster: Cluster) -> dict[str, list[list[str]]]:
 
 
 def applied(cluster: Cluster) -> dict[str, list[Object]]:
-    """The objects of each stage as they were applied last; Secrets without what is in them."""
-    found = cluster.get("v1", "ConfigMap", STAGES) or {}
-    return {stage: json.loads(objects) for stage, objects in found.get("data", {}).items()}
+    """The objects of each stage as they were applied last; Secrets without what is in them.
+
+    Raises ClusterError, and ValueError for a record that cannot be read.
+    """
+    data = record(cluster, STAGES).get("data", {})
+    try:
+        return {stage: json.loads(objects) for stage, objects in data.items()}
+    except ValueError as error:
+        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}): restore it, or delete it") from error
 
 
 def recordable(thing: Object) -> Object:

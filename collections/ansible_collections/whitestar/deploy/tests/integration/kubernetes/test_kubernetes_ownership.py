@@ -66,6 +66,20 @@ def test_what_has_our_names_in_a_namespace_of_others_is_refused_by_name(shop: Sp
     assert shop.versions() == before
 
 
+@pytest.mark.parametrize("name", ["titanic-stages", "titanic-ledger", "titanic-deploy"])
+def test_what_has_the_name_of_a_record_and_is_of_others_is_no_record(shop: Space, name: str) -> None:
+    shop.kubectl("delete", "secret", "titanic-secrets")
+    if name == "titanic-deploy":
+        shop.make({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}})
+    else:
+        shop.make({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"api": "not JSON"}})
+    before = shop.versions()
+    message = begin(shop, adopt=True).message
+    for thing in (f"{'Lease' if name == 'titanic-deploy' else 'ConfigMap'} {name}", "Service titanic-api"):
+        assert f"{thing} in namespace {shop.name} is not of this deployment" in message
+    assert shop.versions() == before
+
+
 def test_a_namespace_of_others_is_left_by_a_teardown_with_what_is_theirs(shop: Space) -> None:
     for kind, name in (("secret", "titanic-secrets"), ("service", "titanic-api")):
         shop.kubectl("delete", kind, name)
