@@ -123,7 +123,7 @@ REFUSED_EARLY = [
     request("POST", "/people", b"", "Content-Length: 4000", content_type="text/plain"),
     request("POST", "/people", b"", "Transfer-Encoding: chunked", content_type="text/plain"),
     request("POST", "/people", b"", "Content-Length: 400000"),
-    request("DELETE", NOBODY, b"", "Content-Length: 4000"),
+    request("DELETE", "/people/nobody", b"", "Content-Length: 4000"),
     b"POST /people HTTP/1.1\r\nHost: x\r\nA b: c\r\nContent-Length: 4000\r\n\r\n",
 ]
 
@@ -193,6 +193,26 @@ def remove_what_was_made(service: Service, rows: int) -> None:
     for person in people[rows:]:
         service("DELETE", f"/people/{person['uuid']}")
     assert len(service.get("/people").json()) == rows
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Transfer-Encoding: chunked", b"-1\r\n\r\n"),
+        ("Transfer-Encoding: chunked", b"3\r\nabc\r\nzz\r\n"),
+        ("Transfer-Encoding: chunked", b"0\r\nno colon\r\n\r\n"),
+        ("Transfer-Encoding: gzip, chunked", b"2\r\n{}\r\n0\r\n\r\n"),
+        ("Content-Length: 10", b"abc"),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_a_malformed_request_writes_nothing(service: Service, method: str, header: str, body: bytes) -> None:
+    """The front door passes a body on while it comes, so what is wrong with its end is found here."""
+    made = service.post(PERSON)
+    path = made.headers["Location"]
+    assert answer(service, request(method, path, body, header)).startswith(b"HTTP/1.1 400 ")
+    assert service.get(path).headers["ETag"] == made.headers["ETag"]
+    service("DELETE", path)
 
 
 @pytest.mark.parametrize("head", REFUSED_EARLY)

@@ -146,7 +146,16 @@ class Operation:
         found = [self.send("?nope=1")]
         found += [self.send(service=self.services.guarded)] if (self.method, self.path) == ("get", "/people") else []
         found += [self.send(data="{", headers=JSON)] if self.method in WITH_BODY else []
+        found += [self.misframed()] if self.method == "delete" else []
         return found + ([self.send(headers={"Idempotency-Key": "x" * 256})] if self.method == "post" else [])
+
+    def misframed(self) -> requests.Response:
+        """The answer to a body in a coding that nobody undoes, which requests does not send by itself."""
+        service = self.services.usual
+        request = requests.Request(self.method.upper(), service.url + self.path.replace("{uuid}", self.known()))
+        prepared = request.prepare()
+        prepared.headers = requests.structures.CaseInsensitiveDict({"Transfer-Encoding": "gzip, chunked"})
+        return service.session.send(prepared, timeout=20)
 
     def refused(self) -> requests.Response:
         """The second request of a minute that has place for one."""

@@ -30,7 +30,7 @@ class TitanicError(Exception):
 
 
 class MalformedBody(TitanicError):
-    """The body is not JSON at all."""
+    """The body is not JSON, or is not framed as HTTP asks."""
 
 
 class InvalidPerson(TitanicError):
@@ -124,7 +124,7 @@ class Kind(NamedTuple):
 
 
 REGISTRY: dict[type[TitanicError], Kind] = {
-    MalformedBody: Kind(400, "malformed-body", "The body is not JSON"),
+    MalformedBody: Kind(400, "malformed-body", "The body is malformed"),
     InvalidQuery: Kind(400, "invalid-query", "A query parameter is not valid"),
     ListTooLong: Kind(400, "list-too-long", "The list is too long for one answer"),
     InvalidHeader: Kind(400, "invalid-header", "A header is not valid"),

@@ -50,8 +50,12 @@ def read_body(environ: Environ, limit: int, seconds: float) -> bytes:
     length = _declared_length(environ)
     if length is not None and length > limit:
         raise _too_large(limit)
-    if length is None and environ.get("HTTP_TRANSFER_ENCODING") is None:
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if length is None and coding is None:
         return b""
+    if coding is not None and coding.lower() != "chunked":
+        # gunicorn takes a body for plain that is said to be compressed besides.
+        raise MalformedBody(Fault("Transfer-Encoding", "must be chunked, or left out"))
     slow = gevent.Timeout(seconds)
     try:
         with slow:

@@ -55,27 +55,44 @@ def seen(port: int, authority: str) -> tuple[int, int]:
         return len(json.loads(answer.read())), shown.serial_number
 
 
-WRITE = f"POST /people HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\n"
 BODY_SECONDS = 5
+CHUNKED = "Transfer-Encoding: chunked"
 
 
-def told(port: int, authority: str, head: str, body: bytes) -> tuple[int, str]:
+def told(port: int, authority: str, head: str, body: bytes, method: str, path: str) -> tuple[int, str]:
     """Status and problem type with which a write that is sent so is answered."""
+    start = f"{method} {path} HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\n{head}\r\n\r\n"
     with connected(port, authority) as connection:
-        connection.sendall(f"{WRITE}{head}\r\n\r\n".encode() + body)
-        answer = http.client.HTTPResponse(connection, method="POST")
+        connection.sendall(start.encode() + body)
+        answer = http.client.HTTPResponse(connection, method=method)
         answer.begin()
         assert answer.headers["Content-Type"] == "application/problem+json"
         return answer.status, json.loads(answer.read())["type"].rpartition(":")[2]
 
 
+def somebody(port: int, authority: str) -> str:
+    """The path of a person."""
+    with connected(port, authority) as connection:
+        connection.sendall(f"GET /people?limit=1 HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return f"/people/{json.loads(answer.read())[0]['uuid']}"
+
+
 def what_is_no_whole_request_is_no_write(port: int, authority: str) -> None:
     """A body that HTTP forbids is the client's fault, one that does not come is given up; neither is a write."""
-    for body in (b"-1\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX\r\n0\r\n\r\n", b"zz\r\n"):
-        assert told(port, authority, "Transfer-Encoding: chunked", body) == (400, "malformed-body")
-    began = time.monotonic()
-    assert told(port, authority, "Content-Length: 200", b"{") == (408, "body-too-slow")
-    assert time.monotonic() - began < 2 * BODY_SECONDS
+    for method, path in (("POST", "/people"), ("DELETE", somebody(port, authority))):
+        for body in (
+            b"-1\r\n{}\r\n0\r\n\r\n",
+            b"2\r\n{}XX\r\n0\r\n\r\n",
+            b"zz\r\n",
+            b"2;" + b"x" * 9000 + b"\r\n{}\r\n0\r\n\r\n",
+            b"2\r\n{}\r\n0\r\nno colon\r\n\r\n",
+        ):
+            assert told(port, authority, CHUNKED, body, method, path) == (400, "malformed-body"), (method, body[:40])
+        began = time.monotonic()
+        assert told(port, authority, "Content-Length: 200", b"{", method, path) == (408, "body-too-slow")
+        assert time.monotonic() - began < 2 * BODY_SECONDS
     assert seen(port, authority)[0] == PEOPLE
 
 

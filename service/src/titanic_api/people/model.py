@@ -17,13 +17,16 @@ MAX_AGE = 150
 MAX_RELATIVES = 100
 MAX_FARE = 1_000_000
 
-# As classes of a regular expression, which the OpenAPI document has too. C0 and C1 control characters, DEL, and what
-# turns the direction of the text around it (UAX 9, 2.1 and 2.2); then what shows nothing by itself: spaces, joiners,
-# fillers, variation selectors.
-CONTROL = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069"
+# As classes of a regular expression, which the OpenAPI document has too. C0 and C1 control characters, DEL, what ends a
+# line, and what turns the direction of the text around it (UAX 9, 2.1 and 2.2); then what shows nothing by itself:
+# spaces, joiners, fillers, variation selectors, tags, and marks that need a letter to stand on.
+CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069"
 BLANK = (
-    r" \u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028\u2029\u202f\u205f-\u2065"
-    r"\u206a-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+    r" \u00a0\u00ad\u0300-\u036f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u1ab0-\u1aff\u1dc0-\u1dff"
+    r"\u2000-\u200f\u202f\u205f-\u2065\u206a-\u206f\u20d0-\u20ff\u2800\u3000\u3164\ufe00-\ufe0f\ufe20-\ufe2f\ufeff\uffa0"
+    r"\ufff9-\ufffb"
+    # Not escaped: beyond four digits each language writes that in its own way.
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 # Halves of surrogate pairs are no characters at all.
 UNPRINTABLE = re.compile(rf"[{CONTROL}\ud800-\udfff]")
@@ -96,7 +99,8 @@ def _name(value: Any) -> str:
 def require_visible(text: str) -> None:
     """Raise ValueError for a text that shows nothing, or that changes how what is around it is shown."""
     if UNPRINTABLE.search(text):
-        raise ValueError("must not hold a control character, a direction override or half a surrogate pair")
+        what = "a control character, a line separator, a direction override or half a surrogate pair"
+        raise ValueError(f"must not hold {what}")
     if not VISIBLE.search(text):
         raise ValueError("must hold a visible character")
 

@@ -203,21 +203,28 @@ def insert_all(session: Session, bodies: Iterable[bytes]) -> None:
     session.write(INSERT_ALL, "[" + b",".join(bodies).decode() + "]")
 
 
-def insert_once(session: Session, key: str, request: bytes, uuid: str, person: Person, first: Replay) -> Replay:
-    """Add one person unless ``key`` was used before; then what it answered that time.
+def claim(session: Session, key: str, request: bytes, first: Replay) -> bool:
+    """Whether ``key`` was free, and now stands for this request (a hash of it) and its answer.
 
-    ``request`` (a hash of the request) tells a repetition from another request. Two at once: the second waits for the
-    first one's commit at the unique index. Raises IdempotencyConflict for another request under the same key.
+    Of two at once the second waits for the first one's commit at the unique index, so nothing may be locked before.
     """
-    with session.transaction():
-        if session.write(CLAIM_KEY, key, request, first.body, first.location):
-            session.write(INSERT, uuid, *person)
-            session.write(FORGET_KEYS)
-            return first
-        rows = session.read(READ_KEY, key)
+    if not session.write(CLAIM_KEY, key, request, first.body, first.location):
+        return False
+    session.write(FORGET_KEYS)
+    return True
+
+
+def replay(session: Session, key: str, request: bytes) -> Replay:
+    """What ``key`` was answered the first time. Raises IdempotencyConflict for another request under the same key."""
+    rows = session.read(READ_KEY, key)
     if not rows or bytes(rows[0][0]) != request:
         raise IdempotencyConflict(Fault("Idempotency-Key", "was used before with another body"))
     return Replay(bytes(rows[0][1]), rows[0][2])
+
+
+def lock_list(session: Session) -> None:
+    """Let others read, and nobody else write, until the transaction ends."""
+    session.query("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
 
 
 def replace(session: Session, uuid: str, person: Person) -> None:

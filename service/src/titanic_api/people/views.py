@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 from titanic_api.config import Settings
-from titanic_api.db import Database, Slots
+from titanic_api.db import Database, Session, Slots
 from titanic_api.errors import (
     Answer,
     DatabaseUnavailable,
@@ -26,7 +26,6 @@ from titanic_api.errors import (
     InvalidQuery,
     ListTooLong,
     NotAcceptable,
-    PreconditionFailed,
     TokenRequired,
     UnsupportedMediaType,
 )
@@ -46,12 +45,14 @@ from titanic_api.people.model import (
     render_person,
     rendered,
 )
+from titanic_api.people.preconditions import Preconditions, matches
 from titanic_api.reads import Reads
 from titanic_api.writes import Writes
 
 MAX_LIMIT = 1000
 MAX_OFFSET = 2**31 - 1
-MAX_QUERY_BYTES = 2048
+# A q of the longest name takes 12 bytes for each character, when all are escaped.
+MAX_QUERY_BYTES = 4096
 KEY_LENGTH = 255
 IDEMPOTENCY_KEY = re.compile(f"[!-~]{{1,{KEY_LENGTH}}}")
 
@@ -122,17 +123,22 @@ class People:
         key = header(environ, "Idempotency-Key")
         if key is not None:
             key = _idempotency_key(key)
-        if wanted := Preconditions.of(environ):
-            wanted.check(self._list_now())
+        wanted = Preconditions.of(environ)
         uuid = str(uuid4())
         answer = render_person(uuid, person)
-        if key is None:
+        if key is None and not wanted:
             self._writes.create(uuid, person, answer.body)
             return _created(answer, f"/people/{uuid}")
         first = store.Replay(answer.body, f"/people/{uuid}")
         request = hashlib.sha256(body).digest()
-        with self._database.session() as session:
-            first = store.insert_once(session, key, request, uuid, person, first)
+        with self._database.session() as session, session.transaction():
+            # A repetition is answered as the first time was, whatever the list is by now (RFC 9110, 13.1.1).
+            if key is not None and not store.claim(session, key, request, first):
+                first = store.replay(session, key, request)
+            else:
+                if wanted:
+                    wanted.check(self._locked_list(session))
+                store.insert(session, uuid, person)
         return _created(rendered(first.body.decode()), first.location)
 
     def replace(self, environ: Environ, uuid: str) -> Answer:
@@ -167,6 +173,8 @@ class People:
     def delete(self, environ: Environ, uuid: str) -> Answer:
         """``DELETE /people/{uuid}``."""
         uuid = self._check_target(environ, uuid)
+        # A body has no meaning here, but one that is cut off or not framed is no request, and must delete nobody.
+        self._body(environ)
         wanted = Preconditions.of(environ)
         with self._database.session() as session:
             if not wanted:
@@ -190,10 +198,11 @@ class People:
         finally:
             self._long_lists.release()
 
-    def _list_now(self) -> Rendered:
-        """The whole list for what it is compared with; one that is too long for an answer has no entity tag."""
+    def _locked_list(self, session: Session) -> Rendered:
+        """The whole list, which nobody changes until the transaction ends; one too long for an answer has no tag."""
+        store.lock_list(session)
         try:
-            return self._reads.everybody()
+            return render_people(store.all_people(session, self._settings.max_list_people)[1])
         except ListTooLong as error:
             return Rendered(b"", f"none ({error})")
 
@@ -223,6 +232,9 @@ class People:
             raise UnsupportedMediaType(Fault("Content-Type", "must be " + " or ".join(media_types)))
         if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
             raise UnsupportedMediaType(Fault("Content-Encoding", "must be identity"))
+        return self._body(environ)
+
+    def _body(self, environ: Environ) -> bytes:
         return read_body(environ, self._settings.max_body_bytes, self._settings.request_timeout_seconds)
 
 
@@ -245,19 +257,9 @@ def no_parameters(environ: Environ) -> None:
         raise InvalidQuery(*(Fault(name, "is not a parameter of this operation") for name in names))
 
 
-def _tags(value: str) -> list[str]:
-    """The entity tags of If-Match or If-None-Match, ``*`` among them; what is no tag matches nothing."""
-    return [tag.strip() for tag in value.split(",")]
-
-
-def _matches(wanted: str, found: Rendered) -> bool:
-    """Whether If-None-Match names what was found; weak tags count (RFC 9110, 13.1.2)."""
-    return bool({"*", found.etag} & {tag.removeprefix("W/") for tag in _tags(wanted)})
-
-
 def _conditional(environ: Environ, found: Rendered) -> Answer:
     wanted = environ.get("HTTP_IF_NONE_MATCH")
-    if wanted is not None and _matches(wanted, found):
+    if wanted is not None and matches(wanted, found):
         return Answer(304, b"", (("ETag", found.etag), REVALIDATE))
     return _found(found)
 
@@ -268,29 +270,6 @@ def _found(found: Rendered) -> Answer:
 
 def _created(created: Rendered, location: str) -> Answer:
     return Answer(201, created.body, (JSON, ("ETag", created.etag), ("Location", location)))
-
-
-class Preconditions(NamedTuple):
-    """What a client makes a write depend on: the values of If-Match and If-None-Match. Empty is false."""
-
-    match: str | None
-    none_match: str | None
-
-    @classmethod
-    def of(cls, environ: Environ) -> Preconditions:
-        """Those of a request."""
-        return cls(header(environ, "If-Match"), header(environ, "If-None-Match"))
-
-    def __bool__(self) -> bool:
-        return self.match is not None or self.none_match is not None
-
-    def check(self, current: Rendered) -> None:
-        """Compare them with what is there now, in the order of RFC 9110, 13.2.2. Raises PreconditionFailed."""
-        # A weak tag never matches here (RFC 9110, 13.1.1).
-        if self.match is not None and not {"*", current.etag} & set(_tags(self.match)):
-            raise PreconditionFailed(Fault("If-Match", f"the entity tag is now {current.etag}"))
-        if self.none_match is not None and _matches(self.none_match, current):
-            raise PreconditionFailed(Fault("If-None-Match", f"it is there, its entity tag is now {current.etag}"))
 
 
 def _idempotency_key(value: str) -> str:
