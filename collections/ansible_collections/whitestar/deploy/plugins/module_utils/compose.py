@@ -294,7 +294,7 @@ class Project:
         return str(self._owned()["project"])
 
     def volumes(self) -> list[str]:
-        """Names of the volumes that a service of it has had, or may have."""
+        """Names of the volumes that a service of it has had, as its record has them."""
         return [self.full_name(name) for name in self._owned()["volumes"]]
 
     def full_name(self, name: str) -> str:
@@ -309,7 +309,7 @@ class Project:
         # Before there was a record the file named the project.
         named = f"name: {json.dumps(self.engine.project)}\n"
         ours = self.file.is_file() and named in self.file.read_text(encoding="utf-8")
-        return {"project": self.engine.project if ours else "", "volumes": list(VOLUMES)}
+        return {"project": self.engine.project, "volumes": [*VOLUMES]} if ours else {"project": "", "volumes": []}
 
     def _record(self, volumes: Mapping[str, Any]) -> None:
         """Take down that the project is ours, with these volumes and those that it has had."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     NETWORKS,
     PROJECT_LABEL,
     SERVICE_LABEL,
+    VOLUMES,
     EngineError,
     Project,
     service_of,
@@ -28,8 +30,8 @@ SERVICES = ("proxy", *map(service_of, COLOURS), "database", "pgadmin")
 def refusals(project: Project) -> list[str]:
     """One sentence for each thing of somebody else's that a deployment would meet; nothing is changed.
 
-    A project that this state directory has a record of is ours but for containers that were made elsewhere. Of another
-    project everything is somebody else's. Raises EngineError.
+    A project that this state directory has a record of is ours but for containers that were made elsewhere, and for
+    networks and volumes that it has no record of. Of another project everything is somebody else's. Raises EngineError.
     """
     name, recorded = project.engine.project, project.recorded_name()
     if recorded not in ("", name):
@@ -84,15 +86,23 @@ def _service(container: Mapping[str, Any]) -> str:
 
 
 def _met(project: Project) -> Iterator[str]:
-    """Containers of others in the place of ours: a service of the project, or the name that one would have."""
+    """What others have in the place of ours: a service of the project, or a name that something of ours would have."""
     engine = project.engine
-    named = (engine.get(f"/containers/{project.engine.project}-{service}-1/json") for service in SERVICES)
-    found = {container["Id"]: container for container in [*engine.containers(), *filter(None, named)]}
-    for container in found.values():
-        name = container["Name"].lstrip("/")
-        in_place = _service(container) or name in {f"{engine.project}-{service}-1" for service in SERVICES}
-        if in_place and not _is_own(project, container):
-            yield f"container {name}"
+    ours = rf"^/?{re.escape(engine.project)}-({'|'.join(SERVICES)})-[0-9]+$"
+    listed = engine.get("/containers/json", all="true", filters=json.dumps({"name": [ours]})) or []
+    named = [container["Id"] for container in listed]
+    found = {container["Id"]: container for container in engine.containers()}
+    found |= {key: container for key in named if (container := engine.get(f"/containers/{key}/json"))}
+    for key, container in found.items():
+        if (_service(container) or key in named) and not _is_own(project, container):
+            yield f"container {container['Name'].lstrip('/')}"
+    for name in map(project.full_name, NETWORKS):
+        network = engine.get(f"/networks/{name}")
+        if network and (network.get("Labels") or {}).get(PROJECT_LABEL) != engine.project:
+            yield f"network {name}"
+    for name in map(project.full_name, VOLUMES):
+        if name not in project.volumes() and engine.get(f"/volumes/{name}"):
+            yield f"volume {name}"
 
 
 def _rest(project: Project) -> Iterator[str]:
@@ -107,7 +117,7 @@ def _rest(project: Project) -> Iterator[str]:
             yield f"network {name}"
     for volume in engine.volumes():
         yield f"volume {volume['Name']}"
-    for name in project.volumes():
+    for name in dict.fromkeys([*project.volumes(), *map(project.full_name, VOLUMES)]):
         if engine.get(f"/volumes/{name}"):
             yield f"volume {name}"
 

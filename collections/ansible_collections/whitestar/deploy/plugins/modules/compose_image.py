@@ -191,11 +191,29 @@ def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) ->
     return found if engine.image(found["reference"]) else {}
 
 
+def others(engine: Engine, directory: Path, name: str) -> str:
+    """The id of the image that has this name and that no record beside ``directory`` knows; empty if there is none."""
+    found = str((engine.image(name) or {}).get("Id", ""))
+    references = [read_json(marker, {}).get("reference", "") for marker in directory.parent.glob(f"*/{MARKER}")]
+    ours = {(engine.image(reference) or {}).get("Id") for reference in references if reference}
+    return "" if found in ours else found
+
+
+def give_back(engine: Engine, name: str, image: str) -> None:
+    """Let somebody's image have its name again that a build has taken. Raises InputError, since it is theirs."""
+    taken = engine.image(name) or {}
+    engine.run("tag", image, name)
+    if taken.get("RepoTags") == [name]:
+        engine.run("image", "rm", taken["Id"])
+    what = f"the engine has another image {name}, which is not of this deployment"
+    raise InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
+
+
 def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Build the image from the archive, have it judged, push it: what to record. Raises EngineError, RefusedError."""
     name = f"{options['repository']}:{options['identity']}"
     login = options["login"] if options["push"] else None
-    there = engine.image(name)
+    there, theirs = engine.image(name), others(engine, directory, name)
     with tempfile.TemporaryDirectory() as scratch, logged_in(engine, options["repository"], login) as pusher:
         with tarfile.open(options["archive"]) as archive:
             archive.extractall(scratch, **SAFELY)  # noqa: S202 - our own archive
@@ -205,13 +223,18 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
         tags = [name]
         try:
             reference = str((engine.image(name) or {}).get("Id", ""))
+            if theirs and reference != theirs:
+                give_back(engine, name, theirs)
             description = described(engine, reference, options["describe"]) if options["describe"] else {}
             source.write_sbom(engine, directory, seconds=options["seconds"])
             if options["scan_command"]:
                 pass_gate(options["scan_command"], engine, reference, directory / SBOM, options["seconds"])
             if version := description.get("version"):
-                tags.append(f"{options['repository']}:{version}")
-                engine.run("tag", name, tags[-1])
+                other = f"{options['repository']}:{version}"
+                # For people alone: who has the name keeps it, unless it is that of a registry that we are to write to.
+                if options["push"] or others(engine, directory, other) in ("", reference):
+                    tags.append(other)
+                    engine.run("tag", name, other)
             if options["push"]:
                 reference = push(pusher, source, options, tags)
         except (EngineError, RefusedError):

@@ -283,6 +283,32 @@ def test_an_image_that_somebody_removed_is_built_again(builder: Builder) -> None
     assert again["image"]["identity"] == done["image"]["identity"]
 
 
+def test_an_image_of_somebody_s_keeps_its_name(builder: Builder) -> None:
+    """That of a version is for people alone; without that of its content a release is refused."""
+    engine = builder.engine
+    foreign = builder.place / "foreign"
+    foreign.mkdir()
+    (foreign / "Dockerfile").write_text("FROM caddy:2\nLABEL owner=somebody\n")
+    version, content = f"{builder.repository}:1.2.3", f"{builder.repository}:{{}}"
+    engine.run("buildx", "build", "--load", "--provenance", "false", "--tag", version, str(foreign))
+    theirs = str((engine.image(version) or {})["Id"])
+    (seen,), _ = builder.run(builder.task(check=True))
+    content = content.format(seen["image"]["identity"])
+    engine.run("tag", version, content)
+    (refused,), _ = builder.run(builder.task())
+    message = f"titanic_image_repository: the engine has another image {content}, which is not of this deployment"
+    assert message in refused["msg"]
+    assert {str((engine.image(name) or {})["Id"]) for name in (version, content)} == {theirs}
+    engine.run("image", "rm", content)
+    (done, again), _ = builder.run(builder.task(), builder.task())
+    assert done["image"]["reference"] == str((engine.image(content) or {})["Id"]) != theirs
+    assert not again["changed"]
+    assert str((engine.image(version) or {})["Id"]) == theirs
+    runtime(builder.state, vars(engine)).discard_image(seen["image"]["identity"])
+    assert (engine.image(content), str((engine.image(version) or {})["Id"])) == (None, theirs)
+    engine.run("image", "rm", version)
+
+
 def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Builder) -> None:
     before = builder.tags()
     cases = {

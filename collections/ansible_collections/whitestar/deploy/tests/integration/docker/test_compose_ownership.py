@@ -93,10 +93,12 @@ def test_somebody_s_project_is_refused_by_name_and_left_as_it_was(place: Path, d
     assert seen(engine) == before
 
 
-@pytest.mark.parametrize("kind", ["container", "network", "volume"])
-def test_what_has_one_of_our_names_without_a_project_is_refused(deployment: Deployment, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("container", "-proxy-1"), ("container", "-api-blue-2"), ("network", "_data"), ("volume", "_database")],
+)
+def test_what_has_one_of_our_names_without_a_project_is_refused(deployment: Deployment, kind: str, name: str) -> None:
     engine = deployment.engine
-    name = {"container": "-proxy-1", "network": "_data", "volume": "_database"}[kind]
     more = ["--name", engine.project + name, "--entrypoint", "sleep", "caddy:2", "600"] if kind == "container" else []
     engine.run(kind, "create", *(more or [engine.project + name]))
     try:
@@ -119,6 +121,24 @@ def test_what_others_add_to_our_project_is_left_by_a_teardown(place: Path, deplo
     for thing in ("container {}-web-1", "network {}_default", "volume {}_kept"):
         assert f"{thing.format(engine.project)} has been left: others made it, or use it" in str(done["warnings"])
     assert seen(engine) == theirs
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_volume_of_others_is_not_ours_for_its_name(deployment: Deployment, labelled: bool) -> None:
+    """No service of ours that would have it was ever asked for: a project of others with this name has pgAdmin."""
+    engine, name = deployment.engine, f"{deployment.engine.project}_pgadmin"
+    deployment.deploy()
+    engine.run("volume", "create", *(["--label", f"{PROJECT_LABEL}={engine.project}"] * labelled), name)
+    before = engine.get(f"/volumes/{name}")
+    try:
+        for check in (True, False):
+            message = deployment.begin(check=check).message
+            assert f"titanic_target_project: volume {name} is not of the deployment in" in message
+        done = deployment.tear_down()
+        assert f"volume {name} has been left: others made it, or use it" in str(done["warnings"])
+        assert engine.get(f"/volumes/{name}") == before
+    finally:
+        engine.run("volume", "rm", "--force", name)
 
 
 def test_a_service_of_others_in_the_place_of_ours_is_refused(place: Path, deployment: Deployment) -> None:
