@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,39 @@ def test_counts_survive_a_dead_worker(serve: Serve) -> None:
         found = samples(service)
     assert found["titanic_database_pool_size", ""] == 8
     assert found["titanic_http_requests_total", 'method="GET",route="/people/{uuid}",status="404"'] == 40
+
+
+def become_a_file(place: Path) -> None:
+    shutil.rmtree(place)
+    place.write_text("")
+
+
+def fill_with_junk(place: Path) -> None:
+    (place / "counter_1.db").write_bytes(b"\xff" * 100)
+    (place / "histogram_1.db").touch()
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, become_a_file, fill_with_junk])
+def test_a_spoilt_directory_for_metrics_ends_nothing(
+    serve: Serve, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """A worker that cannot start ends all of gunicorn, so the next one must do without its files."""
+    service = serve(WORKERS=1, METRICS_DIRECTORY=tmp_path / "metrics")
+    (victim,) = service.workers
+    harm(tmp_path / "metrics")
+    if harm is fill_with_junk:
+        (tmp_path / "metrics" / f"gauge_livesum_{victim}.db").unlink()
+        (tmp_path / "metrics" / f"gauge_livesum_{victim}.db").mkdir()
+    assert "titanic_http_requests_total" in service.get("/metrics").text
+    os.kill(victim, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while service.workers in ([], [victim]):
+        assert time.monotonic() < deadline
+        assert service.process.poll() is None, service.errors[-2000:]
+        time.sleep(0.1)
+    assert requests.get(service.url + "/people?limit=1", timeout=60).ok
+    assert "titanic_http_requests_total" in service.get("/metrics").text
+    assert not [line for line in lines(service, 1) if int(str(line["status"])) >= 500]
 
 
 @pytest.mark.parametrize(("level", "logged"), [("debug", True), ("info", True), ("warning", False), ("error", False)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import socket
 import threading
 import time
 from pathlib import Path
@@ -159,6 +161,32 @@ def test_a_list_comes_whole_or_is_refused_and_takes_little_memory(serve: Serve, 
     assert service.post(PERSON, **{"If-Match": whole.headers["ETag"]}).status_code == 412
     assert service.post(PERSON, **{"If-Match": "*"}).status_code == 201
     assert peak_mebibytes(worker) - before < 12
+
+
+def test_clients_who_read_slowly_hold_few_long_lists(serve: Serve, database: LabDatabase) -> None:
+    """A finished list takes 10 MB for as long as its client takes to read it: ten clients would fill a container."""
+    database.sql(CROWD, (49_000,))
+    service = serve(WORKERS=1)
+    (worker,) = service.workers
+    whole = service.get("/people")
+    before = peak_mebibytes(worker)
+    with contextlib.ExitStack() as stack:
+        asked = []
+        for _ in range(6):
+            connection = stack.enter_context(service.connect(20))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /people?sort=name HTTP/1.1\r\nHost: x\r\n\r\n")
+            asked.append(connection.recv(12)[-3:])
+        assert asked == [b"200", b"200", *[b"503"] * 4]
+        assert service("HEAD", "/people?sort=age").status_code == 503
+        for path in ("/people?limit=1000", "/readyz"):
+            assert service.get(path).status_code == 200
+        assert peak_mebibytes(worker) - before < 40
+    # Whoever leaves gives his place back; one body that many are sent takes one.
+    for path in ("/people?sort=name", "/people", "/people?sort=age", "/people"):
+        assert len(service.get(path).content) > 1 << 20
+        assert service("HEAD", path).status_code == 200
+    assert service.get("/people").content == whole.content
 
 
 def test_a_lost_connection_empties_the_cache(binaries: Path) -> None:

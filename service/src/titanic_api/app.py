@@ -54,6 +54,8 @@ def to_response(answer: Answer) -> Response:
     del response.headers["Content-Type"]
     for name, value in answer.headers:
         response.headers[name] = value
+    if answer.sent is not None:
+        response.call_on_close(answer.sent)
     return response
 
 

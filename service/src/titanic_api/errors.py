@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -174,11 +175,15 @@ STATUS_LINES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """A finished response: status code, body bytes and headers, independent of the framework that sends it."""
+    """A finished response: status code, body bytes and headers, independent of the framework that sends it.
+
+    ``sent``, where there is one, is called when the client has the body, or never will.
+    """
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...]
+    sent: Callable[[], None] | None = None
 
 
 def answer_for(error: TitanicError) -> Answer:

@@ -7,6 +7,7 @@ grows. A worker that gets no file, or no more of it, counts what it can in memor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -33,7 +34,8 @@ class ReservedFile(mmap_dict.MmapedDict):
                 os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
         except OSError as error:
             log.warning("metrics of this worker are counted in memory alone: %s: %s", filename, error.strerror)
-            Path(filename).unlink(missing_ok=True)  # which has no beginning that could be read
+            with contextlib.suppress(OSError):
+                Path(filename).unlink()  # which has no beginning that could be read
             self._memory = os.memfd_create("titanic-metrics")
             os.posix_fallocate(self._memory, 0, RESERVED_BYTES)
             place = f"/proc/self/fd/{self._memory}"

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from titanic_api.config import Settings
 from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
 from titanic_api.incoming import Clients, Environ
 from titanic_api.logs import JsonLines
+from titanic_api.long_answers import Pieces
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +61,16 @@ build_info = Gauge(
 
 
 def metrics_text() -> bytes:
-    """What all workers have counted, in Prometheus's text format."""
+    """What all workers have counted, in Prometheus's text format; this one alone where their files cannot be read."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(PROCESS_REGISTRY)
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    try:
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    except (OSError, ValueError, struct.error) as error:  # the directory has gone, or holds what is no file of metrics
+        log.warning("metrics of one worker alone are told: %s", error)
+        return generate_latest(PROCESS_REGISTRY)
 
 
 def sample(gauge: Gauge, value: Callable[[], float]) -> None:
@@ -78,13 +84,15 @@ def sample(gauge: Gauge, value: Callable[[], float]) -> None:
     threading.Thread(target=keep, daemon=True).start()
 
 
-def send(answer: Answer, environ: Environ, start_response: StartResponse) -> list[bytes]:
+def send(answer: Answer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Give a finished answer to the WSGI server; HEAD gets the headers alone."""
     headers = [*answer.headers]
     if answer.status not in (204, 304):
         headers.append(("Content-Length", str(len(answer.body))))
     start_response(STATUS_LINES[answer.status], headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return []
+    return [answer.body] if answer.sent is None else Pieces(answer.body, answer.sent)
 
 
 def internal_error(environ: Environ) -> Answer:

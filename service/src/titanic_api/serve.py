@@ -69,10 +69,13 @@ def options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _forget_gauges(_server: Any, worker: Any) -> None:
+def _forget_gauges(server: Any, worker: Any) -> None:
     from prometheus_client import multiprocess
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    try:
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    except OSError as error:  # which would end the server
+        server.log.warning("a gauge of a worker that has ended stays: %s", error)
 
 
 def prepare_metrics(directory: Path | None) -> None:

@@ -30,6 +30,7 @@ from titanic_api.errors import (
     UnsupportedMediaType,
 )
 from titanic_api.incoming import Environ, header, read_body
+from titanic_api.long_answers import LongAnswers
 from titanic_api.people import store
 from titanic_api.people.model import (
     NAME_LENGTH,
@@ -93,6 +94,7 @@ class People:
         self._reads = Reads(database, settings.max_list_people, settings.cache_max_stale_seconds)
         self._writes = Writes(database)
         self._long_lists = Slots(1)
+        self._long_answers = LongAnswers()
         self._tokens = [hashlib.sha256(token.encode()).digest() for token in settings.write_tokens()]
 
     def read(self, environ: Environ, uuid: str) -> Answer:
@@ -105,7 +107,8 @@ class People:
         """``GET /people``, whole or narrowed."""
         self._check_readable(environ)
         if not environ.get("QUERY_STRING"):
-            return _conditional(environ, self._reads.everybody())
+            everybody = _conditional(environ, self._reads.everybody())
+            return self._long_answers.hold(everybody, self._database.deadline())
         query = parse_query(environ["QUERY_STRING"])
         deadline = self._database.deadline()
         with self._one_at_a_time(query, deadline), self._database.session(deadline) as session:
@@ -113,7 +116,7 @@ class People:
             body = render_people(page.people)
         answer = _conditional(environ, body)
         headers = (*answer.headers, ("X-Total-Count", str(page.total)), *_links(query, page.total))
-        return Answer(answer.status, answer.body, headers)
+        return self._long_answers.hold(Answer(answer.status, answer.body, headers), deadline)
 
     def create(self, environ: Environ) -> Answer:
         """``POST /people``."""
