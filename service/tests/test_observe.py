@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from service.tests.lab import PERSON, Serve, Service
+from service.tests.test_people import problem
 from titanic_api import __version__
 
 FIELDS = {
@@ -222,6 +223,43 @@ def test_the_client_is_whom_a_trusted_proxy_speaks_for(serve: Serve, trusted: st
     before = len(service.log)
     service.get("/people/x", headers={"X-Forwarded-For": forwarded})
     assert lines(service, before + 1)[before]["client"] == client
+
+
+@pytest.mark.parametrize(
+    ("settings", "statuses"),
+    [
+        # What a client wrote itself is not the last that is said of it.
+        ({}, {"": 200, "::1": 200, "127.0.0.1, 192.0.2.7": 403, "127.0.0.1:80": 403, "localhost": 403}),
+        ({"METRICS_FROM": "192.0.2.0/24,direct"}, {"": 200, "192.0.2.7": 200, "127.0.0.1": 403}),
+        ({"METRICS_FROM": "192.0.2.0/24"}, {"": 403, "192.0.2.7": 200}),
+        # Nobody believes who says so.
+        (
+            {"METRICS_FROM": "127.0.0.0/8,192.0.2.0/24,direct", "TRUSTED_PROXIES": "10.0.0.0/8"},
+            {"": 200, "192.0.2.7": 403},
+        ),
+    ],
+)
+def test_metrics_are_for_who_may_have_them(serve: Serve, settings: dict[str, str], statuses: dict[str, int]) -> None:
+    service = serve(WORKERS=1, **settings)
+    for forwarded, status in statuses.items():
+        headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+        for method, path in (("GET", "/metrics"), ("HEAD", "/metrics"), ("GET", "/%6detrics")):
+            answer = service(method, path, headers=headers)
+            assert (forwarded, answer.status_code) == (forwarded, status)
+        assert ("titanic_http" in answer.text) == (status == 200)
+        assert answer.headers["X-Request-ID"]
+        if status == 403:
+            problem(answer, 403, "client")
+
+
+def test_metrics_on_a_socket_are_for_whom_the_proxy_speaks_for(serve: Serve, tmp_path: Path) -> None:
+    place = tmp_path / "api.sock"
+    serve(WORKERS=1, BIND=f"unix:{place}")
+    for more, status in (("", 200), ("X-Forwarded-For: 127.0.0.1\r\n", 200), ("X-Forwarded-For: 192.0.2.7\r\n", 403)):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(place))
+            connection.sendall(f"GET /metrics HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
+            assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
 
 
 def test_what_the_server_says_of_itself_is_json_too(serve: Serve) -> None:

@@ -203,6 +203,7 @@ PROVOKED: dict[str, Callable[[Operation], list[requests.Response]]] = {
     "304": lambda each: [each.unchanged()],
     "400": Operation.bad,
     "401": lambda each: [each.send(service=each.services.guarded, uuid=ABSENT)],
+    "403": lambda each: [each.send(headers={"X-Forwarded-For": "192.0.2.7"})],
     "404": lambda each: [each.send(uuid=ABSENT)],
     "406": lambda each: [each.send(headers={"Accept": "image/png"})],
     "408": lambda each: [each.send(service=each.services.guarded, uuid=ABSENT, data=slowly(), headers=WITH_TOKEN)],

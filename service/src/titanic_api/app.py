@@ -28,14 +28,14 @@ def create_app(settings: Settings) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     database = Database(settings)
     sample(pool_in_use, lambda: database.in_use)
+    clients = Clients(settings.trusted_proxies)
     people = People(settings, database)
     app.register_blueprint(people_blueprint(people))
-    app.register_blueprint(Service(settings, database).blueprint())
+    app.register_blueprint(Service(settings, database, clients).blueprint())
     app.register_blueprint(pages.blueprint)
     _register_errors(app)
     app.before_request(_name_the_route)
     inner: Any = Front(app.wsgi_app, people)
-    clients = Clients(settings.trusted_proxies)
     if settings.rate_limit_per_minute:
         inner = RateLimit(inner, settings.rate_limit_per_minute, clients)
     app.wsgi_app = Observe(inner, settings, clients)  # type: ignore[method-assign]

@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+# Whoever asks the service itself, over no proxy.
+DIRECT = "direct"
 
 # Kubernetes puts these into every container beside a Service whose name begins with "titanic".
 SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_(TCP|UDP)(_|$)")
@@ -61,6 +64,14 @@ def _networks(value: str) -> tuple[Network, ...]:
         return tuple(ip_network(part.strip()) for part in value.split(","))
     except ValueError:
         raise ValueError("must be networks such as 10.0.0.0/8, with commas between them") from None
+
+
+def _scrapers(value: str) -> tuple[Network | str, ...]:
+    try:
+        parts = [part.strip() for part in value.split(",")]
+        return tuple(part if part == DIRECT else ip_network(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"must be networks such as 10.0.0.0/8, or {DIRECT}, with commas between them") from None
 
 
 def _bind(value: str) -> str:
@@ -189,7 +200,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = _setting(
         "TITANIC_TRUSTED_PROXIES",
         _networks,
-        (ip_network("127.0.0.0/8"), ip_network("::1/128")),
+        LOOPBACK,
         "127.0.0.0/8,::1/128",
         "who is believed about whom they speak for, by the last entry of `X-Forwarded-For`; a socket always is",
     )
@@ -202,6 +213,13 @@ class Settings:
         None,
         "a fresh temporary directory",
         "where the workers keep the files of their metrics",
+    )
+    metrics_from: tuple[Network | str, ...] = _setting(
+        "TITANIC_METRICS_FROM",
+        _scrapers,
+        LOOPBACK,
+        "127.0.0.0/8,::1/128",
+        "clients that get the metrics; `direct`: whoever asks over no proxy. A socket over none always does",
     )
     log_level: str = _setting(
         "TITANIC_LOG_LEVEL",

@@ -66,6 +66,10 @@ class MethodNotAllowed(TitanicError):
         super().__init__(Fault("method", f"{method} is not offered here, only {allow}"))
 
 
+class MetricsRefused(TitanicError):
+    """The metrics are not for this client."""
+
+
 class NotAcceptable(TitanicError):
     """The client accepts none of the media types there are."""
 
@@ -130,6 +134,7 @@ REGISTRY: dict[type[TitanicError], Kind] = {
     ListTooLong: Kind(400, "list-too-long", "The list is too long for one answer"),
     InvalidHeader: Kind(400, "invalid-header", "A header is not valid"),
     TokenRequired: Kind(401, "token-required", "Writing needs a token"),
+    MetricsRefused: Kind(403, "metrics-refused", "The metrics are not for this client"),
     PersonNotFound: Kind(404, "person-not-found", "There is no such person"),
     RouteNotFound: Kind(404, "not-found", "There is nothing here"),
     MethodNotAllowed: Kind(405, "method-not-allowed", "The method is not offered here"),
@@ -158,6 +163,7 @@ STATUS_LINES = {
     304: "304 Not Modified",
     400: "400 Bad Request",
     401: "401 Unauthorized",
+    403: "403 Forbidden",
     404: "404 Not Found",
     405: "405 Method Not Allowed",
     406: "406 Not Acceptable",

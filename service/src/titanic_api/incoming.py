@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from titanic_api.config import Network
+from titanic_api.config import DIRECT, Network
 from titanic_api.errors import BodyTooLarge, BodyTooSlow, Fault, MalformedBody
 
 Environ = dict[str, Any]
@@ -30,6 +30,13 @@ class Clients:
         self._networks = trusted
         self._trusts = lru_cache(PEERS)(self._is_trusted)
 
+    def may_scrape(self, environ: Environ, allowed: Sequence[Network | str]) -> bool:
+        """Whether the client is one of ``allowed``. Whom an unknown proxy speaks for is nobody who is allowed."""
+        peer: str = environ.get("REMOTE_ADDR", "")
+        if "HTTP_X_FORWARDED_FOR" not in environ:
+            return not peer or DIRECT in allowed or _is_in(peer, allowed)
+        return (not peer or self._trusts(peer)) and _is_in(self.address(environ), allowed)
+
     def address(self, environ: Environ) -> str:
         """The client's address. A proxy before the trusted one may have written any other entry."""
         peer: str = environ.get("REMOTE_ADDR", "")
@@ -38,11 +45,15 @@ class Clients:
         return str(environ.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2].strip()[:ADDRESS_LENGTH] or peer
 
     def _is_trusted(self, peer: str) -> bool:
-        try:
-            address = ip_address(peer)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+        return _is_in(peer, self._networks)
+
+
+def _is_in(address: str, networks: Sequence[Network | str]) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in networks if not isinstance(network, str))
 
 
 def read_body(environ: Environ, limit: int, seconds: float) -> bytes:

@@ -18,6 +18,7 @@ from titanic_api.errors import (
     InvalidQuery,
     ListTooLong,
     MalformedBody,
+    MetricsRefused,
     NotAcceptable,
     NotReady,
     OutcomeUnknown,
@@ -343,7 +344,9 @@ def _service_paths() -> Json:
         "/readyz": get("readyz", "Whether it should get traffic", ready, NotReady),
         "/ready": get("ready", "Another name of /readyz", ready, NotReady),
         "/version": get("version", "Version, release and schema revision", version),
-        "/metrics": get("metrics", "Prometheus metrics", _text("text/plain", "Prometheus's text format.")),
+        "/metrics": get(
+            "metrics", "Prometheus metrics", _text("text/plain", "Prometheus's text format."), MetricsRefused
+        ),
         "/openapi.json": get("openapi", "This document", _json("OpenAPI 3.1.", {"type": "object"}), TooManyRequests),
         "/docs": page("docs", "This document as a page", _text("text/html", "A page."), TooManyRequests),
     }

@@ -10,7 +10,8 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from titanic_api import __version__, observe, schema
 from titanic_api.config import Settings
 from titanic_api.db import Database
-from titanic_api.errors import DatabaseUnavailable, Fault, NotAcceptable, NotReady
+from titanic_api.errors import DatabaseUnavailable, Fault, MetricsRefused, NotAcceptable, NotReady
+from titanic_api.incoming import Clients
 from titanic_api.openapi import document
 from titanic_api.people.views import no_parameters
 
@@ -21,8 +22,9 @@ PAGE = "pages.index"
 class Service:
     """The views; ``blueprint`` gives them their paths."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, clients: Clients) -> None:
         self._settings = settings
+        self._clients = clients
         self._database = database
 
     def blueprint(self) -> Blueprint:
@@ -81,7 +83,9 @@ class Service:
         return jsonify(version=__version__, release=self._settings.release, schema=schema.REQUIRED), NOT_KEPT
 
     def metrics(self) -> Response:
-        """``GET /metrics``: of all workers, whichever answers."""
+        """``GET /metrics``: of all workers, whichever answers, for who may have them."""
+        if not self._clients.may_scrape(request.environ, self._settings.metrics_from):
+            raise MetricsRefused(Fault("client", "may not have the metrics: TITANIC_METRICS_FROM says who may"))
         return Response(observe.metrics_text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     def openapi(self) -> Response:
