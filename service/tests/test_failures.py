@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -430,6 +431,33 @@ def test_a_slow_body_is_cut_off(serve: Serve) -> None:
         assert time.monotonic() - started < 5, "one second, and two in which gunicorn waits for the rest"
     assert received.startswith(b"HTTP/1.1 408")
     assert json.loads(received.partition(b"\r\n\r\n")[2])["errors"][0]["field"] == "body"
+
+
+def test_a_crowd_whose_bodies_do_not_come_keeps_nobody_from_being_answered(serve: Serve) -> None:
+    service = serve(WORKERS=1)
+    head = "POST /people HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
+    with many_files(4096), contextlib.ExitStack() as opened:
+        crowd = []
+        for _ in range(1300):  # a worker takes 1000 connections
+            crowd.append(opened.enter_context(service.connect(10)))
+            crowd[-1].sendall(head.encode())
+        started = time.monotonic()
+        for _ in range(3):
+            assert requests.get(service.url + "/people?limit=1", timeout=10).ok
+            assert requests.post(service.url + "/people", json=PERSON, timeout=10).status_code == 201
+        assert time.monotonic() - started < 5
+        assert crowd[0].recv(12) == b"HTTP/1.1 408"
+        crowd[-1].sendall(json.dumps(PERSON)[1:].ljust(199).encode())
+        assert crowd[-1].recv(12) == b"HTTP/1.1 201", "who came last had every chance"
+
+
+@contextlib.contextmanager
+def many_files(number: int) -> Iterator[None]:
+    """As many may be open in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 
@@ -15,6 +15,8 @@ from titanic_api.errors import BodyTooLarge, BodyTooSlow, Fault, MalformedBody
 Environ = dict[str, Any]
 PEERS = 1024
 ADDRESS_LENGTH = 64
+# Bodies that a worker waits for at once. Of its thousand connections these must leave enough for everybody else.
+MOST_ARRIVING = 400
 
 
 def header(environ: Environ, name: str) -> str | None:
@@ -56,6 +58,32 @@ def _is_in(address: str, networks: Sequence[Network | str]) -> bool:
     return any(found in network for network in networks if not isinstance(network, str))
 
 
+class Arrival:
+    """A body that a greenlet waits for. One beyond ``MOST_ARRIVING`` has the one that began first given up at once."""
+
+    under_way: ClassVar[dict[Arrival, None]] = {}
+
+    def __init__(self, slow: gevent.Timeout) -> None:
+        self._slow = slow
+        self._throw = gevent.getcurrent().throw
+        self._given_up: Any = None
+
+    def __enter__(self) -> None:
+        if len(self.under_way) >= MOST_ARRIVING:
+            next(iter(self.under_way)).give_up()
+        self.under_way[self] = None
+
+    def give_up(self) -> None:
+        """End it as its timer would: from the hub, while the greenlet waits for the body and for nothing else."""
+        del self.under_way[self]
+        self._given_up = gevent.get_hub().loop.run_callback(self._throw, self._slow)
+
+    def __exit__(self, *_: object) -> None:
+        self.under_way.pop(self, None)
+        if self._given_up is not None:
+            self._given_up.stop()
+
+
 def read_body(environ: Environ, limit: int, seconds: float) -> bytes:
     """The whole body. Raises BodyTooLarge past ``limit`` bytes, BodyTooSlow after ``seconds``, MalformedBody."""
     length = _declared_length(environ)
@@ -69,12 +97,13 @@ def read_body(environ: Environ, limit: int, seconds: float) -> bytes:
         raise MalformedBody(Fault("Transfer-Encoding", "must be chunked, or left out"))
     slow = gevent.Timeout(seconds)
     try:
-        with slow:
+        with slow, Arrival(slow):
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
     except gevent.Timeout as timeout:
         if timeout is not slow:
             raise
-        raise BodyTooSlow(Fault("body", f"did not arrive within {seconds:g} seconds")) from None
+        reason = f"did not arrive within {seconds:g} seconds, or while too many others began"
+        raise BodyTooSlow(Fault("body", reason)) from None
     except Exception as error:  # gunicorn has a dozen kinds of bad framing and no common base for them
         raise MalformedBody(Fault("body", "ended early or is not framed as HTTP asks")) from error
     if len(body) > limit:

@@ -14,6 +14,8 @@ from titanic_api.errors import PROBLEM_JSON
 # How much of a body that was refused is taken in for its sender to read the answer, and for how long.
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0
+# How many have that at once in a worker. In a crowd others may miss their answer, and take no connection from anybody.
+MOST_LINGERING = 100
 DETAIL_LENGTH = 200
 SERVER_ERROR = 500
 
@@ -25,20 +27,30 @@ class Worker(GeventWorker):
     sending then may never see the answer: the front door said 503 to one in 400 of those who were refused a write.
     """
 
+    _lingering = 0
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> bool:
         """Answer one request. Raises StopIteration if the connection is to be closed after it, as gunicorn asks."""
         try:
             return super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
             if _has_unread_body(req):
-                util.close_graceful(sock, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)
+                self._linger(sock)
             raise
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what is not HTTP, as a problem."""
         instead: Any = _ProblemInstead(client, str(exc))
         super().handle_error(req, instead, addr, exc)
-        util.close_graceful(client, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)
+        self._linger(client)
+
+    def _linger(self, connection: Any) -> None:
+        if self._lingering < MOST_LINGERING:
+            self._lingering += 1
+            try:
+                util.close_graceful(connection, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)
+            finally:
+                self._lingering -= 1
 
 
 class _ProblemInstead:
