@@ -537,7 +537,8 @@ class DriftTarget:
 
     def secrets(self, value: str = PLANTED_PASSWORD) -> None:
         directory = str(self.state.root / "secrets")
-        assert not run_module("host_secrets", {"directory": directory, "given": {"password": value}}).failed
+        shared = {} if "engine" in self.options else {"owners": {"password": 10001}, "shared": True}
+        assert not run_module("host_secrets", {"directory": directory, "given": {"password": value}, **shared}).failed
 
     def release(self, workload: dict[str, Any]) -> None:
         """Have it served, as roles/titanic_api does."""

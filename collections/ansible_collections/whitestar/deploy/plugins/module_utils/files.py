@@ -56,6 +56,11 @@ def make_directory(path: Path, mode: int, owner: tuple[int, int] | None = None) 
         os.chown(path, *owner)
 
 
+def closed_to_others(path: Path) -> Path | None:
+    """The first directory on the way to ``path`` that other accounts cannot enter."""
+    return next((part for part in (*reversed(path.parents), path) if not part.stat().st_mode & 0o001), None)
+
+
 def _make(path: Path) -> None:
     """Make ``path`` and its parents so that every account may enter what is new, whatever the umask is."""
     if not path.is_dir():

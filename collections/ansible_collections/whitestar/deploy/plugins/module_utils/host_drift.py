@@ -27,7 +27,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import read_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process, instead_of_root
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
@@ -66,19 +66,21 @@ def files_drift(state: State, workload: Mapping[str, Any], *, containers: bool) 
         for path, said in edited(directory):
             yield Difference(f"file {path.relative_to(state.root)}", said=said, **touched(path))
     place = state.root / "secrets"
-    # Who reads a secret is told by the release where it is in a container; a process reads what is ours.
-    readers = {path: int(workload["user"]) for path in workload["secret_files"].values()} if containers else {}
+    # Who reads a secret is told by the release, unless that runs as we do.
+    reader = int(workload["user"]) if containers else (instead_of_root(int(workload["user"])) or [None])[0]
+    readers = dict.fromkeys(workload["secret_files"].values(), reader)
     for path in sorted([place, *place.rglob("[!.]*")]) if place.is_dir() else []:
-        yield from _guarded(state, path, readers.get(str(path)))
+        entered = path == place and not containers and reader is not None
+        yield from _guarded(state, path, readers.get(str(path)), 0o711 if entered else 0o700)
     for name in workload["secret_files"].values():
         if not Path(name).is_file():
             yield Difference(f"file {name.removeprefix(f'{state.root}/')}", said="is gone")
 
 
-def _guarded(state: State, path: Path, uid: int | None) -> Iterator[Difference]:
+def _guarded(state: State, path: Path, uid: int | None, directory_mode: int) -> Iterator[Difference]:
     """Whether only its owner may enter or read it, and that is the right one."""
     what, found = f"file {path.relative_to(state.root)}", path.stat()
-    mode, wanted = found.st_mode & 0o7777, 0o700 if path.is_dir() else 0o600
+    mode, wanted = found.st_mode & 0o7777, directory_mode if path.is_dir() else 0o600
     at = moment(found.st_ctime)
     if mode != wanted:
         yield Difference(what, "mode", f"{wanted:04o}", f"{mode:04o}", at=at)

@@ -16,8 +16,16 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.colours import (
     LOG_LINES,
     HostColours,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import run_json, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import closed_to_others, make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import (
+    instead_of_root,
+    run_json,
+    service_environment,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+
+SOCKET = "api.sock"
 
 
 class LocalColours(HostColours):
@@ -50,19 +58,31 @@ class LocalColours(HostColours):
 
     def launch(self, colour: str) -> None:
         """Start it with a socket, a drain file and a place for metrics of its own."""
+        command = command_line(self.workload["image"], self.workload["command"])
+        owner = instead_of_root(int(self.workload["user"]))
+        python = Path(command[0]).with_name("python").resolve()
+        if owner and python.exists() and (closed := closed_to_others(python)):
+            raise ReleaseError(
+                f"a release does not run as root, and only root may use {closed}: "
+                "set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3"
+            )
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)
-        metrics.mkdir()
-        (self.state.run / f"{colour}.sock").unlink(missing_ok=True)
+        make_directory(metrics, 0o755, owner)
+        # It may make its socket there, and nothing where our records are.
+        link = self.state.run / f"{colour}.sock"
+        link.unlink(missing_ok=True)
+        link.symlink_to(metrics / SOCKET)
         own = {
-            "TITANIC_BIND": self.state.address(colour),
+            "TITANIC_BIND": f"unix:{metrics / SOCKET}",
             "TITANIC_DRAIN_FILE": self.state.drain_file(colour),
             "TITANIC_METRICS_DIRECTORY": metrics,
         }
         self.state.daemon(colour).start(
-            command_line(self.workload["image"], self.workload["command"]),
+            command,
             service_environment(self.workload["environment"] | own),
             {"release": self.workload["release"], "fingerprint": self.fingerprint, "at": time.time()},
+            owner,
         )
 
     def halt(self, colour: str) -> None:

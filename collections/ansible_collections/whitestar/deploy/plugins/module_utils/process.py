@@ -98,8 +98,16 @@ class Daemon:
         found = read_json(self.record, {})
         return found if isinstance(found, dict) else {}
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str], labels: Mapping[str, Any]) -> Process:
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        labels: Mapping[str, Any],
+        owner: tuple[int, int] | None = None,
+    ) -> Process:
         """Start ``command`` in a session of its own with exactly this environment, and record it with ``labels``.
+
+        It runs as ``owner`` (uid, gid), in no other group, or as ourselves.
 
         It is nobody's child: who ends this run and all that it has started does not end it. Raises OSError when the
         program cannot be started.
@@ -107,7 +115,7 @@ class Daemon:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".previous.log"))
-        pid = _start_for_good(list(command), dict(environment) | {MARK: str(self.record)}, self.log)
+        pid = _start_for_good(list(command), dict(environment) | {MARK: str(self.record)}, self.log, owner)
         process = Process.of(pid) or Process(pid, 0)
         write_atomically(self.record, json_bytes({**labels, "pid": process.pid, "started": process.started}), 0o644)
         return process
@@ -133,8 +141,9 @@ class Daemon:
         return "\n".join(lines[-count:]) or "(no output)"
 
 
-def _start_for_good(command: list[str], environment: dict[str, str], log: Path) -> int:
+def _start_for_good(command: list[str], environment: dict[str, str], log: Path, owner: tuple[int, int] | None) -> int:
     """Start a program whose parent is gone once it runs, its output in ``log``; its pid. Raises OSError."""
+    account: dict[str, Any] = {"user": owner[0], "group": owner[1], "extra_groups": []} if owner else {}
     answer, told = os.pipe()
     parent = os.fork()
     if parent == 0:
@@ -149,6 +158,7 @@ def _start_for_good(command: list[str], environment: dict[str, str], log: Path) 
                     stderr=output,
                     start_new_session=True,
                     cwd="/",
+                    **account,
                 )
             said = b"%d" % child.pid
         except OSError as error:
@@ -173,6 +183,11 @@ def service_environment(settings: Mapping[str, Any]) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"} | {
         key: str(value) for key, value in settings.items()
     }
+
+
+def instead_of_root(uid: int) -> tuple[int, int] | None:
+    """(uid, gid) for a program that is to be ``uid`` when we are root, None otherwise. No account need have it."""
+    return (uid, uid) if os.geteuid() == 0 else None
 
 
 def unprivileged(account: str) -> tuple[int, int] | None:

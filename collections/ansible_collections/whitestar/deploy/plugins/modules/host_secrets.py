@@ -34,6 +34,12 @@ options:
       to who runs this.
     type: dict
     default: {}
+  shared:
+    description: >-
+      Whether those that O(owners) names are users of this host, who come by the directory: then it has mode 0711.
+      Where the run is not root's, all of them are its own user, and nothing belongs to another.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says which files would change.
@@ -59,6 +65,7 @@ written:
   elements: str
 """
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -105,17 +112,20 @@ def main() -> None:
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
             "owners": {"type": "dict", "default": {}},
+            "shared": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     directory = Path(module.params["directory"])
     try:
         wanted = contents(directory, module.params["given"], module.params["generated"])
-        owners = {name: int(uid) for name, uid in module.params["owners"].items()}
+        shared = module.params["shared"]
+        alone = shared and os.geteuid() != 0
+        owners = {} if alone else {name: int(uid) for name, uid in module.params["owners"].items()}
         stale = [name for name, content in wanted.items() if not kept(directory / name, content, owners.get(name))]
         if stale and not module.check_mode:
             own = owners.get(".")
-            make_directory(directory, 0o700, None if own is None else (own, own))
+            make_directory(directory, 0o711 if shared and not alone else 0o700, None if own is None else (own, own))
             for name in stale:
                 uid = owners.get(name)
                 write_atomically(directory / name, wanted[name], FILE_MODE, None if uid is None else (uid, uid))

@@ -123,7 +123,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import closed_to_others, make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import BEGIN_WITH_ALL, NOTHING_YET
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -243,11 +243,6 @@ def known(uid: int) -> bool:
     except KeyError:
         return False
     return True
-
-
-def closed_to_others(path: Path) -> Path | None:
-    """The first directory on the way to ``path`` that other accounts cannot enter."""
-    return next((part for part in (*reversed(path.parents), path) if not part.stat().st_mode & 0o001), None)
 
 
 def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any] | None) -> str:

@@ -48,6 +48,29 @@ def deploy(state: State, workload: dict[str, Any], *, check: bool = False, **opt
     return run_module("host_release", arguments(state, workload=workload, **options), check=check)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
+def test_a_release_is_not_root_and_may_write_where_no_record_is(state: State) -> None:
+    assert not deploy(state, make_workload(state, A)).failed
+    (pid,) = serving(state).values()
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "Uid:\t10001\t10001\t10001\t10001\n" in status
+    assert "Gid:\t10001\t10001\t10001\t10001\n" in status
+    assert "Groups:\t \n" in status
+    assert [path.name for path in state.run.iterdir() if path.stat().st_uid == 10001] == ["blue.metrics", "blue.sock"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
+def test_an_interpreter_that_only_root_may_use_is_named(state: State) -> None:
+    workload = make_workload(state, A)
+    private = state.root / "private"
+    private.mkdir(mode=0o700)
+    (private / "python").touch(mode=0o755)
+    (Path(workload["image"]) / "bin" / "python").symlink_to(private / "python")
+    refused = deploy(state, workload)
+    assert f"only root may use {private}: set titanic_image_python" in refused.message
+    assert serving(state) == {}
+
+
 def serving(state: State) -> dict[str, int]:
     """Pid of each colour that runs and is ready, by its release."""
     found = {}

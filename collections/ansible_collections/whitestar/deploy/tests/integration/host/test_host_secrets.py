@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     assert (tmp_path / "secrets").stat().st_mode & 0o7777 == 0o700
     for name in ("token", "password"):
         assert (tmp_path / "secrets" / name).stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_a_program_reads_that_is_not_root_is_its_own_and_it_can_come_by(tmp_path: Path) -> None:
+    keep(tmp_path / "secrets", generated=["password", "other"])
+    shared = {"generated": ["password", "other"], "owners": {"password": 10001}, "shared": True}
+    assert keep(tmp_path / "secrets", **shared)["written"] == ["password"]
+    found = [(path.stat().st_uid, path.stat().st_mode & 0o7777) for path in (tmp_path / "secrets", *secrets(tmp_path))]
+    assert found == [(0, 0o711), (0, 0o600), (10001, 0o600)]
+    assert not keep(tmp_path / "secrets", **shared).changed
+
+
+def secrets(place: Path) -> list[Path]:
+    return [place / "secrets" / name for name in ("other", "password")]
 
 
 def test_a_mode_that_was_opened_is_closed(tmp_path: Path) -> None:
