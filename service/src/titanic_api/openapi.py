@@ -236,7 +236,9 @@ WRITING = (*CHANGING, *BODY, UnsupportedMediaType, InvalidPerson)
 UNCHANGED: Json = {"304": {"description": "It has not changed.", "headers": {"ETag": _ref("headers", "ETag")}}}
 ANY_PATH = (
     "Every path answers `HEAD` as `GET` without the body, and `OPTIONS` with 200 and the methods there are in `Allow`. "
-    "Another method is answered with 405, another path with 404, a defect of the service with 500."
+    "Another method is answered with 405, another path with 404, a defect of the service with 500. "
+    "A proxy in front refuses by itself what it cannot read (for Caddy: two `Host` headers, `%zz` in a path), with 400 "
+    "in plain text: the service never sees that."
 )
 # Anybody may write unless the service was given tokens.
 ANYBODY_OR_TOKEN: list[Json] = [{}, {"token": []}]

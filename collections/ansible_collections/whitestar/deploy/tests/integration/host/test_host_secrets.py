@@ -44,7 +44,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_what_a_program_reads_that_is_not_root_is_its_own_and_it_can_come_by(tmp_path: Path) -> None:
     keep(tmp_path / "secrets", generated=["password", "other"])
-    shared = {"generated": ["password", "other"], "owners": {"password": 10001}, "shared": True}
+    shared: dict[str, Any] = {"generated": ["password", "other"], "owners": {"password": 10001}, "shared": True}
     assert keep(tmp_path / "secrets", **shared)["written"] == ["password"]
     found = [(path.stat().st_uid, path.stat().st_mode & 0o7777) for path in (tmp_path / "secrets", *secrets(tmp_path))]
     assert found == [(0, 0o711), (0, 0o600), (10001, 0o600)]
