@@ -225,7 +225,8 @@ def install(name: str, environment: Mapping[str, str]) -> None:
     lock = lock_file(name)
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
     settings = {**environment, **pip_settings(environment)}
-    run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock)], settings, NO_INDEX)
+    # A lock names all that is needed, and leaves out what a package asks for in vain (bin/lock.py).
+    run([*uv, "--require-hashes", "--no-deps", "--compile-bytecode", "-r", str(lock)], settings, NO_INDEX)
     (STAMPS / name).write_text(digest(lock.read_bytes()))
     busy.unlink()
 

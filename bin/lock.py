@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = [
     *("--universal", "--python-version", "3.11", "--generate-hashes"),
     *("--no-emit-index-url", "--no-emit-find-links", "--no-header", "--quiet"),
+    # Only the script is used of the package that asks for Playwright, which is a browser's driver of 50 MB.
+    *("--no-emit-package", "playwright"),
 ]
 # Directory, output and inputs, in an order in which each lock can constrain the next.
 LOCKS = [

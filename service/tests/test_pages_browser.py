@@ -12,12 +12,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 pytest.importorskip("selenium", reason="the browser tests need the package selenium")
+pytest.importorskip("axe_playwright_python", reason="the browser tests need axe-core, from axe-playwright-python")
 
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException
@@ -77,6 +79,16 @@ return [...document.querySelectorAll("body *")].filter((node) => node.checkVisib
     const [a, b] = [luminance(parse(node instanceof SVGElement ? style.fill : style.color)), luminance(behind(node))];
     return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.textContent.slice(0, 40)];
   });
+"""
+# What goes wrong without an exception (a ResizeObserver's loop) is an event alone: it is put into the console, where
+# `browser` finds it.
+ERRORS: Final = "addEventListener('error', (event) => console.error(event.message));"
+AXE: Final = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+# All rules for WCAG 2.2, levels A and AA.
+ACCESSIBILITY: Final = """
+const done = arguments[0];
+axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}).then(({passes, violations}) =>
+  done([passes.map(({id}) => id), violations.map(({id, nodes}) => [id, nodes.map(({html}) => html)])]));
 """
 
 
@@ -186,6 +198,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chromium = webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+    chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": ERRORS})
     yield chromium
     chromium.quit()
 
@@ -701,6 +714,16 @@ def test_phone_rows_are_cards_that_can_be_sorted(browser: Browser) -> None:
         assert control.size["height"] >= 44
 
 
+def test_no_sort_button_stands_alone(browser: Browser) -> None:
+    browser.open()
+    for width, rows in ((320, 2), (360, 2), (430, 2), (570, 2), (600, 1), (768, 1), (830, 1)):
+        browser.look((width, 800))
+        buttons = "[...document.querySelectorAll('.sort')]"
+        tops = browser.run(f"return {buttons}.map((button) => button.getBoundingClientRect().top)")
+        assert [tops.count(top) for top in sorted(set(tops))] == [6 // rows] * rows, width
+        assert browser.run(f"return {buttons}.every((button) => button.scrollWidth <= button.clientWidth)"), width
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_text_stands_out_by_day_and_by_night(browser: Browser, path: str, scheme: str) -> None:
@@ -713,6 +736,22 @@ def test_text_stands_out_by_day_and_by_night(browser: Browser, path: str, scheme
     contrasts = browser.run(CONTRASTS)
     assert len(contrasts) > 50
     assert [each for each in contrasts if each[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/?q=nobody", "/docs"])
+def test_axe_finds_no_fault(browser: Browser, path: str, scheme: str) -> None:
+    browser.open(path)
+    if path != "/docs":
+        browser.until(lambda: browser.all("figure svg g.group"), "the plots are drawn")
+    browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    browser.run(AXE)
+    # Colours do not depend on the width.
+    for size in (PHONE, (768, 900), (1920, 1080))[: 3 if scheme == "light" else 1]:
+        browser.look(size, scheme)
+        passes, violations = browser.driver.execute_async_script(ACCESSIBILITY)
+        assert violations == [], size
+        assert {"color-contrast", "target-size", "label" if path != "/docs" else "list"} <= set(passes)
 
 
 # The reference.

@@ -91,8 +91,7 @@ function figure(plot) {
   const canvas = drawing("svg", { role: "img", "aria-label": described, class: "plot" });
   const frame = element("div", { class: "plot-frame" }, canvas);
   let drawn = 0;
-  new ResizeObserver(([{ contentRect }]) => {
-    const width = Math.floor(contentRect.width);
+  function draw(width) {
     if (!width || width === drawn) return;
     drawn = width;
     const { height, marks } = plot.draw(plot.groups, plot.axis, width);
@@ -100,7 +99,9 @@ function figure(plot) {
     canvas.setAttribute("width", String(width));
     canvas.setAttribute("height", String(height));
     canvas.replaceChildren(...marks);
-  }).observe(frame);
+  }
+  // Drawn in the next frame: a drawing alters the frame's height, which the browser reports as a loop while it observes.
+  new ResizeObserver(([{ contentRect }]) => requestAnimationFrame(() => draw(Math.floor(contentRect.width)))).observe(frame);
   return element("figure", { id: plot.id, "aria-labelledby": titleId },
     element("figcaption", {}, element("h3", { id: titleId }, plot.title), element("p", { class: "note" }, plot.note)),
     frame, numbersTable(plot));

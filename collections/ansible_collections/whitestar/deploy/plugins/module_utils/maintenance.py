@@ -34,7 +34,7 @@ PAGE = """<!doctype html>
 <title>Maintenance</title>
 <style>
 :root {{ color-scheme: light dark; font: 1.1rem/1.5 system-ui, sans-serif }}
-body {{ max-width: 34rem; margin: 18vh auto; padding: 0 1rem }}
+body {{ max-width: 34rem; margin: 18vh auto; padding: 0 1rem; overflow-wrap: anywhere }}
 </style>
 <h1>Maintenance</h1>
 <p>{message}</p>
