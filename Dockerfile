@@ -6,6 +6,8 @@ ARG PYTHON_IMAGE=python:3.13-slim-trixie
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 ENV PIP_NO_COMPILE=1 PIP_NO_BUILD_ISOLATION=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Where packages come from, for those who have a mirror: docker build --secret id=pip_conf,src=pip.conf. Stays in no layer.
+ENV PIP_CONFIG_FILE=/run/secrets/pip_conf
 
 # What builds: a compiler for the dependency that has no wheel for every platform, and build backends, locked by hash.
 FROM base AS builder
@@ -13,6 +15,7 @@ FROM base AS builder
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=image/requirements.txt,target=/requirements.txt \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=pip_cert --mount=type=secret,id=pip_client_cert \
     pip install --require-hashes --requirement /requirements.txt && python3 -m venv --without-pip /opt/venv
 # No debug information: it would hold the names of temporary directories.
 ENV CFLAGS="-O2 -g0" SOURCE_DATE_EPOCH=315532800
@@ -20,6 +23,7 @@ ENV CFLAGS="-O2 -g0" SOURCE_DATE_EPOCH=315532800
 # The dependencies, locked by hash: changes with the lock, not with the code.
 FROM builder AS dependencies
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements.txt,target=/requirements.txt \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=pip_cert --mount=type=secret,id=pip_client_cert \
     pip wheel --no-deps --require-hashes --requirement /requirements.txt --wheel-dir /wheels \
     && pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl
 RUN --mount=type=bind,source=image/finish.py,target=/finish.py \
@@ -53,6 +57,7 @@ CMD ["python", "/srv/image/development.py"]
 # What is in the image, told in a file: docker build --target sbom --output DIRECTORY. The image does not rest on it.
 FROM base AS bill
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=image/sbom.txt,target=/requirements.txt \
+    --mount=type=secret,id=pip_conf --mount=type=secret,id=pip_cert --mount=type=secret,id=pip_client_cert \
     pip install --require-hashes --requirement /requirements.txt
 RUN --mount=type=bind,source=image/sbom.py,target=/sbom.py \
     --mount=type=bind,from=root,source=/root.new,target=/image/root \

@@ -15,6 +15,7 @@ import hashlib
 import locale
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -27,14 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMPS = VENV / ".stamps"
 MINIMUM = (3, 11)
-# pip's options and the names under which uv takes the same: people who reach the registry through a mirror, a
-# certificate or a directory of wheels have told pip so, and would not like to say it again.
-PIP_TO_UV = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "cert": "SSL_CERT_FILE",
-}
+# How pip's configuration is read is one for this file, releases, tools and images.
+PACKAGE_INDEX = ROOT / "collections/ansible_collections/whitestar/deploy/plugins/module_utils/package_index.py"
 
 # Of what people tell pip and uv, only where packages come from; where they go, and how, is ours.
 SOURCES = re.compile(
@@ -143,19 +138,10 @@ def ours(environment: Mapping[str, str]) -> dict[str, str]:
 def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """What the user told pip (files and PIP_* variables), as environment variables for uv.
 
-    A value that the environment already has for uv wins. Several addresses are separated by spaces in both.
+    A value that the environment already has for uv wins.
     """
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "config", "list"]
-    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
-    found: dict[str, str] = {}
-    for line in listed.splitlines():
-        name, _, value = line.partition("=")
-        variable = PIP_TO_UV.get(name.rpartition(".")[2])
-        text = value.strip("'\"").replace("\\n", " ").strip()
-        if variable and text and (variable != "UV_FIND_LINKS" or "://" in text or Path(text).is_dir()):
-            # find-links and indexes take several values: uv wants commas for the first, spaces for the second
-            found[variable] = ",".join(text.split()) if variable == "UV_FIND_LINKS" else text
-    return {variable: text for variable, text in found.items() if variable not in environment}
+    found: dict[str, str] = runpy.run_path(str(PACKAGE_INDEX))["uv_variables"](environment)
+    return found
 
 
 def activated(environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 
 from bin import bootstrap
 
@@ -22,6 +23,9 @@ class Checkout:
     def __init__(self, place: Path, root: Path) -> None:
         self.place = place
         shutil.copytree(root / "bin", place / "bin", ignore=shutil.ignore_patterns("__pycache__"))
+        index = bootstrap.PACKAGE_INDEX.relative_to(bootstrap.ROOT)
+        (place / index).parent.mkdir(parents=True)
+        shutil.copy(root / index, place / index)
         (place / "requirements").mkdir()
         shutil.copy(root / "requirements/bootstrap.txt", place / "requirements")
         self.small = locked("resolvelib", root / "requirements/deploy.txt")
@@ -194,6 +198,23 @@ def test_changed_lock_is_installed_and_wrong_hash_refused(ready: Checkout) -> No
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: uv failed")
     assert "its own words above say why" in last, "the index is not at fault"
+    ready.lock(ready.small)
+    ready.works()
+
+
+def test_an_index_that_pips_configuration_alone_names_is_asked(ready: Checkout, tmp_path: Path) -> None:
+    with private_index() as index:
+        ready.lock(index.lock)
+        account = index.account(tmp_path)
+        told = [*os.environ, *account]
+        hidden = {name: "" for name in told if name.startswith(("PIP_", "UV_")) and name not in account}
+        result = ready.run("python", "-c", "import titanic_mirrored as m; print(m.ORIGIN)", **hidden | account)
+        assert result.stdout == "the mirror\n", result.stderr
+        assert f"/{WHEEL}" in index.asked
+        ready.lock(index.lock.replace("==1.0", "==2.0"))
+        failed = ready.run("true", **hidden | account)
+    assert failed.returncode == 2
+    assert PASSWORD not in result.stderr + failed.stderr
     ready.lock(ready.small)
     ready.works()
 

@@ -43,6 +43,16 @@ def test_locks_hash_everything(lock: Path) -> None:
         assert "--hash=sha256:" in pin
 
 
+def test_every_step_of_the_image_that_asks_an_index_can_be_told_of_another() -> None:
+    steps = re.split(r"\n(?=[A-Z]+ )", re.sub(r"\\\n", "", (ROOT / "Dockerfile").read_text()))
+    asking = [step for step in steps if re.search(r"pip (install|wheel)\b", step) and "--require-hashes" in step]
+    assert len(asking) == len(IMAGE_LOCKS) + 1
+    for step in asking:
+        assert {"pip_conf", "pip_cert", "pip_client_cert"} == set(re.findall(r"--mount=type=secret,id=(\w+)", step))
+    others = [step for step in steps if re.search(r"pip\b.* (install|wheel)\b", step) and step not in asking]
+    assert all("--no-index" in step for step in others)
+
+
 def pinned(lock: Path) -> dict[str, set[str]]:
     """Package -> versions that a lock pins (several where they depend on the interpreter)."""
     result: dict[str, set[str]] = {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     tree_hash,
     write_atomically,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.package_index import build_secrets
 
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
@@ -63,7 +65,9 @@ class Source:
         for name, value in self.arguments.items():
             words += ["--build-arg", f"{name}={value}"]
         words += ["--file", str(self.dockerfile), str(self.directory / "context")]
-        return client.finish(words, seconds=seconds).stderr
+        with tempfile.TemporaryDirectory() as scratch:
+            words += build_secrets(os.environ, Path(scratch))
+            return client.finish(words, seconds=seconds).stderr
 
     def write_sbom(self, client: Engine, directory: Path, *options: str, seconds: float) -> None:
         """Have the Dockerfile's stage ``sbom`` put its file into ``directory``; nothing to do if it has none."""

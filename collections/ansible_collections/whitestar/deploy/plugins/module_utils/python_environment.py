@@ -26,6 +26,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     umask,
     write_atomically,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.package_index import uv_variables
 
 LAYOUT = 1
 MARKER = "image.json"
@@ -142,12 +143,9 @@ def uv_command() -> list[str]:
 
 
 def uv_environment() -> dict[str, str]:
-    """Settings for uv: the machine's certificates, and the package index that pip has been told to use."""
+    """Settings for uv: the machine's certificates, and where pip has been told that packages come from."""
     settings = {"UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
-    index = os.environ.get("PIP_INDEX_URL")
-    if index and "UV_DEFAULT_INDEX" not in os.environ:
-        settings["UV_DEFAULT_INDEX"] = index
-    return settings
+    return settings | uv_variables(os.environ)
 
 
 def _described(command: Sequence[str]) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def test_uv_is_found_beside_the_interpreter_or_on_the_path() -> None:
 def test_uv_asks_where_pip_was_told_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     assert "UV_DEFAULT_INDEX" not in uv_environment()
     monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example/simple")
     assert uv_environment()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
@@ -17,7 +19,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.image_build impor
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
+from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 
+# As the service's Dockerfile does, with a package that one index alone has.
+FROM_AN_INDEX = """FROM python:3.13-slim-trixie
+ENV PIP_CONFIG_FILE=/run/secrets/pip_conf
+RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=pip_cert --mount=type=bind,target=/context \\
+    pip install --no-cache-dir --require-hashes --requirement /context/requirements.txt --target /app \\
+    && echo '{"version": "1.2.3", "schema": {"required": "1", "oldest_tolerated": "1"}}' > /app/facts
+"""
 # A stage that holds what is kept beside the image's record.
 SBOM = "FROM scratch AS sbom\nCOPY code /sbom.cdx.json\n"
 
@@ -145,6 +155,32 @@ def test_a_builder_that_the_environment_names_is_not_used(builder: Builder, monk
         monkeypatch.setenv(name, "nonesuch")
     (done,), _ = builder.run(builder.task())
     assert done["changed"]
+    runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
+def test_packages_come_from_the_index_of_pips_configuration(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bridge,) = json.loads(builder.engine.run("network", "inspect", "bridge"))
+    with private_index(bridge["IPAM"]["Config"][0]["Gateway"]) as index:
+        monkeypatch.setattr(os, "environ", index.account(builder.place / "home"))
+        host = urlsplit(index.address).hostname
+        with (builder.place / "home/.config/pip/pip.conf").open("a") as file:
+            file.write(f"trusted-host = {host}\n")
+        builder.write_now("Dockerfile", FROM_AN_INDEX)
+        # Of the run's own: secrets make no difference to what BuildKit has done already.
+        builder.write_now("context/requirements.txt", f"# {builder.repository}\n{index.lock}")
+        (done,), said = builder.run(builder.task(describe=["cat", "/app/facts"]))
+    assert f"/{WHEEL}" in index.asked
+    reference = done["image"]["reference"]
+    kept = builder.engine.run("run", "--rm", reference, "sh", "-c", "ls /app; ! cat /run/secrets/*")
+    assert "titanic_mirrored.py" in kept
+    archive = builder.place / "image.tar"
+    builder.engine.run("save", "--output", str(archive), reference)
+    papers = json.dumps([done, builder.engine.image(reference)]) + builder.engine.run(
+        "history", "--no-trunc", reference
+    )
+    papers += (Path(done["image"]["directory"]) / "provenance.json").read_text()
+    assert PASSWORD.encode() not in archive.read_bytes()
+    assert PASSWORD not in papers + said
     runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
 
 
