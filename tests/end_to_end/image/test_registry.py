@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -111,6 +112,28 @@ def test_pushed_with_credentials_that_nobody_sees(
         assert subprocess.run(command, capture_output=True, text=True).stdout == ""
     assert watch.looks > 20
     assert not watch.found, watch.found
+
+
+def test_what_another_controller_has_pushed_is_the_release(
+    site: ComposeSite, pushed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Another controller is one with neither record nor image."""
+    pushed["titanic_image_repository"] += "-shared"
+    login = with_login(
+        tmp_path, pushed | {"titanic_image_scan_command": ["grep", "pkg:pypi/flask@", "{sbom}"]}, PASSWORD
+    )
+    records = []
+    for built in (True, False):
+        for old in site.state.glob("images/*"):
+            shutil.rmtree(old)
+        site.engine.clear(site.project, pushed["titanic_image_repository"])
+        assert site.changed(site.succeed(*login)) == 1
+        (directory,) = site.state.glob("images/*")
+        assert (directory / "provenance.json").exists() == built
+        assert (directory / "sbom.cdx.json").exists()
+        records.append(json.loads((directory / "image.json").read_text()))
+    assert records[0] == records[1]
+    assert site.changed(site.succeed(*login)) == 0
 
 
 def test_a_wrong_password_is_refused_before_anything_is_built(

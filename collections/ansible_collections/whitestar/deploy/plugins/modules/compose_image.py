@@ -12,9 +12,10 @@ description:
   - An action plugin on the controller names the release by the hash of everything that goes into it (C(context),
     C(dockerfile), build arguments) and sends the context only when the target has no image of that name.
   - The target builds it with BuildKit, and records reference and description. With O(push) the image is pushed to its
-    registry and referred to by its digest, otherwise by its id.
+    registry and referred to by its digest, otherwise by its id. A registry that has an image of that name already is
+    believed: that one is pulled, judged and recorded, and nothing is built.
   - Beside the record lie C(provenance.json), an in-toto statement of what the image was built from (SLSA provenance
-    1.0), and C(sbom.cdx.json), if the Dockerfile has a stage C(sbom) that holds a file of this name.
+    1.0) where it was built, and C(sbom.cdx.json), if the Dockerfile has a stage C(sbom) that holds a file of this name.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
@@ -179,8 +180,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.image_build impor
 from ansible_collections.whitestar.deploy.plugins.module_utils.planned import PLANNED_OPTION
 
 MARKER = "image.json"
-# Python 3.11.2, which is Debian 12's, has no filters yet (PEP 706); the archive is our own.
-SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
@@ -215,11 +214,12 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
     login = options["login"] if options["push"] else None
     there, theirs = engine.image(name), others(engine, directory, name)
     with tempfile.TemporaryDirectory() as scratch, logged_in(engine, options["repository"], login) as pusher:
-        with tarfile.open(options["archive"]) as archive:
-            archive.extractall(scratch, **SAFELY)  # noqa: S202 - our own archive
         source = Source(Path(scratch), options["build_arguments"], options["platforms"])
-        began = utc_now()
-        said = source.build(engine, "--load", "--tag", name, seconds=options["seconds"])
+        source.unpack(options["archive"])
+        began, said = utc_now(), ""
+        published = pulled(pusher, name, options) if options["push"] else ""
+        if not published:
+            said = source.build(engine, "--load", "--tag", name, seconds=options["seconds"])
         tags = [name]
         try:
             reference = str((engine.image(name) or {}).get("Id", ""))
@@ -236,15 +236,17 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
                     tags.append(other)
                     engine.run("tag", name, other)
             if options["push"]:
-                reference = push(pusher, source, options, tags)
+                reference = published or push(pusher, source, options, tags)
         except (EngineError, RefusedError):
             # Nothing is recorded, so nobody would ever remove it; one that was there may be a release's.
             if not there:
                 engine.run("image", "rm", *tags)
             raise
-        subject = {"name": options["repository"], "sha256": reference.rpartition(":")[2]}
-        statement = provenance(engine, source, subject, directory / SBOM, said, began)
-        write_atomically(directory / PROVENANCE, statement, 0o644)
+        # Who built it states what it was built from.
+        if not published:
+            subject = {"name": options["repository"], "sha256": reference.rpartition(":")[2]}
+            statement = provenance(engine, source, subject, directory / SBOM, said, began)
+            write_atomically(directory / PROVENANCE, statement, 0o644)
     return {
         "identity": options["identity"],
         "reference": reference,
@@ -254,6 +256,23 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
         "tags": tags,
         "description": description,
     }
+
+
+def pulled(pusher: Engine, name: str, options: dict[str, Any]) -> str:
+    """The release as another controller has pushed it, by digest, now in the engine; empty if the registry has none."""
+    try:
+        pusher.run("pull", "--quiet", name, seconds=options["seconds"])
+    except EngineError:
+        return ""  # nobody has, or it cannot be asked, which the push says
+    return digest(pusher, name, options["repository"])
+
+
+def digest(pusher: Engine, tag: str, repository: str) -> str:
+    """The reference by digest of an image that a registry has; empty if it has none."""
+    digests = [str(found) for found in (pusher.image(tag) or {}).get("RepoDigests") or []]
+    # The engine leaves out what is understood.
+    name = repository.removeprefix("docker.io/").removeprefix("library/")
+    return next((found for found in digests if found.startswith(f"{name}@")), "")
 
 
 def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str]) -> str:
@@ -268,11 +287,7 @@ def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str
         return reference
     for tag in tags:
         pusher.run("push", "--quiet", tag, seconds=options["seconds"])
-    digests = [str(digest) for digest in (pusher.image(tags[0]) or {}).get("RepoDigests") or []]
-    # The engine leaves out what is understood.
-    name = options["repository"].removeprefix("docker.io/").removeprefix("library/")
-    found = next((digest for digest in digests if digest.startswith(f"{name}@")), "")
-    if not found:
+    if not (found := digest(pusher, tags[0], options["repository"])):
         raise EngineError(f"the registry of {options['repository']} has given no digest")
     return found
 

@@ -8,14 +8,16 @@ import hashlib
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.action.compose_image import pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, tree_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import platform_problem
+from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import Source, platform_problem
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
@@ -156,6 +158,26 @@ def test_a_builder_that_the_environment_names_is_not_used(builder: Builder, monk
     (done,), _ = builder.run(builder.task())
     assert done["changed"]
     runtime(builder.state, builder.options).discard_image(done["image"]["identity"])
+
+
+def test_one_source_is_one_image_whenever_and_wherever_it_is_built(builder: Builder) -> None:
+    builder.write_now("Dockerfile", "FROM debian:trixie-slim\nWORKDIR /srv\nCOPY . /app\n")
+    (builder.place / "context/part").mkdir()
+    builder.write_now("context/part/code", "print('hello')\n")
+    found = set()
+    for number in (1, 2):
+        for path in (builder.place / "context").rglob("*"):
+            os.utime(path, (number, number))
+        archive, directory = builder.place / "context.tar.gz", builder.place / f"build{number}"
+        pack(archive, builder.place / "context", [], {"Dockerfile": builder.place / "Dockerfile"})
+        source = Source(directory, {}, [])
+        source.unpack(str(archive))
+        source.build(builder.engine, "--no-cache", "--load", "--tag", f"{builder.repository}:{number}", seconds=60)
+        image = builder.engine.image(f"{builder.repository}:{number}") or {}
+        found.add((image["Id"], image["Created"]))
+        time.sleep(1.1)  # times of files have seconds
+    ((_, made),) = found
+    assert made.startswith("1980-01-01")
 
 
 def test_packages_come_from_the_index_of_pips_configuration(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
