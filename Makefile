@@ -9,7 +9,7 @@ INVENTORY ?= inventories/local
 CONFIRM ?= local
 LAB := /var/lib/titanic-lab/engine/environment
 
-.PHONY: help up status down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
+.PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -19,6 +19,12 @@ up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
 
 status: ## which release runs, its ledger, ports and rows
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags status $(ARGS)
+
+stop: ## stop what `make up` made and keep all of it: data, secrets, releases
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags stop $(ARGS)
+
+start: ## start it again as it was
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags start $(ARGS)
 
 down: ## stop and remove what `make up` made, data included (another INVENTORY is named again: CONFIRM=prod)
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags teardown -e titanic_confirm_teardown=$(CONFIRM) $(ARGS)

@@ -41,7 +41,12 @@ STAGES = ("target", "secrets", "database", "schema", "seed", "api")
 # The tags of titanic_image beside api, which needs it.
 MAKES_THE_RELEASE = ("image", "schema")
 # What goes the other way than a deployment, and what may go along.
-ALONE = {"rollback": ("verify", "status", "drift"), "teardown": ()}
+ALONE = {
+    "rollback": ("verify", "status", "drift"),
+    "stop": ("status",),
+    "start": ("verify", "status", "drift"),
+    "teardown": (),
+}
 # What ansible-core itself gives a meaning to, and what Molecule skips in every scenario.
 SPECIAL_TAGS = {"all", "always", "never", "tagged", "untagged"}
 SPECIAL_TAGS |= {"notest", "molecule-notest", "molecule-idempotence-notest"}

@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import as_it_is_now
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_secrets import KEY, decoded, keyed
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.drift import (
     Difference,
     Path,
@@ -50,6 +51,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     applied,
     secret_names,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import REMEDY
 
 SCALER = "HorizontalPodAutoscaler"
 REPLICAS: Path = ("spec", "replicas")
@@ -66,6 +68,11 @@ def objects_drift(cluster: Cluster, records: ClusterRecords) -> Iterator[Differe
     if not made and not release:
         why = "nothing is recorded in it: all of it is gone, or nothing has been deployed"
         yield Difference(f"namespace {cluster.namespace}", said=why)
+        return
+    if at_rest := stopped(cluster):
+        # What does not run differs in nothing else that counts.
+        said = f"is stopped: {REMEDY}"
+        yield Difference(f"namespace {cluster.namespace}", said=said, by=at_rest.by, at=at_rest.at)
         return
     for wanted in [*as_it_is_now(cluster, made), *release]:
         yield from object_drift(cluster, wanted)

@@ -94,7 +94,7 @@ class Daemon:
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What was recorded when it was started: pid, started, and the caller's labels. Empty if never started."""
+        """What was recorded when it was started: pid, started, argv, environment, labels. Empty if never started."""
         found = read_json(self.record, {})
         return found if isinstance(found, dict) else {}
 
@@ -117,8 +117,17 @@ class Daemon:
             self.log.replace(self.log.with_suffix(".previous.log"))
         pid = _start_for_good(list(command), dict(environment) | {MARK: str(self.record)}, self.log, owner)
         process = Process.of(pid) or Process(pid, 0)
-        write_atomically(self.record, json_bytes({**labels, "pid": process.pid, "started": process.started}), 0o644)
+        how = {"argv": list(command), "environment": dict(environment)}
+        facts = {**labels, **how, "pid": process.pid, "started": process.started}
+        write_atomically(self.record, json_bytes(facts), 0o644)
         return process
+
+    def restart(self) -> Process | None:
+        """Start it, which does not run, as it was started last; None where that is not recorded. Raises OSError."""
+        facts = self.facts()
+        if "argv" not in facts:
+            return None
+        return self.start(facts["argv"], facts["environment"], facts)
 
     def label(self, labels: Mapping[str, Any]) -> None:
         """Change labels of what is recorded."""

@@ -127,6 +127,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
     runtime,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
 from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
 from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
@@ -185,6 +186,8 @@ class Deployment:
         """Do it and record it: the ledger's entry, and the releases pruned. Raises ReleaseError."""
         for directory in (self.state.run, self.state.logs, self.state.configurations):
             make_directory(directory, 0o755)
+        # Somebody may have stopped it; whoever deploys starts it again.
+        Stopped.forget(self.state)
         if plan == "restarted":
             self._switch()
             current = self.ledger.current()
@@ -225,7 +228,11 @@ class Deployment:
         if right is None:
             self._undrain_if_nothing_else_serves()
             self.colours.checks.look()
-            switch(self.colours, self.colours.in_charge())
+            serving = self.colours.in_charge()
+            idle = switch(self.colours, serving)
+            if serving is None:
+                # What has ended is not to be started again beside it.
+                self.colours.stop(other(idle))
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))

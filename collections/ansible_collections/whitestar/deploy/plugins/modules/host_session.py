@@ -56,6 +56,10 @@ options:
     description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
     type: bool
     default: false
+  needs_running:
+    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
+    type: bool
+    default: false
   looks:
     description: Whether to give back RV(reality).
     type: bool
@@ -129,6 +133,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock,
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped, refusal
 
 LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
 
@@ -141,7 +146,8 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
         remedy = "choose another directory or change its owner"
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
-    found = missing_resources(state, existing, options) if options["deploys"] else []
+    found = refusal(Stopped.on_host(state)) if options["needs_running"] else []
+    found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
         engine = Engine.of(options["engine"])
         lacking = lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine)
@@ -312,6 +318,7 @@ def main() -> None:
             "account": {"type": "str"},
             "deploys": {"type": "bool", "default": True},
             "continues": {"type": "bool", "default": False},
+            "needs_running": {"type": "bool", "default": False},
             "looks": {"type": "bool", "default": False},
             "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},

@@ -1,15 +1,19 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Say what runs on a local target, or take all of it away."""
+"""Say what runs on a host, stop it, start it again, or take all of it away."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_status
-short_description: Say what runs on a host, or remove it
+short_description: Say what runs on a host, stop it, start it or remove it
 description:
   - With O(state=reported) lists processes, the serving release, the ledger, the lock and the rows. Changes nothing.
+  - With O(state=stopped) stops the front door, which answers what it has, then the release, then the database. Data,
+    secrets, releases and the ledger stay.
+  - With O(state=started) starts what of them does not run as it was, and waits until the release of the ledger is
+    ready. Nothing is built, migrated or configured.
   - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
@@ -20,10 +24,22 @@ options:
     type: path
     required: true
   state:
-    description: Whether to report or to remove.
+    description: Whether to report, to stop, to start or to remove.
     type: str
-    choices: [reported, absent]
+    choices: [reported, stopped, started, absent]
     default: reported
+  by:
+    description: Who stops it.
+    type: str
+    default: somebody
+  drain_seconds:
+    description: How long requests that are being answered may take when it is stopped, in seconds.
+    type: float
+    default: 25
+  ready_seconds:
+    description: How long the release may take to become ready when it is started, in seconds.
+    type: float
+    default: 30
   account:
     description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
     type: str
@@ -39,10 +55,10 @@ options:
     type: str
 attributes:
   check_mode:
-    description: Says what would be removed.
+    description: Says what would be stopped, started or removed.
     support: full
   diff_mode:
-    description: Shows what is removed.
+    description: Shows what is removed, or the steps.
     support: full
 """
 
@@ -60,93 +76,37 @@ status:
   description: What is there. Empty when nothing is.
   returned: success
   type: dict
+steps:
+  description: What was stopped or started, in order.
+  returned: success
+  type: list
+  elements: str
 """
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
-    ENGINE_OPTION,
-    Engine,
-    EngineError,
-    Project,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import remove
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.host_parts import Containers, Processes, start, stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
 from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE, Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
-DAEMONS = ("caddy", *COLOURS)
+STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
-GRACE_SECONDS = 25
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers"}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", FILE}
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
-
-
-class Processes:
-    """What runs on a local target."""
-
-    def __init__(self, state: State, options: dict[str, Any]) -> None:
-        self.state = state
-        self.cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
-        self.database = f"socket in {self.cluster.socket_directory}"
-
-    def listed(self) -> dict[str, str]:
-        """Each process in a few words, by name."""
-        found = {}
-        for name in DAEMONS:
-            daemon = self.state.daemon(name)
-            process = daemon.process()
-            release = daemon.facts().get("release", "")
-            drains = " (drains)" if self.state.drain_file(name).exists() else ""
-            found[name] = f"pid {process.pid} {release}{drains}".strip() if process else "stopped"
-        found["postgresql"] = "running" if self.cluster.exists() and self.cluster.running() else "stopped"
-        return found
-
-    def remove(self) -> list[str]:
-        """Stop everything, front door first; nothing of others is near it."""
-        for name in DAEMONS:
-            self.state.daemon(name).stop(GRACE_SECONDS)
-        if self.cluster.exists() and self.cluster.running():
-            self.cluster.stop()
-        return []
-
-
-class Containers:
-    """What runs on a Compose target."""
-
-    def __init__(self, state: State, options: dict[str, Any]) -> None:
-        self.state = state
-        self.engine = Engine.of(options["engine"])
-        self.project = Project.of(state, self.engine)
-        self.database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
-
-    def listed(self) -> dict[str, str]:
-        """Each container in a few words, by name."""
-        return {
-            str(container["Name"]).lstrip("/"): " ".join(
-                [container["State"]["Status"], container["State"].get("Health", {}).get("Status", "")]
-            ).strip()
-            for container in self.engine.containers()
-        }
-
-    def remove(self) -> list[str]:
-        """Stop and remove containers, networks, volumes and built images of ours; what of others is left."""
-        left = remove(self.project, GRACE_SECONDS)
-        host = runtime(self.state, vars(self.engine))
-        for directory in self.state.images.glob("*"):
-            host.discard_image(directory.name)
-        return left
 
 
 def report(state: State, runs: Processes | Containers, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
@@ -159,6 +119,7 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
     return {
         "url": url or f"http://{address}",
         "ready": (ready := try_request(address, "/readyz", tls=tls)) is not None and ready.status == 200,
+        "stopped": str(Stopped.on_host(state) or "no"),
         "maintenance": str(Maintenance.of(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
@@ -183,12 +144,26 @@ def deployed(state: State) -> bool:
     return bool(names - LOCK_FILES)
 
 
+def carry_on(runs: Processes | Containers, options: dict[str, Any], *, check: bool) -> list[str]:
+    """Stop or start what is deployed: what was done, in words. Raises ValueError where nothing is."""
+    if runs.state.ledger().current() is None:
+        verb = "stop" if options["state"] == "stopped" else "start"
+        raise ValueError(f"nothing is deployed in {runs.state.root}: there is nothing to {verb}")
+    with nullcontext() if check else runs.state.exclusively():
+        if options["state"] == "stopped":
+            return stop(runs, options["by"], options["drain_seconds"], check=check)
+        return start(runs, options, check=check)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["reported", "absent"], "default": "reported"},
+            "state": {"type": "str", "choices": STATES, "default": "reported"},
+            "by": {"type": "str", "default": "somebody"},
+            "drain_seconds": {"type": "float", "default": 25},
+            "ready_seconds": {"type": "float", "default": 30},
             "engine": ENGINE_OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
@@ -206,17 +181,20 @@ def main() -> None:
     try:
         runs = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
+        steps = carry_on(runs, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
         status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))
         if absent and status and not module.check_mode:
             for thing in runs.remove():
                 module.warn(f"{thing} has been left: others made it, or use it")
             shutil.rmtree(state.root)
-    except (DatabaseError, EngineError, OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
+    except (DatabaseError, EngineError, ReleaseError, OSError, ValueError) as error:
+        module.fail_json(msg=redacted(state, str(error)))
+    told = "".join(f"{step}\n" for step in steps)
     module.exit_json(
-        changed=removes,
+        changed=removes or bool(steps),
         status=status,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": ""},
+        steps=steps,
+        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
     )
 
 

@@ -40,6 +40,10 @@ options:
     description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
     type: bool
     default: false
+  needs_running:
+    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
+    type: bool
+    default: false
   looks:
     description: Whether to give back RV(reality).
     type: bool
@@ -158,6 +162,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_volumes import (
     CLASS,
     SIZE,
@@ -181,6 +186,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import 
 from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
 from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import MANY, Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import applied, ours, planned, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import refusal
 
 
 def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
@@ -193,8 +199,9 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
     if number and (int(number[1]), int(number[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return [f"titanic_target_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
-    if not options["deploys"]:
-        return []
+    at_rest = refusal(stopped(cluster)) if options["needs_running"] else []
+    if at_rest or not options["deploys"]:
+        return at_rest
     # Who may not even list cannot be told what is there.
     return denied(cluster) or [
         *refusals(cluster, adopt=options["adopt"]),
@@ -381,6 +388,7 @@ def main() -> None:
             "lease_seconds": {"type": "int", "default": 3600},
             "deploys": {"type": "bool", "default": True},
             "continues": {"type": "bool", "default": False},
+            "needs_running": {"type": "bool", "default": False},
             "looks": {"type": "bool", "default": False},
             "adopt": {"type": "bool", "default": False},
             "volume": {"type": "dict", "options": {"size": text, "storage_class": {"type": "str"}}},

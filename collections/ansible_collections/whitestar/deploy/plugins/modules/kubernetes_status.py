@@ -1,15 +1,19 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Say what runs in a namespace, or take all of it away."""
+"""Say what runs in a namespace, stop it, start it again, or take all of it away."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubernetes_status
-short_description: Say what runs in a namespace, or remove it
+short_description: Say what runs in a namespace, stop it, start it or remove it
 description:
   - With O(state=reported) lists pods, the serving release, the ledger, the lock and the rows. Changes nothing.
+  - With O(state=stopped) ends the API's pods, which answer what they have, then the database's. Volumes, secrets,
+    releases, the ledger and everything else stay.
+  - With O(state=started) has as many pods as before, of the release of the ledger, and waits until they are ready.
+    Nothing is built, migrated or configured.
   - With O(state=absent) removes the namespace with all data, secrets and releases, if a deployment has made it, and
     otherwise what deployments have made in it.
 version_added: 1.0.0
@@ -17,10 +21,18 @@ author: The Titanic team (@whitestar)
 extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls]
 options:
   state:
-    description: Whether to report or to remove.
+    description: Whether to report, to stop, to start or to remove.
     type: str
-    choices: [reported, absent]
+    choices: [reported, stopped, started, absent]
     default: reported
+  by:
+    description: Who stops it.
+    type: str
+    default: somebody
+  ready_seconds:
+    description: How long each pod of the release may take to become ready when it is started, in seconds.
+    type: float
+    default: 30
   address:
     description: Where the front door listens (C(host:port)).
     type: str
@@ -37,10 +49,10 @@ options:
     default: 300
 attributes:
   check_mode:
-    description: Says what would be removed.
+    description: Says what would be stopped, started or removed.
     support: full
   diff_mode:
-    description: Shows what is removed.
+    description: Shows what is removed, or the steps.
     support: full
 """
 
@@ -56,6 +68,11 @@ status:
   description: What is there. Empty when nothing is.
   returned: success
   type: dict
+steps:
+  description: What was stopped or started, in order.
+  returned: success
+  type: list
+  elements: str
 """
 
 import time
@@ -63,9 +80,11 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import redacted
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import made_by_us
 from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
@@ -77,7 +96,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready, statuses
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, STAGES, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
+STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
 # What is made beside the stages' objects, in the order in which it is removed.
 OTHERS = (
@@ -104,6 +125,7 @@ def report(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "url": options["url"] or f"http://{options['address']}",
         "ready": answer is not None and answer.status == 200,
+        "stopped": str(stopped(cluster) or "no"),
         "maintenance": str(maintenance(cluster) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
@@ -177,12 +199,26 @@ def still_there(cluster: Cluster, *, mine: bool) -> str:
     return ""
 
 
+def carry_on(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+    """Stop or start what is deployed: what was done, in words. Raises ClusterError, ReleaseError, ValueError."""
+    records = ClusterRecords(cluster)
+    try:
+        if options["state"] == "stopped":
+            return stop(cluster, records, options["by"], check=check)
+        return start(cluster, records, options["ready_seconds"], check=check)
+    except ReleaseError as error:
+        # What a pod printed may be part of it.
+        raise ReleaseError(redacted(records, str(error))) from error
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "cluster": CLUSTER_OPTION | {"required": True},
-            "state": {"type": "str", "choices": ["reported", "absent"], "default": "reported"},
+            "state": {"type": "str", "choices": STATES, "default": "reported"},
+            "by": {"type": "str", "default": "somebody"},
+            "ready_seconds": {"type": "float", "default": 30},
             "address": {"type": "str", "required": True},
             "host": {"type": "str"},
             "url": {"type": "str"},
@@ -195,16 +231,19 @@ def main() -> None:
     absent = options["state"] == "absent"
     try:
         with Cluster.of(options["cluster"]) as cluster:
+            steps = carry_on(cluster, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
             status = report(cluster, options)
             if absent and status and not module.check_mode:
                 remove(cluster, options["seconds"])
-    except (ClusterError, ValueError) as error:
+    except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     removes = absent and bool(status)
+    told = "".join(f"{step}\n" for step in steps)
     module.exit_json(
-        changed=removes,
+        changed=removes or bool(steps),
         status=status,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": ""},
+        steps=steps,
+        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
     )
 
 

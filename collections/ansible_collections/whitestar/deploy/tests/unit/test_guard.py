@@ -77,6 +77,8 @@ def test_known_and_special_tags_pass() -> None:
         (["api", "seed"], ["image"], "api would have none to serve"),
         (["rollback", "api"], [], "--tags rollback,api: rollback does not go together with api"),
         (["teardown", "status"], [], "teardown does not go together with status"),
+        (["stop", "api"], [], "stop does not go together with api"),
+        (["start", "database"], [], "start does not go together with database"),
         (["all", "rollback"], [], "rollback does not go together with all"),
     ],
 )
@@ -96,6 +98,8 @@ def test_tags_that_cannot_do_what_is_asked_are_refused(run: list[str], skip: lis
         (["all"], ["image"], False),
         (["rollback", "status"], [], False),
         (["teardown"], [], False),
+        (["stop", "status"], [], False),
+        (["start", "verify"], [], False),
     ],
 )
 def test_other_choices_of_tags_pass(run: list[str], skip: list[str], deploys: bool) -> None:

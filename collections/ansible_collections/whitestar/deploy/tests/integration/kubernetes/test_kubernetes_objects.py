@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.servers import rolled_out
 from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     LABELS,
     PREFIX,
@@ -22,7 +23,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_objects import rolled_out
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
 from ansible_collections.whitestar.deploy.tests.helpers import RUN_SECONDS, Result
 

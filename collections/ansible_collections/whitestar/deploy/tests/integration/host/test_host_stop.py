@@ -1,0 +1,156 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs on a local target is stopped with all data kept, and started again as it was."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.host_parts import FRONT, POSTGRESQL
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.process import service_environment, unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE
+from ansible_collections.whitestar.deploy.tests.helpers import (
+    ACCOUNT,
+    DriftTarget,
+    Result,
+    make_workload,
+    run_module,
+    spool,
+)
+
+ALL = [f"stop {name}" for name in (FRONT, "blue", POSTGRESQL)]
+
+
+class Site:
+    """A release, a database with a row and a front door, which is any program that goes on."""
+
+    def __init__(self, state: State, bindir: Path) -> None:
+        self.state = state
+        self.bindir = bindir
+        self.cluster = Cluster(state.database, bindir, unprivileged(ACCOUNT))
+        self.workload = make_workload(state, "a" * 12)
+
+    def begin(self) -> None:
+        self.cluster.make()
+        self.cluster.write_files(self.cluster.stale_files({"fsync": "off"}), {"fsync": "off"})
+        self.cluster.start()
+        self.cluster.run_sql("CREATE TABLE kept AS SELECT 1 AS n")
+        assert self.deploy().changed
+        self.state.daemon("caddy").start(["sleep", "600"], service_environment({"SEEN": "as it was"}), {"command": "c"})
+
+    def deploy(self, **workload: Any) -> Result:
+        given = {"state_directory": str(self.state.root), "workload": self.workload | workload}
+        return run_module("host_release", given | {"by": "alice@laptop", "why": "deploy", "drain_seconds": 3})
+
+    def have(self, wanted: str, *, check: bool = False) -> Result:
+        given = {"state_directory": str(self.state.root), "state": wanted, "account": ACCOUNT, "by": "bob@laptop"}
+        given |= {"bindir": str(self.bindir), "address": f"unix:{self.state.root}/door.sock"}
+        return run_module("host_status", given | {"drain_seconds": 3, "ready_seconds": 20}, check=check)
+
+    def runs(self) -> list[str]:
+        listed: dict[str, str] = self.have("reported")["status"]["processes"]
+        return sorted(name for name, words in listed.items() if words != "stopped")
+
+
+@pytest.fixture
+def site(state: State, bindir: Path) -> Any:
+    found = Site(state, bindir)
+    found.begin()
+    yield found
+    if state.database.exists():
+        found.cluster.stop()
+
+
+def test_six_steps(site: Site) -> None:
+    """Stop and start, each in check mode, for real and again; what is kept is kept."""
+    ledger = (site.state.root / "ledger.json").read_bytes()
+    assert site.have("stopped", check=True)["steps"][:3] == ALL
+    assert site.runs() == ["blue", "caddy", "postgresql"]
+    assert site.have("stopped")["steps"] == [*ALL, "record that it is stopped"]
+    assert site.runs() == []
+    before = spool(site.state.root)
+    for check in (True, False):
+        again = site.have("stopped", check=check)
+        assert (again.changed, again["steps"]) == (False, [])
+    assert spool(site.state.root) == before
+    told = site.have("reported")["status"]
+    assert told["stopped"].startswith("since ")
+    assert "by bob@laptop: --tags start" in told["stopped"]
+    # What does not run is one difference.
+    drift = DriftTarget(site.state, account=ACCOUNT, bindir=str(site.bindir)).lines()
+    assert drift == [f"directory {site.state.root}: is stopped: --tags start"]
+
+    started = ["start postgresql", "start caddy", f"start release {site.workload['release']}"]
+    assert site.have("started", check=True)["steps"] == started
+    assert spool(site.state.root) == before
+    assert site.have("started")["steps"] == started
+    assert site.runs() == ["blue", "caddy", "postgresql"]
+    assert site.cluster.run_sql("SELECT n FROM kept") == "1"
+    assert site.state.daemon("caddy").facts()["environment"]["SEEN"] == "as it was"
+    assert (site.state.root / "ledger.json").read_bytes() == ledger
+    for check in (True, False):
+        assert not site.have("started", check=check).changed
+    assert site.have("reported")["status"]["stopped"] == "no"
+
+
+def test_a_deployment_starts_what_was_stopped_and_leaves_no_record_of_another_colour(site: Site) -> None:
+    site.workload = make_workload(site.state, "b" * 12)
+    assert site.deploy()["did"] == "switched"
+    site.have("stopped")
+    # Killed rather than stopped, it would have left its record too.
+    assert not site.state.daemon("green").record.exists()
+    (site.state.run / "green.json").write_bytes(json_bytes({"pid": 2**22, "started": 1, "release": "gone"}))
+    assert site.deploy()["did"] == "restarted"
+    assert not (site.state.root / FILE).exists()
+    assert "blue" in site.runs()
+    assert not site.state.daemon("green").record.exists()
+
+
+def test_what_ended_by_itself_is_started_and_what_runs_is_left_alone(site: Site) -> None:
+    blue = site.state.daemon("blue").process()
+    front = site.state.daemon("caddy").process()
+    assert blue
+    assert front
+    front.stop(1)
+    assert site.have("started")["steps"] == ["start caddy"]
+    assert site.state.daemon("blue").process() == blue
+
+
+def test_what_cannot_be_started_is_told_and_stays_stopped(site: Site) -> None:
+    site.have("stopped")
+    record = site.state.daemon("caddy").record
+    record.write_bytes(json_bytes({"pid": 2**22, "started": 1, "argv": ["false"], "environment": {}}))
+    assert "caddy ended at once" in site.have("started").message
+    record.write_bytes(json_bytes({"pid": 2**22, "started": 1}))
+    assert "caddy: how it is started is not recorded; deploy once" in site.have("started").message
+    assert site.have("reported")["status"]["stopped"] != "no"
+
+
+def test_nothing_deployed_is_refused(state: State, bindir: Path) -> None:
+    site = Site(state, bindir)
+    before = spool(state.root)
+    for wanted, verb in (("stopped", "stop"), ("started", "start")):
+        for check in (True, False):
+            assert f"there is nothing to {verb}" in site.have(wanted, check=check).message
+    assert spool(state.root) == before
+
+
+def test_what_needs_it_running_is_refused_and_a_removal_is_not(site: Site) -> None:
+    site.have("stopped")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"state_directory": str(site.state.root), "state": "begun", "deploys": False, "account": ACCOUNT}
+    given |= {"owner": {"host": "laptop", "user": "bob", "pid": 1, "started": 1}, "address": "127.0.0.1", "port": port}
+    for check in (True, False):
+        refused = run_module("host_session", given | {"needs_running": True}, check=check)
+        assert refused.message.startswith("the deployment is stopped since ")
+    assert not run_module("host_session", given, check=True).failed
+    assert site.have("absent").changed
+    assert not site.state.root.exists()

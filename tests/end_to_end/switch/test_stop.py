@@ -1,0 +1,59 @@
+"""A deployment that is stopped keeps everything, and is started again as it was."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import time
+
+from tests.end_to_end.switch.site import KubernetesSite, Site
+from tests.end_to_end.switch.test_interruption import HALF_A_WRITE, THE_OTHER_HALF, Writers
+
+WRITERS = 3
+STOPPED = "stopped: 'since"
+
+
+def test_a_stop_loses_no_acknowledged_write_and_a_start_has_all_as_it_was(site: Site) -> None:
+    """Under writers, one of whom is slow; the second run changes nothing, and what needs it running is refused."""
+    rows, release, entries = site.rows(), site.release(), site.ledger()
+    writers = Writers(site)
+    with concurrent.futures.ThreadPoolExecutor(WRITERS + 1) as pool:
+        writing = [pool.submit(writers.write) for _ in range(WRITERS)]
+        try:
+            slow = None if isinstance(site, KubernetesSite) else pool.submit(answer_to_half_a_write, site)
+            time.sleep(1)
+            output = site.succeed("--tags", "stop")
+            assert site.changed(output) == 1
+            assert "--tags start (make start) starts it again" in output
+            assert slow is None or slow.result(timeout=60).startswith(b"HTTP/1.1 422"), "it was let finish"
+            assert site.ask("/people")[0] in {0, 502, 503}
+            assert site.changed(site.succeed("--tags", "stop")) == 0
+            assert STOPPED in site.succeed("--tags", "status")
+            assert "the deployment is stopped since" in site.refuse("--tags", "rollback")
+            assert "is stopped: --tags start" in site.refuse("--tags", "drift")
+            output = site.succeed("--tags", "start")
+            assert site.changed(output) == 1
+            assert f"release {release} was not running and serves again" in output
+        finally:
+            writers.done.set()
+        for writer in writing:
+            writer.result(timeout=60)
+    assert writers.repeated, "no write met the stop"
+    people = site.ask("/people")[1]
+    assert set(writers.acknowledged.values()) <= {person["uuid"] for person in people}, "an acknowledged write was lost"
+    assert len(people) == rows + len(writers.acknowledged), "a write was doubled"
+    assert (site.release(), site.ledger()) == (release, entries)
+    assert site.changed(site.succeed("--tags", "start")) == 0
+
+
+def answer_to_half_a_write(site: Site) -> bytes:
+    """What a client is answered whose request has begun before the stop and ends within it."""
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as writer:
+        writer.sendall(HALF_A_WRITE)
+        deadline = time.monotonic() + 60
+        # The front door takes no new connections from here on.
+        while site.ask("/healthz")[0] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        writer.sendall(THE_OTHER_HALF)
+        return b"".join(iter(lambda: writer.recv(65536), b""))
