@@ -305,6 +305,11 @@ class LocalSite(HostSite):
 
     provider = "local"
 
+    def __init__(self, state: Path, context: Path) -> None:
+        super().__init__(state, context)
+        # What tests kill stays so, unless they say otherwise.
+        self.settings["titanic_api_supervised"] = False
+
     def runs(self, colour: str) -> bool:
         return (self.state / "run" / f"{colour}.json").exists()
 

@@ -6,7 +6,7 @@ import concurrent.futures
 import socket
 import time
 
-from tests.end_to_end.switch.site import KubernetesSite, Site
+from tests.end_to_end.switch.site import LOCAL, HostSite, KubernetesSite, Site
 from tests.end_to_end.switch.test_interruption import HALF_A_WRITE, THE_OTHER_HALF, Writers
 
 WRITERS = 3
@@ -57,3 +57,30 @@ def answer_to_half_a_write(site: Site) -> bytes:
         time.sleep(1)
         writer.sendall(THE_OTHER_HALF)
         return b"".join(iter(lambda: writer.recv(65536), b""))
+
+
+@LOCAL
+def test_what_ends_by_itself_on_a_machine_is_started_again(host: HostSite) -> None:
+    """As an engine and a cluster do; the next run finds nothing to do, and a run that ends it finds it gone."""
+    host.settings["titanic_api_supervised"] = True
+    try:
+        assert host.changed(host.succeed("--tags", "api")) == 1
+        rows = host.rows()
+        for part in ("database", "proxy", host.colour()):
+            host.kill(part)
+        host.wait_until_it_answers(60)
+        assert host.rows() == rows
+        eventually_serves(host)
+        assert host.changed(host.succeed()) == 0
+    finally:
+        host.settings["titanic_api_supervised"] = False
+        assert host.changed(host.succeed("--tags", "api")) == 1
+    assert "supervisor: stopped" in host.succeed("--tags", "status")
+
+
+def eventually_serves(host: HostSite) -> None:
+    """Return once the database takes writes."""
+    deadline = time.monotonic() + 60
+    while host.ask("/readyz")[0] != 200:
+        assert time.monotonic() < deadline, host.logs()
+        time.sleep(0.2)

@@ -123,6 +123,9 @@ def processes_drift(state: State, workload: Mapping[str, Any]) -> Iterator[Diffe
     """Processes that do not run, or are not what was recorded."""
     if state.daemon("caddy").process() is None:
         yield Difference("process caddy", said="does not run", **_ended(state, "caddy"))
+    supervisor = state.daemon("supervisor")
+    if supervisor.facts() and supervisor.process() is None:
+        yield Difference("process supervisor", said="does not run", **_ended(state, "supervisor"))
     for name in ("caddy", *COLOURS):
         daemon = state.daemon(name)
         process, facts = daemon.process(), daemon.facts()

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.colours import HostColours
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import SERVICE_LABEL, Engine, Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+    SERVICE_LABEL,
+    Engine,
+    Project,
+    service_of,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import remove
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
@@ -19,7 +24,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import St
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
 
 FRONT = "caddy"
-DAEMONS = (FRONT, *COLOURS)
+# It starts again what ends; so it goes first, and comes last.
+SUPERVISOR = "supervisor"
+DAEMONS = (SUPERVISOR, FRONT, *COLOURS)
 POSTGRESQL = "postgresql"
 # Services of a Compose project, each started before the next; the release is neither.
 STARTED = ("database", "proxy")
@@ -55,9 +62,10 @@ class Processes:
 
     def stop(self, seconds: float) -> None:
         """Stop all of it, front door first, which answers what it has; the database when nobody can write any more."""
-        if front := self.state.daemon(FRONT).process():
-            # Its record stays: it says how it is started.
-            front.stop(seconds + SPARE_SECONDS)
+        for name in (SUPERVISOR, FRONT):
+            if process := self.state.daemon(name).process():
+                # Its record stays: it says how it is started.
+                process.stop(seconds + SPARE_SECONDS)
         for colour in COLOURS:
             self.state.daemon(colour).stop(seconds)
         self.cluster.stop()
@@ -65,7 +73,13 @@ class Processes:
     def missing(self) -> list[str]:
         """What has to be started before the release, in order."""
         front = [] if self.state.daemon(FRONT).process() else [FRONT]
-        return ([POSTGRESQL] if self.cluster.exists() and not self.cluster.running() else []) + front
+        supervisor = self.state.daemon(SUPERVISOR)
+        kept = [SUPERVISOR] if supervisor.facts() and not supervisor.process() else []
+        return ([POSTGRESQL] if self.cluster.exists() and not self.cluster.running() else []) + front + kept
+
+    def serves(self) -> bool:
+        """Whether a release runs, ready or not."""
+        return any(self.state.daemon(colour).process() for colour in COLOURS)
 
     def start(self, name: str) -> None:
         """Start one of them as it was. Raises DatabaseError, OSError, ReleaseError."""
@@ -122,6 +136,10 @@ class Containers:
         """Services that have to be started before the release, in order."""
         wanted = [name for name in STARTED if self.project.part(name)]
         return [name for name in wanted if not any(_runs(found) for found in self.engine.containers(name))]
+
+    def serves(self) -> bool:
+        """Whether a release runs, ready or not."""
+        return any(_runs(found) for colour in COLOURS for found in self.engine.containers(service_of(colour)))
 
     def start(self, name: str) -> None:
         """Start one of them as the project's file has it. Raises EngineError."""

@@ -98,14 +98,14 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
 from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE, Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE, REMEDY, Stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers", FILE}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", FILE}
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
@@ -120,6 +120,7 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
         "url": url or f"http://{address}",
         "ready": (ready := try_request(address, "/readyz", tls=tls)) is not None and ready.status == 200,
         "stopped": str(Stopped.on_host(state) or "no"),
+        "down": down(runs) or "nothing",
         "maintenance": str(Maintenance.of(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
@@ -130,6 +131,15 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
     }
+
+
+def down(runs: Processes | Containers) -> str:
+    """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it."""
+    current = runs.state.ledger().current()
+    if current is None or Stopped.on_host(runs.state):
+        return ""
+    found = runs.missing() + ([] if runs.serves() else [f"release {current.release}"])
+    return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 
 def deployed(state: State) -> bool:

@@ -10,7 +10,8 @@ module: local_process
 short_description: Keep a background process and its configuration file
 description:
   - Writes the configuration, starts the process if it does not run, has it read a changed configuration by
-    O(reload_command) without an interruption, and restarts it only when its command changed.
+    O(reload_command) without an interruption, and restarts it only when its command changed, or its configuration where
+    it has no O(reload_command).
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
@@ -22,8 +23,15 @@ options:
     description: Name of the process, for its pid record and its log.
     type: str
     required: true
+  state:
+    description: Whether it runs. With V(stopped) its configuration stays, and nothing else is looked at.
+    type: str
+    choices: [started, stopped]
+    default: started
   command:
-    description: Program and arguments. The program must be an absolute path.
+    description: >-
+      Program and arguments. The program must be an absolute path. Here and in O(check_command) C({python}) stands for
+      the Python that runs this module, outside of its virtual environment.
     type: list
     elements: str
     required: true
@@ -58,11 +66,10 @@ options:
     description: Command that makes the running process read its configuration again.
     type: list
     elements: str
-    required: true
+    default: []
   listens_on:
-    description: Address (C(host:port)) that answers once the process works.
+    description: Address (C(host:port)) that answers once the process works. One that has none works once it goes on.
     type: str
-    required: true
   start_seconds:
     description: How long that may take, in seconds.
     type: float
@@ -100,6 +107,7 @@ steps:
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
@@ -143,8 +151,13 @@ def check_configuration(options: dict[str, Any], environment: dict[str, str]) ->
         run([word.replace("{file}", str(candidate)) for word in options["check_command"]], environment)
 
 
-def wait_until_it_listens(daemon: Daemon, address: str, seconds: float) -> None:
-    """Raises ProcessError when it ends or does not listen in time."""
+def wait_until_it_works(daemon: Daemon, address: str | None, seconds: float) -> None:
+    """Raises ProcessError when it ends or, where it has an address, does not listen in time."""
+    if not address:
+        time.sleep(SETTLE_SECONDS)
+        if not daemon.process():
+            raise ProcessError(f"it ended at once; its last output:\n{daemon.log_tail()}")
+        return
     deadline = time.monotonic() + seconds
     while True:
         with suppress(OSError), socket.create_connection(split_host_port(address), timeout=1):
@@ -169,7 +182,7 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]
     elif daemon.facts().get("command") != labels["command"]:
         steps.append("restart")
     elif not fresh or daemon.facts().get("configuration") != labels["configuration"]:
-        steps.append("reload")
+        steps.append("reload" if options["reload_command"] else "restart")
     return steps
 
 
@@ -188,7 +201,7 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
         daemon.label(labels)
     if "start" in steps or "restart" in steps:
         daemon.start(options["command"], environment, labels)
-        wait_until_it_listens(daemon, options["listens_on"], options["start_seconds"])
+        wait_until_it_works(daemon, options["listens_on"], options["start_seconds"])
     # Once it works: a file that is put back is recorded as it was.
     note(path.parent, {path.name: content})
 
@@ -200,6 +213,7 @@ def main() -> None:
         argument_spec={
             "state_directory": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
             "command": words,
             "environment": {"type": "dict", "default": {}},
             "configuration_file": {"type": "path", "required": True},
@@ -207,13 +221,17 @@ def main() -> None:
             "data_directories": {"type": "list", "elements": "path", "default": []},
             "watched": {"type": "list", "elements": "path", "default": []},
             "check_command": words,
-            "reload_command": words,
-            "listens_on": {"type": "str", "required": True},
+            "reload_command": {"type": "list", "elements": "str", "default": []},
+            "listens_on": {"type": "str"},
             "start_seconds": {"type": "float", "default": 10},
         },
         supports_check_mode=True,
     )
     options = module.params
+    # A virtual environment may be gone when it is started the next time.
+    python = os.path.realpath(sys.executable)
+    for name in ("command", "check_command"):
+        options[name] = [word.replace("{python}", python) for word in options[name]]
     state = State(Path(options["state_directory"]))
     daemon = state.daemon(options["name"])
     environment = service_environment(options["environment"])
@@ -228,6 +246,11 @@ def main() -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
+            if options["state"] == "stopped":
+                stops = daemon.process() is not None
+                if not module.check_mode:
+                    daemon.stop(options["start_seconds"])
+                module.exit_json(changed=stops, steps=["stop"] if stops else [])
             steps = steps_needed(daemon, options, labels)
             if "write" in steps:
                 check_configuration(options, environment)

@@ -119,6 +119,10 @@ LOCAL: dict[str, tuple[Callable[[DriftTarget], object], list[str]]] = {
         lambda t: kill(t.state.daemon("caddy").facts()["pid"]),
         ["process caddy: does not run"],
     ),
+    "the supervisor was killed": (
+        lambda t: (t.state.run / "supervisor.json").write_text('{"pid": 4194304, "started": 1}'),
+        ["process supervisor: does not run"],
+    ),
     "the release is gone": (
         lambda t: shutil.rmtree(t.workload["image"]),
         ["release RELEASE: image: IMAGE is gone"],

@@ -123,7 +123,8 @@ def test_a_look_names_what_is_there_and_changes_nothing(target: Target, history:
     assert status["lock"].startswith("carol@another.example")
     assert [line.split()[0] for line in status["ledger"]] == ["1", "2", "3"]
     assert status["rollback_to"] == [history[1]["release"], history[0]["release"]]
-    assert status["processes"] == dict.fromkeys(("caddy", "blue", "green", "postgresql"), "stopped")
+    assert status["processes"] == dict.fromkeys(("supervisor", "caddy", "blue", "green", "postgresql"), "stopped")
+    assert status["down"].startswith(f"caddy, release {history[2]['release']}: its log says why; --tags start")
     assert spool(target.state.root) == before
 
 

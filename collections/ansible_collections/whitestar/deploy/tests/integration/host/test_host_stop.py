@@ -96,7 +96,8 @@ def test_six_steps(site: Site) -> None:
     assert (site.state.root / "ledger.json").read_bytes() == ledger
     for check in (True, False):
         assert not site.have("started", check=check).changed
-    assert site.have("reported")["status"]["stopped"] == "no"
+    told = site.have("reported")["status"]
+    assert (told["stopped"], told["down"]) == ("no", "nothing")
 
 
 def test_a_deployment_starts_what_was_stopped_and_leaves_no_record_of_another_colour(site: Site) -> None:

@@ -216,3 +216,32 @@ def test_the_configuration_is_readable_and_whole(door: Door) -> None:
     door.keep("one\n")
     assert door.file.stat().st_mode & 0o7777 == 0o644
     assert not [path for path in Path(door.state.root).iterdir() if path.name.startswith(".door")]
+
+
+def test_a_program_of_python_without_an_address_is_restarted_and_stopped(state: State) -> None:
+    file = state.root / "thing.py"
+
+    def keep(text: str, wanted: str = "started", *, check: bool = False) -> Result:
+        given: dict[str, Any] = {"state_directory": str(state.root), "name": "door", "state": wanted}
+        given |= {"command": ["{python}", str(file)], "configuration_file": str(file), "configuration": text}
+        return run_module(
+            "local_process", given | {"check_command": ["{python}", "-m", "py_compile", "{file}"]}, check=check
+        )
+
+    goes_on = "import time\ntime.sleep(600)\n"
+    assert keep(goes_on)["steps"] == ["write", "start"]
+    argv = state.daemon("door").facts()["argv"]
+    assert argv[0] == str(Path(sys.executable).resolve()), "no virtual environment, which may go"
+    for check in (True, False):
+        assert not keep(goes_on, check=check).changed
+    assert keep(f"{goes_on}# more\n")["steps"] == ["write", "restart"]
+    assert "SyntaxError" in keep("def (\n").message
+    assert not keep(f"{goes_on}# more\n").changed
+    assert "it ended at once; its last output:\nshort" in keep("print('short')\n").message
+    assert keep(goes_on)["steps"] == ["write", "start"]
+    assert keep(goes_on, "stopped", check=True)["steps"] == ["stop"]
+    assert state.daemon("door").process()
+    assert keep(goes_on, "stopped").changed
+    assert not state.daemon("door").process()
+    for check in (True, False):
+        assert not keep(goes_on, "stopped", check=check).changed

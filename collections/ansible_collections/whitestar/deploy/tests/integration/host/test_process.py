@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,7 +85,15 @@ def test_a_daemon_is_found_again_with_its_labels(daemon: Daemon) -> None:
     process = start(daemon, "import time; time.sleep(60)")
     again = Daemon(daemon.record.parent, "thing", daemon.log)
     assert again.process() == process
-    assert again.facts() == {"pid": process.pid, "started": process.started, "release": "r1"}
+    facts = again.facts()
+    assert (facts["pid"], facts["started"], facts["release"]) == (process.pid, process.started, "r1")
+    assert facts["argv"][1:] == ["-c", "import time; time.sleep(60)"]
+    daemon.stop(1)
+    daemon.record.write_text(json.dumps(facts))
+    started = again.restart()
+    assert started
+    assert again.process() == started != process
+    assert again.facts() == facts | {"pid": started.pid, "started": started.started}
 
 
 def test_a_record_of_a_reused_pid_is_not_believed(daemon: Daemon) -> None:
