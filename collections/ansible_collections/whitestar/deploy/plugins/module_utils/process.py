@@ -94,7 +94,7 @@ class Daemon:
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What was recorded when it was started: pid, started, argv, environment, labels. Empty if never started."""
+        """What was recorded when it was started: pid, started, argv, environment, owner, labels. Empty if never started."""
         found = read_json(self.record, {})
         return found if isinstance(found, dict) else {}
 
@@ -117,7 +117,7 @@ class Daemon:
             self.log.replace(self.log.with_suffix(".previous.log"))
         pid = _start_for_good(list(command), dict(environment) | {MARK: str(self.record)}, self.log, owner)
         process = Process.of(pid) or Process(pid, 0)
-        how = {"argv": list(command), "environment": dict(environment)}
+        how = {"argv": list(command), "environment": dict(environment), "owner": list(owner) if owner else None}
         facts = {**labels, **how, "pid": process.pid, "started": process.started}
         write_atomically(self.record, json_bytes(facts), 0o644)
         return process
@@ -127,7 +127,8 @@ class Daemon:
         facts = self.facts()
         if "argv" not in facts:
             return None
-        return self.start(facts["argv"], facts["environment"], facts)
+        owner = facts.get("owner")
+        return self.start(facts["argv"], facts["environment"], facts, (owner[0], owner[1]) if owner else None)
 
     def label(self, labels: Mapping[str, Any]) -> None:
         """Change labels of what is recorded."""

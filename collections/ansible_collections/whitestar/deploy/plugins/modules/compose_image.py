@@ -13,7 +13,7 @@ description:
     C(dockerfile), build arguments) and sends the context only when the target has no image of that name.
   - The target builds it with BuildKit, and records reference and description. With O(push) the image is pushed to its
     registry and referred to by its digest, otherwise by its id. A registry that has an image of that name already is
-    believed: that one is pulled, judged and recorded, and nothing is built.
+    believed. It is pulled, judged and recorded then, and nothing is built.
   - Beside the record lie C(provenance.json), an in-toto statement of what the image was built from (SLSA provenance
     1.0) where it was built, and C(sbom.cdx.json), if the Dockerfile has a stage C(sbom) that holds a file of this name.
 version_added: 1.0.0

@@ -147,6 +147,9 @@ class Supervisor:
         path = self.run / f"{name}.json"
         facts = read(path)
         environment = facts["environment"] | {MARK: str(path)}
+        account: dict[str, Any] = {}
+        if facts.get("owner"):
+            account = {"user": facts["owner"][0], "group": facts["owner"][1], "extra_groups": []}
         if pid := unrecorded(f"{MARK}={path}"):
             write(path, facts | {"pid": pid, "started": started(pid)})
             return
@@ -155,7 +158,9 @@ class Supervisor:
             Path(place).unlink(missing_ok=True)
         if metrics := environment.get("TITANIC_METRICS_DIRECTORY"):
             shutil.rmtree(metrics, ignore_errors=True)
-            Path(metrics).mkdir()
+            Path(metrics).mkdir(mode=0o755)
+            if account:
+                os.chown(metrics, account["user"], account["group"])
         with (self.state / "log" / f"{name}.log").open("ab") as output:
             child = subprocess.Popen(
                 facts["argv"],
@@ -165,6 +170,7 @@ class Supervisor:
                 stderr=output,
                 start_new_session=True,
                 cwd="/",
+                **account,
             )
         self.children.append(child)
         try:
