@@ -101,3 +101,16 @@ def test_the_lock_is_hashed_and_names_no_address() -> None:
     packages = [line for line in lock.splitlines() if re.match(r"[a-z]", line)]
     assert all(line.endswith("\\") for line in packages)
     assert {"flask", "gunicorn", "psycopg2-binary"} <= {line.partition("==")[0] for line in packages}
+
+
+def test_the_rules_that_are_told_are_those_that_hold() -> None:
+    rules = Settings.rules()
+    assert {"TITANIC_POOL_SIZE", "TITANIC_STATEMENT_TIMEOUT_SECONDS", "TITANIC_LOG_LEVEL"} <= set(rules)
+    for name, rule in rules.items():
+        good = rule["choices"] if rule["type"] == "choice" else [rule["least"], rule["most"]]
+        bad = ["four", ""] if rule["type"] == "choice" else ["four", "", rule["most"] + 1, rule["least"] - 1]
+        for value in good:
+            Settings.from_environment({"TITANIC_DATABASE_HOST": "h", name: str(value)})
+        for value in bad:
+            with pytest.raises(ConfigurationError, match=name):
+                Settings.from_environment({"TITANIC_DATABASE_HOST": "h", name: str(value)})

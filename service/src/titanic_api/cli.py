@@ -128,7 +128,8 @@ def _version(_: argparse.Namespace) -> int:
     from titanic_api.seed import packaged_sha256
 
     required = {"required": schema.REQUIRED, "oldest_tolerated": schema.OLDEST_TOLERATED}
-    _print({"version": __version__, "schema": required, "seed": packaged_sha256(), "settings": Settings.variables()})
+    settings = {"settings": Settings.variables(), "rules": Settings.rules()}
+    _print({"version": __version__, "schema": required, "seed": packaged_sha256(), **settings})
     return OK
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 # Whoever asks the service itself, over no proxy.
@@ -33,26 +32,42 @@ def _text(value: str) -> str:
     return value
 
 
-def _number(convert: Callable[[str], T], least: float, most: float, unit: str) -> Callable[[str], T]:
-    def parse(value: str) -> T:
+@dataclass(frozen=True)
+class _Number:
+    """A number of a ``unit``, such as ``seconds``, whole if ``convert`` is ``int``."""
+
+    convert: type[int | float]
+    least: float
+    most: float
+    unit: str
+
+    def __call__(self, value: str) -> Any:
         try:
-            number = convert(value)
+            number = self.convert(value)
         except ValueError:
-            raise ValueError(f"must be a number of {unit}") from None
-        if not least <= number <= most:  # type: ignore[operator]
-            raise ValueError(f"must be {least} to {most} {unit}")
+            raise ValueError(f"must be a number of {self.unit}") from None
+        if not self.least <= number <= self.most:
+            raise ValueError(f"must be {self.least} to {self.most} {self.unit}")
         return number
 
-    return parse
+    def rule(self) -> dict[str, Any]:
+        kind = "integer" if self.convert is int else "number"
+        return {"type": kind, "least": self.least, "most": self.most, "unit": self.unit}
 
 
-def _choice(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in choices:
-            raise ValueError("must be one of " + ", ".join(choices))
+@dataclass(frozen=True)
+class _Choice:
+    """One of some words."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, value: str) -> str:
+        if value not in self.choices:
+            raise ValueError("must be one of " + ", ".join(self.choices))
         return value
 
-    return parse
+    def rule(self) -> dict[str, Any]:
+        return {"type": "choice", "choices": list(self.choices)}
 
 
 def _path(value: str) -> Path:
@@ -108,7 +123,7 @@ class Settings:
         }
     )
     database_port: int = _setting(
-        "TITANIC_DATABASE_PORT", _number(int, 1, 65535, "port"), 5432, "5432", "port, also part of the socket's name"
+        "TITANIC_DATABASE_PORT", _Number(int, 1, 65535, "port"), 5432, "5432", "port, also part of the socket's name"
     )
     database_name: str = _setting("TITANIC_DATABASE_NAME", _text, "titanic", "titanic", "database")
     database_user: str = _setting(
@@ -128,7 +143,7 @@ class Settings:
         "file holding the owner's password; only `migrate` and `seed` read it",
     )
     database_sslmode: str = _setting(
-        "TITANIC_DATABASE_SSLMODE", _choice(*SSL_MODES), "prefer", "prefer", "libpq's sslmode"
+        "TITANIC_DATABASE_SSLMODE", _Choice(SSL_MODES), "prefer", "prefer", "libpq's sslmode"
     )
     database_sslrootcert: Path | None = _setting(
         "TITANIC_DATABASE_SSLROOTCERT", _path, None, "none", "file with the authority that signed the server"
@@ -136,7 +151,7 @@ class Settings:
     bind: str = _setting(
         "TITANIC_BIND", _bind, "0.0.0.0:8000", "0.0.0.0:$PORT", "`unix:/path` or `host:port`; PORT is 8000 by default"
     )
-    workers: int = _setting("TITANIC_WORKERS", _number(int, 1, 64, "processes"), 2, "2", "worker processes")
+    workers: int = _setting("TITANIC_WORKERS", _Number(int, 1, 64, "processes"), 2, "2", "worker processes")
     release: str = _setting(
         "TITANIC_RELEASE", _text, "unknown", "unknown", "release id shown by `/version` and the metric build_info"
     )
@@ -144,55 +159,55 @@ class Settings:
         "TITANIC_DRAIN_FILE", _path, None, "none", "while this file exists `/readyz` answers 503, draining"
     )
     pool_size: int = _setting(
-        "TITANIC_POOL_SIZE", _number(int, 1, 64, "connections"), 4, "4", "database connections of each worker"
+        "TITANIC_POOL_SIZE", _Number(int, 1, 64, "connections"), 4, "4", "database connections of each worker"
     )
     pool_timeout_seconds: float = _setting(
         "TITANIC_POOL_TIMEOUT_SECONDS",
-        _number(float, 0.5, 60, "seconds"),
+        _Number(float, 0.5, 60, "seconds"),
         2.0,
         "2",
         "a request whose database stays silent (or whose pool stays empty) this long is answered 503",
     )
     statement_timeout_seconds: float = _setting(
-        "TITANIC_STATEMENT_TIMEOUT_SECONDS", _number(float, 0.1, 3600, "seconds"), 5.0, "5", "longest statement"
+        "TITANIC_STATEMENT_TIMEOUT_SECONDS", _Number(float, 0.1, 3600, "seconds"), 5.0, "5", "longest statement"
     )
     cache_max_stale_seconds: float = _setting(
         "TITANIC_CACHE_MAX_STALE_SECONDS",
-        _number(float, 0, 3600, "seconds"),
+        _Number(float, 0, 3600, "seconds"),
         0.0,
         "0",
         "0: no read is older than the last write acknowledged before it began; more: reads may be this old",
     )
     max_list_people: int = _setting(
         "TITANIC_MAX_LIST_PEOPLE",
-        _number(int, 1, 10000000, "people"),
+        _Number(int, 1, 10000000, "people"),
         50000,
         "50000",
         "longest list without `limit`; a longer one is refused. While it is read, each of them takes a KiB of a worker",
     )
     max_body_bytes: int = _setting(
-        "TITANIC_MAX_BODY_BYTES", _number(int, 1024, 16777216, "bytes"), 65536, "65536", "longest request body"
+        "TITANIC_MAX_BODY_BYTES", _Number(int, 1024, 16777216, "bytes"), 65536, "65536", "longest request body"
     )
     request_timeout_seconds: float = _setting(
-        "TITANIC_REQUEST_TIMEOUT_SECONDS", _number(float, 0.1, 3600, "seconds"), 30.0, "30", "longest arrival of a body"
+        "TITANIC_REQUEST_TIMEOUT_SECONDS", _Number(float, 0.1, 3600, "seconds"), 30.0, "30", "longest arrival of a body"
     )
     graceful_timeout_seconds: int = _setting(
         "TITANIC_GRACEFUL_TIMEOUT_SECONDS",
-        _number(int, 1, 3600, "seconds"),
+        _Number(int, 1, 3600, "seconds"),
         20,
         "20",
         "how long SIGTERM lets running requests finish",
     )
     keepalive_seconds: int = _setting(
         "TITANIC_KEEPALIVE_SECONDS",
-        _number(int, 0, 3600, "seconds"),
+        _Number(int, 0, 3600, "seconds"),
         2,
         "2",
         "how long an idle connection is kept, even while stopping; 0: every answer closes its connection",
     )
     rate_limit_per_minute: int = _setting(
         "TITANIC_RATE_LIMIT_PER_MINUTE",
-        _number(int, 0, 1000000, "requests"),
+        _Number(int, 0, 1000000, "requests"),
         0,
         "0",
         "requests a minute of one client address, 0 = no limit",
@@ -223,7 +238,7 @@ class Settings:
     )
     log_level: str = _setting(
         "TITANIC_LOG_LEVEL",
-        _choice(*LOG_LEVELS),
+        _Choice(LOG_LEVELS),
         "info",
         "info",
         f"least serious log line: {', '.join(LOG_LEVELS)}; a probe that succeeds is debug",
@@ -233,6 +248,12 @@ class Settings:
     def variables(cls) -> list[str]:
         """The names of all settings in the environment, in order."""
         return sorted(spec.metadata["setting"].variable for spec in fields(cls))
+
+    @classmethod
+    def rules(cls) -> dict[str, dict[str, Any]]:
+        """What a deployer can hold a value to before it is served: of numbers their range, of words the choices."""
+        settings = [spec.metadata["setting"] for spec in fields(cls)]
+        return {each.variable: each.parse.rule() for each in settings if isinstance(each.parse, _Number | _Choice)}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

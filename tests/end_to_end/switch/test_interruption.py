@@ -273,6 +273,9 @@ def test_a_setting_that_the_release_has_not_is_refused_before_anything_is_change
     refused = site.refuse("-e", json.dumps({"titanic_api_environment": {"TITANIC_POOL_SISE": 4}}))
     told = "titanic_api_environment: TITANIC_POOL_SISE is no setting of this release; did you mean TITANIC_POOL_SIZE?"
     assert told in " ".join(refused.split())
+    refused = site.refuse("-e", json.dumps({"titanic_api_environment": {"TITANIC_POOL_SIZE": "four"}}))
+    told = "titanic_api_environment: TITANIC_POOL_SIZE must be 1 to 64 connections, not 'four'"
+    assert told in " ".join(refused.split())
     assert site.ledger() == before
 
 

@@ -230,9 +230,10 @@ def state_directory(name: str) -> str:
 
 
 def taking(image: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """The ``image`` as it is, if it takes this ``environment``, as far as its description tells its ``settings``.
+    """The ``image`` as it is, if it takes this ``environment`` by the ``settings`` and ``rules`` it tells of.
 
-    Only names that begin as all its settings do are its own. Raises AnsibleFilterError for one that it does not know.
+    Only names that begin as all its settings do are its own. Raises AnsibleFilterError for one that it does not know,
+    and for a value that breaks its rule.
     """
     known = image["description"].get("settings", [])
     prefix = os.path.commonprefix(known)  # noqa: RUF071 (by characters, as it is meant here)
@@ -241,7 +242,24 @@ def taking(image: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]
             close = get_close_matches(name, known, n=1)
             meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
             raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release; {meant}")
+    for name, rule in image["description"].get("rules", {}).items():
+        if name in environment and (wanted := broken(rule, str(environment[name]))):
+            raise AnsibleFilterError(f"titanic_api_environment: {name} must be {wanted}, not {environment[name]!r}")
     return image
+
+
+def broken(rule: dict[str, Any], text: str) -> str:
+    """What a text should be that breaks a release's rule; empty if it keeps it, or if the rule is of a later kind."""
+    if rule["type"] == "choice":
+        return "" if text in rule["choices"] else f"one of {', '.join(rule['choices'])}"
+    convert = {"integer": int, "number": float}.get(rule["type"])
+    if convert is None:
+        return ""
+    try:
+        kept = rule["least"] <= convert(text) <= rule["most"]
+    except ValueError:
+        kept = False
+    return "" if kept else f"{rule['least']} to {rule['most']} {rule['unit']}"
 
 
 def deployer_rules(_value: object) -> list[dict[str, Any]]:

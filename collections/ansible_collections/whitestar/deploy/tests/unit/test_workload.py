@@ -241,6 +241,38 @@ def test_a_setting_that_the_release_has_not_is_refused(name: str, remedy: str) -
     assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release; {remedy}"
 
 
+# As the service prints them, and one that a later release might have.
+RULES = {
+    "TITANIC_POOL_SIZE": {"type": "integer", "least": 1, "most": 64, "unit": "connections"},
+    "TITANIC_WAIT": {"type": "number", "least": 0.5, "most": 60, "unit": "seconds"},
+    "TITANIC_LEVEL": {"type": "choice", "choices": ["debug", "info"]},
+    "TITANIC_BIND": {"type": "address"},
+}
+
+
+def test_values_that_keep_the_rules_of_a_release_are_taken() -> None:
+    image = {"description": {"settings": sorted(RULES), "rules": RULES}}
+    kept = {"TITANIC_POOL_SIZE": "4", "TITANIC_WAIT": 1.5, "TITANIC_LEVEL": "info", "TITANIC_BIND": "?", "TZ": "four"}
+    assert taking(image, kept) is image
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TITANIC_POOL_SIZE", "four", "must be 1 to 64 connections, not 'four'"),
+        ("TITANIC_POOL_SIZE", 65, "must be 1 to 64 connections, not 65"),
+        ("TITANIC_POOL_SIZE", 4.5, "must be 1 to 64 connections, not 4.5"),
+        ("TITANIC_POOL_SIZE", "", "must be 1 to 64 connections, not ''"),
+        ("TITANIC_WAIT", "nan", "must be 0.5 to 60 seconds, not 'nan'"),
+        ("TITANIC_LEVEL", "loud", "must be one of debug, info, not 'loud'"),
+    ],
+)
+def test_a_value_that_the_release_cannot_use_is_refused(name: str, value: object, said: str) -> None:
+    with pytest.raises(AnsibleFilterError) as refused:
+        taking({"description": {"settings": sorted(RULES), "rules": RULES}}, {name: value})
+    assert str(refused.value) == f"titanic_api_environment: {name} {said}"
+
+
 @pytest.mark.parametrize(
     ("did", "line"),
     [
