@@ -94,7 +94,7 @@ class Daemon:
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What was recorded when it was started: pid, started, argv, environment, owner, labels. Empty if never started."""
+        """What was recorded at its start: pid, started, argv, environment, owner, labels. Empty if it never was."""
         found = read_json(self.record, {})
         return found if isinstance(found, dict) else {}
 
