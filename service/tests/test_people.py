@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid as uuids
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -579,6 +580,17 @@ def test_rate_limit_counts_over_all_workers(serve: Serve) -> None:
     assert service.get("/healthz").status_code == 200
     assert requests.get(service.url + "/people?limit=1", headers={"X-Forwarded-For": "10.1.2.3"}, timeout=10).ok
     assert service.log[-1]["client"] == "10.1.2.3"
+
+
+def test_instances_on_one_host_keep_one_count(serve: Serve, tmp_path: Path) -> None:
+    limited = {"RATE_LIMIT_PER_MINUTE": 10, "WORKERS": 2, "COUNTS_FILE": tmp_path / "counts"}
+    services = [serve(**limited), serve(**limited)]
+    answers = [requests.get(each.url + "/people?limit=1", timeout=10) for each in services for _ in range(20)]
+    assert 20 <= [answer.status_code for answer in answers].count(429) <= 30
+    # Where it cannot be had the limit is that of each instance, as without it.
+    alone = serve(**limited | {"COUNTS_FILE": tmp_path / "missing" / "counts"})
+    assert alone.get("/people?limit=1").status_code == 200
+    assert "counted by this instance alone" in alone.errors
 
 
 def test_the_fast_way_answers_like_flask(service: Service, made: requests.Response) -> None:

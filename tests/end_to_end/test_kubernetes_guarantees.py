@@ -301,9 +301,11 @@ def test_planted_secrets_are_in_secrets_alone(site: KubernetesSite) -> None:
     file = site.context.parent / "planted.json"
     file.write_text(json.dumps(planted))
     output = site.succeed("-vvv", "--diff", "-e", f"@{file}")
-    bad = {**planted, "titanic_api_environment": {"TITANIC_LOG_LEVEL": "nonsense"}}
+    bad = {**planted, "titanic_api_environment": {"TITANIC_TRUSTED_PROXIES": "nonsense"}}
     file.write_text(json.dumps(bad))
-    output += site.refuse("-vvv", "--diff", "--tags", "api", "-e", f"@{file}")
+    refused = site.refuse("-vvv", "--diff", "--tags", "api", "-e", f"@{file}")
+    assert "did not take over" in refused
+    output += refused
     kinds = site.cluster("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
     wanted = ",".join(kind for kind in kinds if kind not in ("secrets", "pods.metrics.k8s.io", "bindings"))
     everything = kubectl(site, "get", wanted, "--output", "json", "--show-managed-fields").stdout

@@ -10,6 +10,7 @@ from werkzeug.exceptions import MethodNotAllowed as FlaskMethodNotAllowed
 
 from titanic_api import pages
 from titanic_api.config import Settings
+from titanic_api.counts import counts
 from titanic_api.db import Database
 from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
 from titanic_api.front import Front
@@ -37,7 +38,7 @@ def create_app(settings: Settings) -> Flask:
     app.before_request(_name_the_route)
     inner: Any = Front(app.wsgi_app, people)
     if settings.rate_limit_per_minute:
-        inner = RateLimit(inner, settings.rate_limit_per_minute, clients)
+        inner = RateLimit(inner, settings.rate_limit_per_minute, clients, counts(settings.counts_file))
     app.wsgi_app = Observe(inner, settings, clients)  # type: ignore[method-assign]
     return app
 

@@ -212,6 +212,13 @@ class Settings:
         "0",
         "requests a minute of one client address, 0 = no limit",
     )
+    counts_file: Path | None = _setting(
+        "TITANIC_COUNTS_FILE",
+        _path,
+        None,
+        "memory of this instance",
+        "where instances on one host keep one count for that limit, 512 KiB",
+    )
     trusted_proxies: tuple[Network, ...] = _setting(
         "TITANIC_TRUSTED_PROXIES",
         _networks,

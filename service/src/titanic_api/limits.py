@@ -1,12 +1,13 @@
-"""Rate limiting: so many requests a minute from one client address, counted over all workers."""
+"""Rate limiting: so many requests a minute from one client address, counted over all workers, or all on a host."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from hashlib import blake2b
+from mmap import mmap
 
-from titanic_api.counts import COUNTS, SLOT, SLOTS
+from titanic_api.counts import SLOT, SLOTS
 from titanic_api.errors import Fault, TooManyRequests, answer_for
 from titanic_api.incoming import Clients, Environ
 from titanic_api.observe import Application, StartResponse, send
@@ -18,10 +19,11 @@ EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/ve
 class RateLimit:
     """WSGI middleware that refuses what one address sends beyond ``per_minute`` with 429."""
 
-    def __init__(self, application: Application, per_minute: int, clients: Clients) -> None:
+    def __init__(self, application: Application, per_minute: int, clients: Clients, counts: mmap) -> None:
         self._application = application
         self._clients = clients
         self._per_minute = per_minute
+        self._counts = counts
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or refuse it."""
@@ -37,7 +39,7 @@ class RateLimit:
     def _count(self, client: str, minute: int) -> int:
         digest = blake2b(client.encode("utf-8", "replace"), digest_size=4).digest()
         offset = int.from_bytes(digest, "big") % SLOTS * SLOT.size
-        counted_minute, count = SLOT.unpack_from(COUNTS, offset)
+        counted_minute, count = SLOT.unpack_from(self._counts, offset)
         count = count + 1 if counted_minute == minute else 1
-        SLOT.pack_into(COUNTS, offset, minute, count)
+        SLOT.pack_into(self._counts, offset, minute, count)
         return int(count)

@@ -65,6 +65,8 @@ LIMITS = {
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
 SECRETS = "titanic_secrets_values"
 KEPT = ("database_owner_password", "database_app_password", "database_superuser_password", "pgadmin_password")
+# Settings of the service that each target gives it.
+GIVEN = re.compile("TITANIC_(BIND|RELEASE|DRAIN_FILE|METRICS_DIRECTORY|COUNTS_FILE|DATABASE_.+)")
 # How variables end that name something to read.
 FILES = ("_csv", "_context")
 # Those that are read on the target, on this provider or on any.
@@ -237,6 +239,16 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def wrong_environment(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each setting of the service that the deployment itself has to give it."""
+    environment = values.get("titanic_api_environment") or {}
+    return [
+        f"titanic_api_environment: {name} is the deployment's own: leave it out"
+        for name in sorted(map(str, environment if isinstance(environment, Mapping) else {}))
+        if GIVEN.fullmatch(name)
+    ]
+
+
 def wrong_address(values: Mapping[str, Any]) -> list[str]:
     """Why nothing can listen at the front door's address, or ask it there, if so."""
     why = wrong_host(str(values.get("titanic_api_address", "127.0.0.1")), names=values["titanic_provider"] != "compose")
@@ -359,6 +371,7 @@ class ActionModule(ActionBase):
         together = {**values, "titanic_provider": provider}
         problems += wrong_values(values, options, elsewhere) or [
             *wrong_address(together),
+            *wrong_environment(together),
             *wrong_certificates(together),
             *wrong_together(together),
         ]

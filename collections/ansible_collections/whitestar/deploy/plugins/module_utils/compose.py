@@ -60,6 +60,8 @@ PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
+# Where the replicas of a release find what they count together.
+COUNTS = "/run/titanic-counts"
 # start_interval of health checks came with engine 25 and Compose 2.20 (both release notes); Buildx 0.12 is as old.
 OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 20)
@@ -550,6 +552,8 @@ class ComposeColours(HostColours):
     def launch(self, colour: str) -> None:
         """Write its part of the project and start it."""
         facts = {"release": self.workload["release"], "fingerprint": self.fingerprint, "at": time.time()}
+        user = int(self.workload["user"])
+        make_directory(self.state.counts, 0o700, (user, user))
         part = api_part(self.workload, colour, self.state, self.drain_seconds)
         service = part["services"][service_of(colour)]
         service["labels"] = dict(service.get("labels", {})) | {LABEL: json.dumps(facts, sort_keys=True)}
@@ -662,8 +666,12 @@ def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_secon
         "target": "/run/titanic",
         "read_only": True,
     }
+    shared = []
+    if int(workload["replicas"]) > 1:
+        own["TITANIC_COUNTS_FILE"] = f"{COUNTS}/requests"
+        shared = [{"type": "bind", "source": str(state.counts), "target": COUNTS}]
     # Added to ours, as Compose does with several files: without the drain file's directory there would be no switch.
-    over["volumes"] = [drain, *over.get("volumes", [])]
+    over["volumes"] = [drain, *shared, *over.get("volumes", [])]
     service = HARDENED | {
         "image": workload["image"],
         "command": list(workload["command"]),

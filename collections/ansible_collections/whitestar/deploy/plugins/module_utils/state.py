@@ -43,6 +43,11 @@ class State:
         return self.root / "log"
 
     @property
+    def counts(self) -> Path:
+        """What replicas of a release count together."""
+        return self.run / "counts"
+
+    @property
     def images(self) -> Path:
         """Release directories, named by the hash of what is in them."""
         return self.root / "images"

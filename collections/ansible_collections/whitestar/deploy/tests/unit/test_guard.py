@@ -17,6 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     unknown_variables,
     wrong_address,
     wrong_certificates,
+    wrong_environment,
     wrong_together,
     wrong_values,
 )
@@ -119,6 +120,14 @@ def test_a_misspelt_variable_is_refused() -> None:
 def test_a_variable_like_nothing_gets_no_suggestion() -> None:
     assert unknown_variables(["titanic_zzzzzzzzzzzzzzzzzz"], OPTIONS) == [
         "titanic_zzzzzzzzzzzzzzzzzz: there is no such variable"
+    ]
+
+
+def test_a_setting_that_the_deployment_gives_itself_is_refused() -> None:
+    given = {"TITANIC_DRAIN_FILE": "/x", "TITANIC_DATABASE_HOST": "db", "TITANIC_POOL_SIZE": 8, "OTHER_BIND": "1"}
+    assert wrong_environment({"titanic_api_environment": given}) == [
+        f"titanic_api_environment: {name} is the deployment's own: leave it out"
+        for name in ("TITANIC_DATABASE_HOST", "TITANIC_DRAIN_FILE")
     ]
 
 

@@ -140,6 +140,9 @@ def test_all_replicas_are_ready_before_the_old_release_is_drained(target: Target
     assert len(blue) == 2
     assert all(container["Config"]["Labels"]["people"] == "here" for container in blue)
     assert len(target.colours(workload).addresses("blue")) == 2
+    for container in blue:
+        target.engine.run("exec", container["Id"], "sh", "-c", "echo seen >> /run/titanic-counts/file")
+    assert target.engine.run("exec", blue[0]["Id"], "cat", "/run/titanic-counts/file").split() == ["seen", "seen"]
     assert not target.deploy(workload).changed
     target.engine.run("kill", blue[0]["Id"])
     assert target.deploy(workload)["did"] == "switched"
