@@ -61,12 +61,21 @@ def options(settings: Settings) -> dict[str, Any]:
         "accesslog": None,
         "errorlog": "-",
         "logger_class": "titanic_api.logs.ServerLogger",
-        # A socket is for the account that serves and for root: whoever is in front runs as one of them.
+        # A socket is for the account that serves and for root, and for whom _let_the_front_door_in finds.
         "umask": 0o177,
         "loglevel": settings.log_level,
         "proc_name": "titanic-api",
+        "when_ready": _let_the_front_door_in,
         "child_exit": _forget_gauges,
     }
+
+
+def _let_the_front_door_in(server: Any) -> None:
+    """Open a socket to the group that its directory has given it (setgid), if that is another's than ours."""
+    for listener in server.LISTENERS:
+        name = listener.getsockname()
+        if isinstance(name, str) and Path(name).stat().st_gid != os.getegid():
+            Path(name).chmod(0o660)
 
 
 def _forget_gauges(server: Any, worker: Any) -> None:

@@ -8,12 +8,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.end_to_end.load.open_loop import BackgroundLoad, LoadPlan, LoadReport
-from tests.end_to_end.switch.site import HOSTS, ROOT
+from tests.end_to_end.switch.site import HOSTS, LOCAL, ROOT
 
 if TYPE_CHECKING:
     from tests.end_to_end.switch.site import HostSite, Site
@@ -77,6 +78,17 @@ def test_a_run_that_changes_nothing_takes_as_few_modules_as_the_readme_says(site
     said = re.search(r"executes (\d+) modules on a `local` target and (\d+) on a `compose` one", README.read_text())
     assert said
     assert executed == int(said[1 if site.provider == "local" else 2])
+
+
+@LOCAL
+def test_nothing_that_serves_is_root(host: HostSite) -> None:
+    """As in containers and pods, whose users the definitions name."""
+    owner = {name: Path(f"/proc/{host.pid(name)}").stat().st_uid for name in ("caddy", host.colour(), "database")}
+    if os.geteuid():
+        assert set(owner.values()) == {os.geteuid()}
+    else:
+        assert (owner["caddy"], owner[host.colour()]) == (10002, 10001)
+        assert owner["database"] != 0
 
 
 PRIVILEGES = """

@@ -26,6 +26,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.state import Stat
 from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 SOCKET = "api.sock"
+# As the front door's container has it.
+FRONT_USER = 10002
 
 
 class LocalColours(HostColours):
@@ -68,8 +70,9 @@ class LocalColours(HostColours):
             )
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)
-        make_directory(metrics, 0o755, owner)
-        # It may make its socket there, and nothing where our records are.
+        # It may make its socket there, and nothing where our records are. Nobody else comes in but the front door,
+        # which is another user where we are root: what is made there belongs to its group (setgid).
+        make_directory(metrics, 0o2750 if owner else 0o700, (owner[0], FRONT_USER) if owner else None)
         link = self.state.run / f"{colour}.sock"
         link.unlink(missing_ok=True)
         link.symlink_to(metrics / SOCKET)

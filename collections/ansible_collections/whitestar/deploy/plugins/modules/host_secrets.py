@@ -36,7 +36,8 @@ options:
     default: {}
   shared:
     description: >-
-      Whether those that O(owners) names are users of this host, who come by the directory: then it has mode 0711.
+      Whether those that O(owners) names are users of this host, who come by the directory: then it has mode 0711,
+      unless it belongs to one of them.
       Where the run is not root's, all of them are its own user, and nothing belongs to another.
     type: bool
     default: false
@@ -125,7 +126,8 @@ def main() -> None:
         stale = [name for name, content in wanted.items() if not kept(directory / name, content, owners.get(name))]
         if stale and not module.check_mode:
             own = owners.get(".")
-            make_directory(directory, 0o711 if shared and not alone else 0o700, None if own is None else (own, own))
+            entered = shared and not alone and own is None
+            make_directory(directory, 0o711 if entered else 0o700, None if own is None else (own, own))
             for name in stale:
                 uid = owners.get(name)
                 write_atomically(directory / name, wanted[name], FILE_MODE, None if uid is None else (uid, uid))

@@ -52,8 +52,13 @@ options:
     type: list
     elements: str
     required: true
+  user:
+    description: >-
+      User id that it runs as where the run is root's; it may listen on any port all the same (the capability
+      NET_BIND_SERVICE, given by C(setpriv)). One that runs already stays who it is until it is started again.
+    type: int
   data_directories:
-    description: Directories on the target that it writes to.
+    description: Directories on the target that it writes to, and what is in them.
     type: list
     elements: path
     default: []
@@ -105,6 +110,7 @@ steps:
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -189,6 +195,7 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]
 def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
     """Do what :func:`steps_needed` found. Raises ProcessError and OSError."""
     environment = service_environment(options["environment"])
+    starts, user = {"start", "restart"} & set(steps), options["user"] if os.geteuid() == 0 else None
     for directory in options["data_directories"]:
         make_directory(Path(directory), 0o700)
     path, content = Path(options["configuration_file"]), options["configuration"].encode()
@@ -199,11 +206,32 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
     if "reload" in steps:
         run(options["reload_command"], environment)
         daemon.label(labels)
-    if "start" in steps or "restart" in steps:
-        daemon.start(options["command"], environment, labels)
+    if starts:
+        if user is not None:
+            for directory in options["data_directories"]:
+                own(Path(directory), user)
+        daemon.start(as_user(options["command"], user), environment, labels)
         wait_until_it_works(daemon, options["listens_on"], options["start_seconds"])
     # Once it works: a file that is put back is recorded as it was.
     note(path.parent, {path.name: content})
+
+
+def own(directory: Path, user: int) -> None:
+    """Give a directory to a user, with all that is in it."""
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+def as_user(command: list[str], user: int | None) -> list[str]:
+    """The command as root has it run by this user, in no other group. Raises ProcessError without setpriv."""
+    if user is None:
+        return command
+    setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
+    if setpriv is None:
+        raise ProcessError("setpriv is missing, by which it gives up being root: install util-linux")
+    kept = "=-all,+net_bind_service"
+    may_listen = [f"--inh-caps{kept}", f"--ambient-caps{kept}", f"--bounding-set{kept}"]
+    return [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", *may_listen, "--no-new-privs", *command]
 
 
 def main() -> None:
@@ -219,6 +247,7 @@ def main() -> None:
             "configuration_file": {"type": "path", "required": True},
             "configuration": {"type": "str", "required": True},
             "data_directories": {"type": "list", "elements": "path", "default": []},
+            "user": {"type": "int"},
             "watched": {"type": "list", "elements": "path", "default": []},
             "check_command": words,
             "reload_command": {"type": "list", "elements": "str", "default": []},

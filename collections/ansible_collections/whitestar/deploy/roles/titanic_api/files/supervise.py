@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -156,11 +155,9 @@ class Supervisor:
         # What the one before has left.
         if place := environment.get("TITANIC_BIND", "").partition("unix:")[2]:
             Path(place).unlink(missing_ok=True)
-        if metrics := environment.get("TITANIC_METRICS_DIRECTORY"):
-            shutil.rmtree(metrics, ignore_errors=True)
-            Path(metrics).mkdir(mode=0o755)
-            if account:
-                os.chown(metrics, account["user"], account["group"])
+        # The directory stays, with its owner and mode.
+        for file in Path(environment.get("TITANIC_METRICS_DIRECTORY", "/nonexistent")).glob("*.db"):
+            file.unlink()
         with (self.state / "log" / f"{name}.log").open("ab") as output:
             child = subprocess.Popen(
                 facts["argv"],

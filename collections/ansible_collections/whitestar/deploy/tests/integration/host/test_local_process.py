@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,33 @@ def test_it_listens_on_any_kind_of_address(door: Door, host: str) -> None:
     assert door.keep("one\n")["steps"] == ["write", "start"]
     assert door.says()[0] == "one"
     assert not door.keep("one\n").changed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
+def test_it_is_another_user_and_listens_on_any_port(door: Door) -> None:
+    """Also where it was root's before, and has left files."""
+    data = door.state.root / "data"
+    assert door.keep("one\n", data_directories=[str(data)])["steps"] == ["write", "start"]
+    (data / "left").touch(mode=0o600)
+    pid = door.says()[1]
+    assert not door.keep("one\n", data_directories=[str(data)], user=10002).changed
+    assert door.says()[1] == pid, "a user alone is no reason to close connections"
+    kill(pid)
+    door.port = next(port for port in range(1023, 600, -1) if can_listen(port))
+    words = [str(door.program), "run", str(door.file), str(data / "pid"), str(door.port), door.host]
+    assert door.keep("one\n", data_directories=[str(data)], user=10002, command=words)["steps"] == ["start"]
+    status = Path(f"/proc/{door.says()[1]}/status").read_text()
+    for line in ("Uid:\t10002\t10002\t10002\t10002", "Groups:\t ", "CapEff:\t0000000000000400", "NoNewPrivs:\t1"):
+        assert f"{line}\n" in status
+    assert {path.stat().st_uid for path in (data, *data.iterdir())} == {10002}
+
+
+def can_listen(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_twelve_steps(door: Door) -> None:
