@@ -19,7 +19,6 @@ from typing import Any, Final
 import pytest
 
 pytest.importorskip("selenium", reason="the browser tests need the package selenium")
-pytest.importorskip("axe_playwright_python", reason="the browser tests need axe-core, from axe-playwright-python")
 
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, StaleElementReferenceException

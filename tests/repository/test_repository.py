@@ -62,11 +62,13 @@ def pinned(lock: Path) -> dict[str, set[str]]:
 
 
 def wanted(source: Path) -> list[Requirement]:
-    """The requirements that a file asks for directly."""
+    """The requirements that a file asks for, and those of the files that it takes over (``-r``)."""
     if source.name == "pyproject.toml":
         return [Requirement(text) for text in tomllib.loads(source.read_text())["project"]["dependencies"]]
     lines = [line.partition(" #")[0].strip() for line in source.read_text().splitlines()]
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    others = [source.parent / line.removeprefix("-r ") for line in lines if line.startswith("-r ")]
+    own = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    return own + [requirement for other in others for requirement in wanted(other)]
 
 
 @pytest.mark.parametrize(

@@ -343,4 +343,4 @@ def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) 
 
 @LOCAL
 def test_there_is_no_maintenance_of_nothing(empty_site: Site) -> None:
-    assert "nothing is deployed" in empty_site.refuse("--tags", "maintenance")
+    assert "nothing has been deployed here yet" in empty_site.refuse("--tags", "maintenance")
