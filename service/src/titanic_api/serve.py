@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,15 @@ def options(settings: Settings) -> dict[str, Any]:
         "umask": 0o177,
         "loglevel": settings.log_level,
         "proc_name": "titanic-api",
+        "post_fork": _end_when_told_to,
         "when_ready": _let_the_front_door_in,
         "child_exit": _forget_gauges,
     }
+
+
+def _end_when_told_to(_server: Any, _worker: Any) -> None:
+    """Let SIGTERM end a worker that is not up yet: the handler of its master, which it has until then, forgets it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _let_the_front_door_in(server: Any) -> None:
