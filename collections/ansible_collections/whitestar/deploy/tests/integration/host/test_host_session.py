@@ -216,7 +216,8 @@ os.setgroups([])
 os.setgid(int(sys.argv[2]))
 os.setuid(int(sys.argv[2]))
 options = {"address": "127.0.0.1", "port": 0, "redirect_port": 0, "account": "nobody", "free_mebibytes": 1}
-print(json.dumps(problems(State(Path(sys.argv[1])), options | {"deploys": True, "needs_running": False, "engine": None})))
+options |= {"deploys": True, "needs_running": False, "engine": None}
+print(json.dumps(problems(State(Path(sys.argv[1])), options)))
 """
 
 

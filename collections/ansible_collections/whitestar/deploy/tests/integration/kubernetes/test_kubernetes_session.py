@@ -34,7 +34,7 @@ def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **op
     return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
 
 
-NOTHING_ASKED = {"deploys": True, "continues": False, "adopt": True, "needs": [], "volume": None, "overlays": []}
+NOTHING_ASKED = {"deploys": True, "needs_running": False, "adopt": True, "needs": [], "volume": None, "overlays": []}
 PORT: dict[str, Any] = {"name": "http", "port": 80}
 
 
