@@ -224,9 +224,13 @@ class Stage:
 
 
 def record(cluster: Cluster, name: str) -> Object:
-    """A ConfigMap of this name that a deployment has written; empty where there is none. Raises ClusterError."""
-    found = cluster.get("v1", "ConfigMap", name)
-    return found if found and is_written_by_us(found) else {}
+    """A ConfigMap of this name that a deployment has written, or somebody has restored; empty where there is none.
+
+    Raises ClusterError.
+    """
+    found = cluster.get("v1", "ConfigMap", name) or {}
+    labels = found.get("metadata", {}).get("labels") or {}
+    return found if found and (is_written_by_us(found) or LABELS.items() <= labels.items()) else {}
 
 
 def recorded(cluster: Cluster) -> dict[str, list[list[str]]]:

@@ -225,8 +225,8 @@ def test_a_release_that_ends_is_told_by_its_words_without_its_secrets(served: Sp
 
 
 def test_a_release_that_does_not_get_ready_is_told_by_its_probe(served: Space) -> None:
-    failed = serve(served, tiny_release("e" * 12, TINY_BEHAVIOUR="never"), ready_seconds=5)
-    assert "it did not get ready within 5 s: Readiness probe failed: HTTP probe failed with statuscode: 503" in (
+    failed = serve(served, tiny_release("e" * 12, TINY_BEHAVIOUR="never"), ready_seconds=10)
+    assert "it did not get ready within 10 s: Readiness probe failed: HTTP probe failed with statuscode: 503" in (
         failed.message
     )
     assert_served_on(served, failed)
@@ -478,9 +478,9 @@ def test_the_record_is_written_by_one_run_at_a_time(kubernetes: Cluster, with_se
 
 
 def test_a_record_that_cannot_be_read_is_named(own_space: Space) -> None:
-    own_space.make(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": LEDGER}, "data": {"ledger.json": "{"}}
-    )
+    """Also where somebody has restored it."""
+    metadata = {"name": LEDGER, "labels": {"app.kubernetes.io/managed-by": "whitestar.deploy"}}
+    own_space.make({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ledger.json": "{"}})
     message = serve(own_space, GOOD, check=True).message
     assert "ConfigMap titanic-ledger is not readable" in message
     assert message.endswith("restore it, or delete it")
