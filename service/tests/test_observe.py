@@ -279,3 +279,12 @@ def test_a_socket_is_for_its_account_alone(serve: Serve, tmp_path: Path) -> None
     began = time.monotonic()
     service.stop()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory to another group")
+def test_a_socket_is_for_the_group_that_its_directory_is_for(serve: Serve, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir(mode=0o750)
+    os.chown(place, -1, 10002)
+    serve(BIND=f"unix:{place}/socket")
+    assert (place / "socket").stat().st_mode & 0o777 == 0o666

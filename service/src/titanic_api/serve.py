@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,13 @@ def _end_when_told_to(_server: Any, _worker: Any) -> None:
 
 
 def _let_the_front_door_in(server: Any) -> None:
-    """Open a socket to the group that its directory has given it (setgid), if that is another's than ours."""
+    """Open a socket to all who come to it, where its directory lets in nobody else but another group than ours."""
     for listener in server.LISTENERS:
         name = listener.getsockname()
-        if isinstance(name, str) and Path(name).stat().st_gid != os.getegid():
-            Path(name).chmod(0o660)
+        if isinstance(name, str):
+            place = Path(name).parent.stat()
+            if place.st_gid != os.getegid() and not place.st_mode & stat.S_IRWXO:
+                Path(name).chmod(0o666)
 
 
 def _forget_gauges(server: Any, worker: Any) -> None:

@@ -71,8 +71,8 @@ class LocalColours(HostColours):
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         # It may make its socket there, and nothing where our records are. Nobody else comes in but the front door,
-        # which is another user where we are root: what is made there belongs to its group (setgid).
-        make_directory(metrics, 0o2750 if owner else 0o700, (owner[0], FRONT_USER) if owner else None)
+        # which is another user where we are root.
+        make_directory(metrics, 0o750 if owner else 0o700, (owner[0], FRONT_USER) if owner else None)
         link = self.state.run / f"{colour}.sock"
         link.unlink(missing_ok=True)
         link.symlink_to(metrics / SOCKET)

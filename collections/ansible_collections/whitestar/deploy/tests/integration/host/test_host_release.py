@@ -58,7 +58,7 @@ def test_a_release_is_not_root_and_may_write_where_no_record_is(state: State) ->
     assert "Groups:\t \n" in status
     assert [path.name for path in state.run.iterdir() if path.stat().st_uid == 10001] == ["blue.metrics", "blue.sock"]
     place = (state.run / "blue.metrics").stat()
-    assert (place.st_mode & 0o7777, place.st_gid) == (0o2750, 10002), "the front door comes in"
+    assert (place.st_mode & 0o7777, place.st_gid) == (0o750, 10002), "the front door comes in"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
