@@ -169,6 +169,7 @@ def assert_only_in_secret_files(deployment: Deployment, *places: Path) -> None:
 def assert_for_owners_alone(deployment: Deployment) -> None:
     """Nobody but its owner can read a secret file."""
     secrets = deployment.state / "secrets"
-    assert secrets.stat().st_mode & 0o077 == 0
+    # One of those that root runs as another user may come by, and see nothing.
+    assert secrets.stat().st_mode & 0o066 == 0
     for path in secrets.iterdir():
         assert path.stat().st_mode & 0o177 == 0, path.name

@@ -18,6 +18,9 @@ MAINTENANCE = "urn:titanic:problem:maintenance"
 # A reverse proxy may not have seen yet that a release is ready, or that the one before is gone.
 SEEN_WITHIN_SECONDS = 30
 POLL_SECONDS = 0.2
+# So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
+# old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
+IN_A_ROW = 10
 FRONT_DOOR_OPTION = {
     "type": "dict",
     "options": {"address": {"type": "str", "required": True}, "host": {"type": "str"}, "tls": TLS_OPTION},
@@ -93,30 +96,41 @@ class FrontDoor:
             found += [] if broken else [promise]
         return found
 
-    def require(self, wanted: Iterable[Mapping[str, Any]]) -> None:
-        """Return once these promises are kept. Raises ReleaseError for one that stays broken."""
+    def require(self, wanted: Iterable[Mapping[str, Any]], times: int = 1) -> None:
+        """Return once these are kept, each so many times in a row. Raises ReleaseError for one that stays broken."""
         deadline = time.monotonic() + SEEN_WITHIN_SECONDS
         for promise in wanted:
-            while (asked := self.ask(promise))[1]:
-                if asked[0] and maintenance(asked[0]):
+            kept = 0
+            while kept < times:
+                answer, broken = self.ask(promise)
+                kept = 0 if broken else kept + 1
+                if not broken:
+                    continue
+                if answer and maintenance(answer):
                     return
                 if time.monotonic() > deadline:
-                    raise ReleaseError(f"it took over, and breaks a promise: {in_words(promise, asked[1])}")
+                    raise ReleaseError(f"it took over, and breaks a promise: {in_words(promise, broken)}")
                 time.sleep(POLL_SECONDS)
 
 
 @dataclass
 class Checks:
-    """What a new release promises, asked before it gets requests and, of what was ``kept`` before, afterwards."""
+    """What a new release promises, asked before it gets requests and, of what was ``kept`` before, afterwards.
+
+    ``named`` are promises that only this ``release`` keeps, of those that another one answered before.
+    """
 
     promises: Sequence[Mapping[str, Any]] = ()
     front_door: FrontDoor | None = None
+    release: str = ""
     kept: Sequence[Mapping[str, Any]] = ()
+    named: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def of(cls, workload: Mapping[str, Any], front_door: Mapping[str, Any] | None) -> Checks:
         """For a release, with a module's ``front_door`` option; the front door is not asked without one."""
-        return cls(workload["probes"].get("promises", []), FrontDoor.of(front_door) if front_door else None)
+        door = FrontDoor.of(front_door) if front_door else None
+        return cls(workload["probes"].get("promises", []), door, workload["release"])
 
     def on_trial(self) -> list[Mapping[str, Any]]:
         """What a release can be asked before it gets requests."""
@@ -124,11 +138,16 @@ class Checks:
 
     def look(self) -> None:
         """Note what is kept while the release before serves: what is broken then is no fault of the new one."""
-        self.kept = self.front_door.kept(self.promises) if self.front_door else ()
+        if self.front_door:
+            self.kept = self.front_door.kept(self.promises)
+            named = [promise for promise in self.promises if self.release in promise["json"].values()]
+            self.named = [promise for promise in named if self.front_door.kept([{**promise, "json": {}}])]
 
     def require_kept(self) -> None:
         """Return once the front door keeps what it kept before. Raises ReleaseError for what stays broken."""
         if self.front_door:
+            # What an old pod answers that is on its way out says nothing of the new one.
+            self.front_door.require(self.named, IN_A_ROW)
             self.front_door.require(self.kept)
 
 

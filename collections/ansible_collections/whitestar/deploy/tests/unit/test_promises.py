@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from typing import Any
 
+import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.front_door import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.module_utils import promises
 from ansible_collections.whitestar.deploy.plugins.module_utils.http import Answer
 from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
 from ansible_collections.whitestar.deploy.plugins.module_utils.promises import (
@@ -18,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.promises import (
     difference,
     promised,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 
 def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
@@ -38,13 +43,47 @@ def test_a_service_has_promises_of_its_own() -> None:
 
 
 def test_on_trial_a_release_is_asked_all_but_whether_it_is_let_in() -> None:
-    checks = Checks.of({"probes": {"promises": promised(None, "r1")}}, None)
+    checks = Checks.of({"release": "r1", "probes": {"promises": promised(None, "r1")}}, None)
     asked = {promise["path"] for promise in checks.on_trial()}
     assert asked == {promise["path"] for promise in PROMISES} - {"/readyz"}
     assert "/people" in asked
     checks.look()
     checks.require_kept()
-    assert Checks.of({"probes": {}}, None).on_trial() == [], "a release from before promises were recorded"
+    assert Checks.of({"release": "r1", "probes": {}}, None).on_trial() == [], (
+        "a release from before promises were recorded"
+    )
+
+
+def test_what_an_old_replica_still_answers_is_not_taken_for_the_new_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two replicas behind the front door is on its way out, and keeps what the new one breaks."""
+    monkeypatch.setattr(promises, "SEEN_WITHIN_SECONDS", 3)
+    asked: list[str] = []
+
+    class Replicas(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            old = len(asked) <= 2 or (len(asked) < 9 and len(asked) % 2)
+            status = 404 if self.path == "/promised" and not old else 200
+            body = json.dumps({"release": "old" if old else "new"}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    own = [{"name": "it is promised", "path": "/promised"}, {"name": "it answers", "path": "/version"}]
+    wanted = promised([own[0], {**own[1], "json": {"release": "{release}"}}], "new")
+    with http.server.HTTPServer(("127.0.0.1", 0), Replicas) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        door = {"address": f"127.0.0.1:{server.server_port}", "host": None, "tls": None}
+        checks = Checks.of({"release": "new", "probes": {"promises": wanted}}, door)
+        checks.look()
+        assert [promise["path"] for promise in checks.kept] == ["/promised"]
+        with pytest.raises(ReleaseError, match="breaks a promise: it is promised: GET /promised: status is 404"):
+            checks.require_kept()
+        server.shutdown()
 
 
 def test_a_list_that_is_too_long_for_one_answer_is_no_broken_promise() -> None:
