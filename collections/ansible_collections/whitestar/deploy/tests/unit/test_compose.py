@@ -173,7 +173,9 @@ def test_the_workload_as_a_service() -> None:
     assert NETWORKS["data"] == {"internal": True}
     assert "ports" not in service
     # The file that makes a colour unready is made outside and seen inside.
-    (mount,) = service["volumes"]
+    mount, shared = service["volumes"]
+    assert (shared["target"], shared["source"].endswith("/run/counts")) == ("/run/titanic-counts", True)
+    assert service["environment"]["TITANIC_COUNTS_FILE"] == "/run/titanic-counts/requests"
     inside = Path(service["environment"]["TITANIC_DRAIN_FILE"])
     assert Path(mount["source"], inside.relative_to(mount["target"])) == STATE.drain_file("green")
     assert mount["read_only"] is True
