@@ -106,6 +106,8 @@ LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
 OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", FILE}
+# What a file system of its own has at its root (mke2fs(8)).
+RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
@@ -145,13 +147,26 @@ def down(runs: Processes | Containers) -> str:
 def deployed(state: State) -> bool:
     """Whether there is more than the lock of this run. Raises ValueError if the directory is not ours."""
     names = {path.name for path in state.root.iterdir()} if state.root.exists() else set()
-    foreign = sorted(name for name in names - OURS if name[0] != ".")
+    foreign = sorted(name for name in names - OURS - {RECOVERED} if name[0] != ".")
     if foreign:
         raise ValueError(
             f"titanic_target_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
             f"move that away first, or check the path"
         )
-    return bool(names - LOCK_FILES)
+    return bool(names - LOCK_FILES - {RECOVERED})
+
+
+def clear(root: Path) -> None:
+    """Remove a directory with all that is in it; one that something is mounted on is emptied. Raises OSError."""
+    if not root.is_mount():
+        shutil.rmtree(root)
+        return
+    for path in root.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != RECOVERED:
+                shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def carry_on(runs: Processes | Containers, options: dict[str, Any], *, check: bool) -> list[str]:
@@ -196,7 +211,7 @@ def main() -> None:
         if absent and status and not module.check_mode:
             for thing in runs.remove():
                 module.warn(f"{thing} has been left: others made it, or use it")
-            shutil.rmtree(state.root)
+            clear(state.root)
     except (DatabaseError, EngineError, ReleaseError, OSError, ValueError) as error:
         module.fail_json(msg=redacted(state, str(error)))
     told = "".join(f"{step}\n" for step in steps)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,22 @@ def test_the_lock_of_the_run_alone_is_no_deployment(target: Target) -> None:
     assert not seen.changed
     assert seen["diff"]["before"] == ""
     assert not target.state.root.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_directory_that_is_a_file_system_of_its_own_is_emptied(target: Target) -> None:
+    root = target.state.root
+    root.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", root], check=True)
+    try:
+        (root / "lost+found").mkdir()
+        (root / "images" / "one").mkdir(parents=True)
+        (root / "ledger.json").write_text("{}")
+        assert target("absent").changed
+        assert [path.name for path in root.iterdir()] == ["lost+found"]
+        assert not target("absent").changed
+    finally:
+        subprocess.run(["umount", root], check=True)
 
 
 def test_a_directory_that_is_not_ours_alone_is_refused(target: Target, history: list[dict[str, Any]]) -> None:
