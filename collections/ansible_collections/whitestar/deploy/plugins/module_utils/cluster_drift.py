@@ -51,7 +51,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     applied,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import REMEDY
 
 SCALER = "HorizontalPodAutoscaler"
 REPLICAS: Path = ("spec", "replicas")
@@ -70,9 +69,7 @@ def objects_drift(cluster: Cluster, records: ClusterRecords) -> Iterator[Differe
         yield Difference(f"namespace {cluster.namespace}", said=why)
         return
     if at_rest := stopped(cluster):
-        # What does not run differs in nothing else that counts.
-        said = f"is stopped: {REMEDY}"
-        yield Difference(f"namespace {cluster.namespace}", said=said, by=at_rest.by, at=at_rest.at)
+        yield at_rest.difference(f"namespace {cluster.namespace}")
         return
     for wanted in [*as_it_is_now(cluster, made), *release]:
         yield from object_drift(cluster, wanted)

@@ -26,6 +26,8 @@ DATABASE = "database"
 HIBERNATES = {"cnpg.io/hibernation": "on"}
 # Beside what pods are given to end.
 MARGIN_SECONDS = 30
+# As long as roles/titanic_database gives the slowest of them.
+SERVER_SECONDS = 600
 
 
 def stopped(cluster: Cluster) -> Stopped | None:
@@ -46,10 +48,7 @@ def stop(cluster: Cluster, records: ClusterRecords, by: str, *, check: bool) -> 
     wanted = [_with_annotations(rollout.deployment, {STOPPED: told.text()}), *(map(at_rest, servers(cluster)))]
     steps = []
     for thing in wanted:
-        if planned(cluster, thing, check=check).needed:
-            steps.append(f"stop {named(thing)}")
-            if not check:
-                cluster.apply(thing)
+        steps += _apply(cluster, thing, "stop", check=check)
         if not check:
             # Also those that an earlier run told to end; nobody writes any more when the database's turn comes.
             _wait_until_gone(cluster, thing)
@@ -60,12 +59,7 @@ def start(cluster: Cluster, records: ClusterRecords, ready_seconds: float, *, ch
     """Have as many pods as before, the database's first: what was done, in words. Raises ClusterError, ReleaseError."""
     told = stopped(cluster)
     wanted = [ours(thing) for thing in servers(cluster)]
-    steps = []
-    for thing in wanted:
-        if planned(cluster, thing, check=check).needed:
-            steps.append(f"start {named(thing)}")
-            if not check:
-                cluster.apply(thing)
+    steps = [step for thing in wanted for step in _apply(cluster, thing, "start", check=check)]
     if not check:
         settle(cluster, wanted, SERVER_SECONDS)
     before = max(told.replicas, 1) if told else 1
@@ -77,8 +71,13 @@ def start(cluster: Cluster, records: ClusterRecords, ready_seconds: float, *, ch
     return steps
 
 
-# As long as roles/titanic_database gives the slowest of them.
-SERVER_SECONDS = 600
+def _apply(cluster: Cluster, thing: Object, verb: str, *, check: bool) -> list[str]:
+    """Have an object so, if it is not: the step that this is, in words. Raises ClusterError."""
+    if not planned(cluster, thing, check=check).needed:
+        return []
+    if not check:
+        cluster.apply(thing)
+    return [f"{verb} {named(thing)}"]
 
 
 def servers(cluster: Cluster) -> list[Object]:

@@ -104,6 +104,11 @@ class HostColours(ABC):
         started = {colour: self.facts(colour).get("at", 0.0) for colour in running}
         return max(running, key=lambda colour: (self.serving(colour), started[colour]), default=None)
 
+    def hold_nobody(self) -> None:
+        """Take away what colours that have ended were held by."""
+        for colour in COLOURS:
+            self.state.drain_file(colour).unlink(missing_ok=True)
+
     def start(self, colour: str) -> None:
         """Start the workload as this colour; what an interrupted run left there may have requests and is drained."""
         if self.running(colour):

@@ -552,10 +552,11 @@ class ComposeColours(HostColours):
     def launch(self, colour: str) -> None:
         """Write its part of the project and start it."""
         facts = {"release": self.workload["release"], "fingerprint": self.fingerprint, "at": time.time()}
-        user = int(self.workload["user"])
-        make_directory(self.state.counts, 0o700, (user, user))
         part = api_part(self.workload, colour, self.state, self.drain_seconds)
         service = part["services"][service_of(colour)]
+        if "TITANIC_COUNTS_FILE" in service["environment"]:
+            user = int(self.workload["user"])
+            make_directory(self.state.counts, 0o700, (user, user))
         service["labels"] = dict(service.get("labels", {})) | {LABEL: json.dumps(facts, sort_keys=True)}
         self.project.write(service_of(colour), part)
         self.project.up(service_of(colour))

@@ -21,7 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.process import un
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import recorded_workload, runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, take_over
 
 FRONT = "caddy"
 # It starts again what ends; so it goes first, and comes last.
@@ -204,7 +204,5 @@ def serve(colours: HostColours, colour: str | None) -> None:
     if colour:
         colours.wait_until_ready(colour)
         return
-    # What a colour that has ended was held by holds nobody.
-    for name in COLOURS:
-        colours.state.drain_file(name).unlink(missing_ok=True)
-    colours.stop(other(switch(colours, None)))
+    colours.hold_nobody()
+    take_over(colours, None)

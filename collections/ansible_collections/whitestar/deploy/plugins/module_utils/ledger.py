@@ -16,8 +16,8 @@ ENTRIES_KEPT = 100
 CAPSULES_KEPT = 10
 OUTCOMES = ("started", "succeeded", "failed", "interrupted")
 NOTHING_YET = "nothing has been deployed here yet"
-# What to do about it, where a run was to go on from there.
-BEGIN_WITH_ALL = "run the whole site first, without --tags and --skip-tags"
+# Where a run was to go on from there.
+NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"
 
 
 class RollbackRefusedError(ValueError):

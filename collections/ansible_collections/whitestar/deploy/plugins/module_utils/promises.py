@@ -103,9 +103,10 @@ class FrontDoor:
             kept = 0
             while kept < times:
                 answer, broken = self.ask(promise)
-                kept = 0 if broken else kept + 1
                 if not broken:
+                    kept += 1
                     continue
+                kept = 0
                 if answer and maintenance(answer):
                     return
                 if time.monotonic() > deadline:

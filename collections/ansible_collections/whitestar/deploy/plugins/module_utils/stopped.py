@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, read_json, write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
@@ -43,6 +44,10 @@ class Stopped:
     def of_text(cls, text: str) -> Stopped:
         """From what :meth:`text` has written."""
         return cls(**json.loads(text))
+
+    def difference(self, what: str) -> Difference:
+        """As drift tells of it; what does not run differs in nothing else that counts."""
+        return Difference(what, said=f"is stopped: {REMEDY}", by=self.by, at=self.at)
 
     def text(self) -> str:
         """As an annotation has it."""

@@ -49,6 +49,13 @@ def other(colour: str) -> str:
     return COLOURS[1 - COLOURS.index(colour)]
 
 
+def take_over(colours: Colours, serving: str | None) -> None:
+    """Switch, and take away a colour that has ended: nobody is to start it again beside this. Raises ReleaseError."""
+    idle = switch(colours, serving)
+    if serving is None:
+        colours.stop(other(idle))
+
+
 def switch(colours: Colours, serving: str | None) -> str:
     """Make the new release serve, and return its colour. ``serving`` is the colour that serves now, if any.
 

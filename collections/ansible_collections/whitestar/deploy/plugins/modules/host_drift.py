@@ -109,7 +109,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import REMEDY, Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
 
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
 
@@ -121,9 +121,7 @@ def look(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], li
         why = "nothing is recorded in it: all of it is gone, or nothing has been deployed"
         return [Difference(f"directory {state.root}", said=why)], []
     if stopped := Stopped.on_host(state):
-        # What does not run differs in nothing else that counts.
-        said = f"is stopped: {REMEDY}"
-        return [Difference(f"directory {state.root}", said=said, by=stopped.by, at=stopped.at)], []
+        return [stopped.difference(f"directory {state.root}")], []
     found = on_host(state, options, current.release)
     differing, unknown = in_database(state, options) if options["database"] else ([], [])
     return [*found, *differing], unknown

@@ -128,7 +128,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, switch
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, take_over
 from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
 from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
 
@@ -228,19 +228,14 @@ class Deployment:
         if right is None:
             self._undrain_if_nothing_else_serves()
             self.colours.checks.look()
-            serving = self.colours.in_charge()
-            idle = switch(self.colours, serving)
-            if serving is None:
-                # What has ended is not to be started again beside it.
-                self.colours.stop(other(idle))
+            take_over(self.colours, self.colours.in_charge())
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))
 
     def _undrain_if_nothing_else_serves(self) -> None:
         if self.colours.in_charge() is None:
-            for colour in COLOURS:
-                self.state.drain_file(colour).unlink(missing_ok=True)
+            self.colours.hold_nobody()
 
     def _prune(self) -> list[str]:
         keep = self.ledger.releases_to_keep(self.options["keep"])

@@ -128,7 +128,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
 from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.files import closed_to_others, make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import BEGIN_WITH_ALL, NOTHING_YET
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
@@ -286,7 +286,7 @@ def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
     options = module.params
     if options["continues"] and not any(state.secrets()):
-        module.fail_json(msg=f"{NOTHING_YET}: {BEGIN_WITH_ALL}")
+        module.fail_json(msg=NOTHING_TO_GO_ON_FROM)
     found = problems(state, options)
     if found:
         module.fail_json(msg="\n".join(found), problems=found)

@@ -180,7 +180,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import BEGIN_WITH_ALL, NOTHING_YET
+from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import overridden
 from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
@@ -337,7 +337,7 @@ def begin(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, An
     if found := problems(cluster, options):
         module.fail_json(msg="\n".join(found), problems=found)
     if options["continues"] and not recorded(cluster):
-        module.fail_json(msg=f"{NOTHING_YET}: {BEGIN_WITH_ALL}")
+        module.fail_json(msg=NOTHING_TO_GO_ON_FROM)
     there = namespace(cluster, make=options["deploys"] and not module.check_mode)
     if there and not module.check_mode:
         dead = ClusterLock(cluster).acquire(owner, options["lease_seconds"])
