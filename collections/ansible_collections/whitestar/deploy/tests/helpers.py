@@ -326,6 +326,9 @@ elif command == "migrate":
     if changed and "--check" not in sys.argv:
         done.touch()
     answer({{"from": None if changed else "0001", "to": "0001", "changed": changed}})
+elif command == "read":
+    text = [pathlib.Path(path).read_text() for path in (os.environ["TINY_SECRET"], sys.argv[2])]
+    answer({{"account": [os.getuid(), os.getgid(), *os.getgroups()], "text": text}})
 elif command == "fail":
     sys.exit("tiny release: this migration cannot be applied")
 elif command == "mumble":

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.switch import Rel
 SOCKET = "api.sock"
 # As the front door's container has it.
 FRONT_USER = 10002
+# Nobody else's, so that what serves cannot look into a migration, which has the owner's password.
+COMMAND_USER = 10003
 
 
 class LocalColours(HostColours):
@@ -61,13 +65,7 @@ class LocalColours(HostColours):
     def launch(self, colour: str) -> None:
         """Start it with a socket, a drain file and a place for metrics of its own."""
         command = command_line(self.workload["image"], self.workload["command"])
-        owner = instead_of_root(int(self.workload["user"]))
-        python = Path(command[0]).with_name("python").resolve()
-        if owner and python.exists() and (closed := closed_to_others(python)):
-            raise ReleaseError(
-                f"a release does not run as root, and only root may use {closed}: "
-                "set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3"
-            )
+        owner = account(self.workload["image"], int(self.workload["user"]))
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         # It may make its socket there, and nothing where our records are. Nobody else comes in but the front door,
@@ -107,11 +105,25 @@ class LocalPrograms:
         image: str,
         command: Sequence[str],
         environment: Mapping[str, Any],
-        _secret_files: Mapping[str, str],
+        secret_files: Mapping[str, str],
         seconds: float,
     ) -> tuple[int, Any, str]:
-        """Run a command of a release: (exit code, JSON answer or None, standard error). Raises as ``run_json``."""
-        return run_json(command_line(image, command), service_environment(environment), seconds)
+        """Run a command of a release: (exit code, JSON answer or None, standard error).
+
+        Where we are root it is not, and reads copies in memory of what only root may read. Raises as ``run_json``, and
+        ReleaseError.
+        """
+        owner = account(image, COMMAND_USER)
+        if not owner:
+            return run_json(command_line(image, command), service_environment(environment), seconds)
+        with lent(secret_files.values()) as descriptors:
+            copies = {path: f"/dev/fd/{number}" for path, number in descriptors.items()}
+            words = command_line(image, [copies.get(word, word) for word in command])
+            settings = service_environment({key: copies.get(str(value), value) for key, value in environment.items()})
+            code, answer, said = run_json(words, settings, seconds, owner, list(descriptors.values()))
+        for path, copy in copies.items():
+            said = said.replace(copy, path)
+        return code, answer, said
 
 
 @dataclass(frozen=True)
@@ -144,3 +156,33 @@ class LocalRuntime(LocalPrograms):
 def command_line(image: str, command: Sequence[str]) -> list[str]:
     """A workload's command with its program taken from the release directory."""
     return [str(Path(image) / "bin" / command[0]), *command[1:]]
+
+
+def account(image: str, uid: int) -> tuple[int, int] | None:
+    """(uid, gid) that a release runs as where we are root, None otherwise. Raises ReleaseError if it could not run."""
+    owner = instead_of_root(uid)
+    python = (Path(image) / "bin" / "python").resolve()
+    if owner and python.exists() and (closed := closed_to_others(python)):
+        raise ReleaseError(
+            f"a release does not run as root, and only root may use {closed}: "
+            "set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3"
+        )
+    return owner
+
+
+@contextmanager
+def lent(paths: Iterable[str]) -> Iterator[dict[str, int]]:
+    """Descriptors of copies of files, in memory, which a program that inherits them may read whoever it is.
+
+    Raises OSError.
+    """
+    found: dict[str, int] = {}
+    try:
+        for path in paths:
+            found[path] = os.memfd_create(Path(path).name)
+            with Path(path).open("rb") as source, os.fdopen(os.dup(found[path]), "wb") as copy:
+                shutil.copyfileobj(source, copy)
+        yield found
+    finally:
+        for number in found.values():
+            os.close(number)

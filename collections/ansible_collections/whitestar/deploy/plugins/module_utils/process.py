@@ -11,7 +11,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +153,6 @@ class Daemon:
 
 def _start_for_good(command: list[str], environment: dict[str, str], log: Path, owner: tuple[int, int] | None) -> int:
     """Start a program whose parent is gone once it runs, its output in ``log``; its pid. Raises OSError."""
-    account: dict[str, Any] = {"user": owner[0], "group": owner[1], "extra_groups": []} if owner else {}
     answer, told = os.pipe()
     parent = os.fork()
     if parent == 0:
@@ -168,7 +167,7 @@ def _start_for_good(command: list[str], environment: dict[str, str], log: Path, 
                     stderr=output,
                     start_new_session=True,
                     cwd="/",
-                    **account,
+                    **as_owner(owner),
                 )
             said = b"%d" % child.pid
         except OSError as error:
@@ -214,13 +213,34 @@ def unprivileged(account: str) -> tuple[int, int] | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def run_json(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, Any, str]:
+def as_owner(owner: tuple[int, int] | None) -> dict[str, Any]:
+    """Arguments of ``subprocess`` to run a program as ``owner`` (uid, gid), in no other group, or as ourselves."""
+    return {"user": owner[0], "group": owner[1], "extra_groups": []} if owner else {}
+
+
+def run_json(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    seconds: float,
+    owner: tuple[int, int] | None = None,
+    descriptors: Collection[int] = (),
+) -> tuple[int, Any, str]:
     """Run ``command`` and read its standard output as JSON: (exit code, value or None, standard error).
+
+    It runs as ``owner`` (uid, gid), or as ourselves, and inherits these ``descriptors``.
 
     Raises subprocess.TimeoutExpired after ``seconds`` and OSError if it cannot be started.
     """
     done = subprocess.run(
-        list(command), env=dict(environment), capture_output=True, text=True, timeout=seconds, check=False, cwd="/"
+        list(command),
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd="/",
+        pass_fds=descriptors,
+        **as_owner(owner),
     )
     value = None
     with suppress(ValueError):

@@ -34,7 +34,8 @@ options:
     required: true
   secret_files:
     description: >-
-      Files on the target that a container gets below C(/run/secrets), by name. A process reads them where they are.
+      Files on the target that the command reads, by name. A container has them at the same paths. A process reads
+      them where they are; where the run is root's it is user 10003 and gets copies in memory instead.
     type: dict
     default: {}
   needs:
@@ -110,6 +111,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
     runtime,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
 
 CHECK_SECONDS = 30
 UNFINISHED = 256  # no program's
@@ -121,7 +123,7 @@ def run(host: Programs, options: dict[str, Any], words: list[str], seconds: floa
         return host.execute(options["image"], words, options["environment"], options["secret_files"], seconds)
     except subprocess.TimeoutExpired:
         return UNFINISHED, None, f"took longer than {seconds:g} s and was ended"
-    except (EngineError, OSError) as error:
+    except (EngineError, ReleaseError, OSError) as error:
         return UNFINISHED, None, f"could not be started: {error}"
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def image(state: State) -> Path:
 
 def run(image: Path, *words: str, check: bool = False, **options: Any) -> Result:
     environment = {"TINY_DONE": str(image.parent / "done")}
+    image.parent.chmod(0o777)  # whoever the command runs as
     given = {"image": str(image), "command": ["tiny", *words], "check_argument": "--check", "environment": environment}
     return run_module("host_command", given | options, check=check)
 
@@ -41,6 +43,25 @@ def test_twelve_steps(image: Path) -> None:
 def test_a_failure_is_told_in_the_release_s_words(image: Path) -> None:
     message = run(image, "fail").message
     assert message == "tiny fail failed (1): tiny release: this migration cannot be applied"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
+def test_a_command_is_not_root_and_reads_what_only_root_may(state: State, image: Path) -> None:
+    """The serving program is another user, so that it cannot come by what a migration has: the owner's password."""
+    secret, rows = state.root / "owner_password", state.root / "people.csv"
+    for path in (secret, rows):
+        path.write_text(path.name)
+        path.chmod(0o600)
+    environment = {"TINY_SECRET": str(secret)}
+    lent = {"environment": environment, "secret_files": {"password": str(secret), "csv": str(rows)}}
+    found = run(image, "read", str(rows), **lent)
+    assert found["answer"] == {"account": [10003, 10003], "text": ["owner_password", "people.csv"]}
+    assert "Permission denied" in run(image, "read", str(rows), environment=environment).message
+    (state.root / "people.csv").unlink()
+    assert (
+        f"could not be started: [Errno 2] No such file or directory: '{rows}'"
+        in run(image, "read", str(rows), **lent).message
+    )
 
 
 def test_a_failure_can_be_that_of_a_release(state: State, image: Path) -> None:
