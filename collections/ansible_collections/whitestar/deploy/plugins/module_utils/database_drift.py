@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import ATTRIBUTES, Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import ATTRIBUTES, LIMITS, Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.grants import (
     DATABASE,
     GRANTS,
     Beside,
     beside,
+    in_defaults,
     in_relation,
     in_schema,
 )
@@ -31,6 +32,10 @@ SELECT json_build_object(
         'LOGIN', rolcanlogin, 'SUPERUSER', rolsuper, 'CREATEDB', rolcreatedb, 'CREATEROLE', rolcreaterole,
         'REPLICATION', rolreplication, 'BYPASSRLS', rolbypassrls,
         'password', coalesce(rolpassword, ''),
+        'CONNECTION LIMIT', rolconnlimit::text,
+        'VALID UNTIL', quote_literal(coalesce(rolvaliduntil, 'infinity')),
+        'settings', (SELECT coalesce(json_agg(unnest ORDER BY unnest), '[]')
+                     FROM pg_db_role_setting, unnest(setconfig) WHERE setrole = r.oid),
         'member of', (SELECT coalesce(json_agg(pg_get_userbyid(roleid) ORDER BY roleid), '[]')
                       FROM pg_auth_members WHERE member = r.oid)
     )), '{{{{}}}}') FROM pg_authid r WHERE rolname IN ({{owner}}, {{user}})),
@@ -85,11 +90,10 @@ def _role(what: str, found: Mapping[str, Any] | None, password: str | None) -> I
     if found is None:
         yield Difference(what, said="is gone")
         return
-    for name, wanted in ATTRIBUTES.items():
+    lists: dict[str, Any] = {"settings": [], "member of": []}
+    for name, wanted in {**ATTRIBUTES, **LIMITS, **lists}.items():
         if found[name] != wanted:
             yield Difference(what, name, wanted, found[name])
-    if found["member of"]:
-        yield Difference(what, "member of", [], found["member of"])
     if password is not None and not matches(password, found["password"]):
         yield Difference(what, "password", said="is another than the recorded one")
 
@@ -116,6 +120,8 @@ def _tables(
     granted = told.get("grants")
     if told:
         yield from _grants(f"{what} schema public", in_schema(found, names), names["user"])
+        for where, objects, grantee, privilege in in_defaults(found, names):
+            yield Difference(f"{what} later {objects} {where}", f"grants[{grantee}]", live=privilege)
     for name, relation in sorted(found["relations"].items()):
         wanted = None if granted is None else granted.get(name, [])
         yield from _owned(f"{what} relation {name}", relation, names, in_relation(relation, names, wanted))

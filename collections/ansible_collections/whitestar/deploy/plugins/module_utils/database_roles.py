@@ -29,12 +29,18 @@ ATTRIBUTES = {
     "REPLICATION": False,
     "BYPASSRLS": False,
 }
+# How often and until when both may log in.
+LIMITS = {"CONNECTION LIMIT": "-1", "VALID UNTIL": "'infinity'"}
 # What is there of ours, in one question; a role that may more than it should is not as it should be.
 FACTS = f"""
 SELECT json_build_object(
     'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{{{}}}}') FROM pg_authid
                   WHERE rolname IN ({{owner}}, {{user}}) AND rolcanlogin AND NOT
-                  (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)),
+                  (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+                  AND rolconnlimit = -1 AND coalesce(rolvaliduntil, 'infinity') = 'infinity'),
+    'settings', (SELECT coalesce(json_agg(json_build_array(pg_get_userbyid(setrole), datname)), '[]')
+                 FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase
+                 WHERE pg_get_userbyid(setrole) IN ({{owner}}, {{user}})),
     'memberships', (SELECT coalesce(json_agg(json_build_array(
                     pg_get_userbyid(member), pg_get_userbyid(roleid), pg_get_userbyid(grantor))), '[]')
                     FROM pg_auth_members WHERE pg_get_userbyid(member) IN ({{owner}}, {{user}})),
@@ -63,6 +69,7 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
         kept = facts["passwords"].get(role)
         if kept is None:
             attributes = " ".join(name if wanted else f"NO{name}" for name, wanted in ATTRIBUTES.items())
+            attributes += "".join(f" {name} {value}" for name, value in LIMITS.items())
             # A literal, since any dollar quote could be part of a name.
             make = f"BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END"
             steps[f"make role {role}"] = (
@@ -72,6 +79,9 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
             steps[f"set the password of role {role}"] = (
                 f"ALTER ROLE {identifier(role)} PASSWORD {literal(verifier(password))}"
             )
+    for role, place in facts["settings"]:
+        where = f" IN DATABASE {identifier(place)}" if place else ""
+        steps[f"reset the settings of role {role}{where}"] = f"ALTER ROLE {identifier(role)}{where} RESET ALL"
     database, owner = identifier(names["database"]), identifier(names["owner"])
     if facts["owner"] is None:
         steps[f"make database {names['database']}"] = f"CREATE DATABASE {database} OWNER {owner}"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import identifier
@@ -32,8 +32,14 @@ SELECT json_build_object(
         'grants', {GRANTS.format(acl="relacl", kind=RELATION, owner="relowner")},
         'columns', {COLUMNS}
     )), '{{}}') FROM pg_class c
-    WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p', 'S', 'v', 'm')))
+    WHERE relnamespace = to_regnamespace('public') AND relkind IN ('r', 'p', 'S', 'v', 'm')),
+    'defaults', (SELECT coalesce(json_agg(json_build_array(
+        pg_get_userbyid(defaclrole), nspname, defaclobjtype, {GRANTEE}, {PRIVILEGE})), '[]')
+        FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace, aclexplode(defaclacl)))
 """
+# What default privileges are for, and those of them that everybody has by PostgreSQL's own.
+OBJECTS = {"r": "TABLES", "S": "SEQUENCES", "f": "FUNCTIONS", "T": "TYPES", "n": "SCHEMAS"}
+OPEN = ("f", "T")
 # Whoever may use a schema by PostgreSQL's own defaults.
 DEFAULTS = {("PUBLIC", "USAGE")}
 SCHEMA_OWNER = "pg_database_owner"
@@ -67,6 +73,25 @@ def in_relation(relation: Mapping[str, Any], names: Mapping[str, str], wanted: S
     return beside(found, names["user"], {names["owner"], relation["owner"]}, wanted)
 
 
+def in_defaults(found: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    """What the role that serves or everybody would get on objects that our two roles make later.
+
+    Each as (``FOR ROLE … IN SCHEMA …``, kind of objects, grantee, privilege).
+    """
+    return [
+        (f"FOR ROLE {identifier(role)}{f' IN SCHEMA {identifier(schema)}' if schema else ''}", OBJECTS[kind], who, what)
+        for role, schema, kind, who, what in found["defaults"]
+        if role in (names["owner"], names["user"])
+        and (who == names["user"] != role or (who == "PUBLIC" and kind not in OPEN))
+    ]
+
+
+def misplaced(name: str, relation: Mapping[str, Any], names: Mapping[str, str], granted: Container[str]) -> bool:
+    """Whether a table belongs to the role that serves, or is a migration's and does not belong to the owner."""
+    ours = relation["owner"] == names["user"] or name in granted
+    return relation["kind"] == "TABLE" and ours and relation["owner"] != names["owner"]
+
+
 def grant_steps(
     found: Mapping[str, Any], names: Mapping[str, str], granted: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
@@ -77,8 +102,20 @@ def grant_steps(
     """
     steps = statements("SCHEMA", "public", in_schema(found, names), names["user"])
     for name, relation in sorted(found["relations"].items()):
-        differs = in_relation(relation, names, granted.get(name, []))
-        steps |= statements(relation["kind"], name, differs, names["user"])
+        wanted = granted.get(name, [])
+        if not misplaced(name, relation, names, granted):
+            steps |= statements(relation["kind"], name, in_relation(relation, names, wanted), names["user"])
+            continue
+        # What its old owner was given becomes the new one's. No request is to find the table without its grants.
+        left = {key: [pair for pair in relation[key] if pair[0] != relation["owner"]] for key in ("grants", "columns")}
+        given = statements("TABLE", name, in_relation({**relation, **left}, names, wanted), names["user"])
+        moved = f"ALTER TABLE public.{identifier(name)} OWNER TO {identifier(names['owner'])}"
+        steps[f"give {name} to {names['owner']}"] = "; ".join(["BEGIN", moved, *given.values(), "COMMIT"])
+    for where, objects, grantee, privilege in in_defaults(found, names):
+        role = grantee if grantee == "PUBLIC" else identifier(grantee)
+        steps[f"take {privilege} on later {objects} from {grantee} ({where})"] = (
+            f"ALTER DEFAULT PRIVILEGES {where} REVOKE {privilege.removesuffix(OPTION)} ON {objects} FROM {role}"
+        )
     return steps
 
 

@@ -24,6 +24,7 @@ KEPT = {role: verifier(password) for role, password in PASSWORDS.items()}
 RIGHT: dict[str, Any] = {
     "passwords": KEPT,
     "memberships": [],
+    "settings": [],
     "owner": "people_owner",
     "grants": [["people_app", "CONNECT"], ["people_owner", "CREATE"]],
 }
@@ -48,6 +49,7 @@ def test_nothing_is_needed_where_all_is_right() -> None:
         ({"grants": []}, [CONNECT]),
         ({"owner": None, "grants": None}, ["make database people", CONNECT]),
         ({"memberships": [["people_app", "pg_monitor", "postgres"]]}, ["take people_app out of pg_monitor"]),
+        ({"settings": [["people_app", None]]}, ["reset the settings of role people_app"]),
     ],
 )
 def test_each_thing_that_is_wrong_is_one_step(wrong: dict[str, Any], steps: list[str]) -> None:

@@ -14,7 +14,7 @@ SCHEMA = [["pg_database_owner", "CREATE"], ["PUBLIC", "USAGE"], [NAMES["user"], 
 
 
 def steps(*grants: list[str], wanted: list[str], kind: str = "TABLE") -> list[str]:
-    found = {"schema": SCHEMA, "relations": {"Rows": TABLE | {"kind": kind, "grants": list(grants)}}}
+    found = {"schema": SCHEMA, "defaults": [], "relations": {"Rows": TABLE | {"kind": kind, "grants": list(grants)}}}
     return list(grant_steps(found, NAMES, {"Rows": wanted}).values())
 
 

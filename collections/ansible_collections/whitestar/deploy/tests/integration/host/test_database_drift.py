@@ -82,6 +82,18 @@ PLANTED = {
     "passes row security": ("ALTER ROLE {user} BYPASSRLS", ["role <user>: BYPASSRLS: false was applied, is true"]),
     "may not log in": ("ALTER ROLE {user} NOLOGIN", ["role <user>: LOGIN: true was applied, is false"]),
     "is another's member": ("GRANT {owner} TO {user}", ['role <user>: member of: [] was applied, is ["<owner>"]']),
+    "logs in once": (
+        "ALTER ROLE {user} CONNECTION LIMIT 1",
+        ['role <user>: CONNECTION LIMIT: "-1" was applied, is "1"'],
+    ),
+    "logs in no more": (
+        "ALTER ROLE {user} VALID UNTIL '2020-01-01 00:00:00+00'",
+        ["role <user>: VALID UNTIL: \"'infinity'\" was applied, is \"'2020-01-01 00:00:00+00'\""],
+    ),
+    "does not write": (
+        "ALTER ROLE {user} IN DATABASE {database} SET default_transaction_read_only = on",
+        ['role <user>: settings: [] was applied, is ["default_transaction_read_only=on"]'],
+    ),
     "another password": (
         "ALTER ROLE {user} PASSWORD 'another'",
         ["role <user>: password: is another than the recorded one"],
@@ -147,6 +159,28 @@ PLANTED = {
     "counts no further": (
         "REVOKE USAGE ON SEQUENCE people_position FROM {user}",
         ['database <database> relation people_position: grants[<user>]: removed, was "USAGE"'],
+    ),
+    "owns a table": (
+        "ALTER TABLE people OWNER TO {user}",
+        [
+            'database <database> relation people: owner: "<owner>" was applied, is "<user>"',
+            *(
+                f'database <database> relation people: grants[<user>]: added: "{privilege}"'
+                for privilege in ("DELETE", "MAINTAIN", "REFERENCES", "TRIGGER", "TRUNCATE", "UPDATE")
+            ),
+        ],
+    ),
+    "a migration's table is another's": (
+        "ALTER TABLE people OWNER TO postgres",
+        ['database <database> relation people: owner: "<owner>" was applied, is "postgres"'],
+    ),
+    "empties later tables": (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT TRUNCATE ON TABLES TO {user}",
+        ['database <database> later TABLES FOR ROLE "<owner>" IN SCHEMA "public": grants[<user>]: added: "TRUNCATE"'],
+    ),
+    "everybody reads later tables": (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT SELECT ON TABLES TO PUBLIC",
+        ['database <database> later TABLES FOR ROLE "<owner>": grants[PUBLIC]: added: "SELECT"'],
     ),
     "another's table": (
         "CREATE TABLE extra (); GRANT SELECT ON extra TO {user}",
