@@ -12,13 +12,14 @@ from titanic_api import pages
 from titanic_api.config import Settings
 from titanic_api.counts import counts
 from titanic_api.db import Database
-from titanic_api.errors import Answer, Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
+from titanic_api.errors import Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
 from titanic_api.front import Front
 from titanic_api.incoming import Clients
 from titanic_api.limits import RateLimit
 from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use, sample
 from titanic_api.people.blueprint import people_blueprint
 from titanic_api.people.views import People
+from titanic_api.responses import to_response
 from titanic_api.service import Service
 
 
@@ -47,17 +48,6 @@ def _name_the_route() -> None:
     if request.url_rule is not None:
         g.route = request.url_rule.rule.replace("<", "{").replace(">", "}")
         request.environ[ROUTE] = g.route
-
-
-def to_response(answer: Answer) -> Response:
-    """Flask's response for a finished answer."""
-    response = Response(answer.body, status=answer.status)
-    del response.headers["Content-Type"]
-    for name, value in answer.headers:
-        response.headers[name] = value
-    if answer.sent is not None:
-        response.call_on_close(answer.sent)
-    return response
 
 
 def _register_errors(app: Flask) -> None:

@@ -1,4 +1,8 @@
-"""The commands: JSON on standard output, one clear line on standard error when something is refused."""
+"""The commands: JSON on standard output, one clear line on standard error when something is refused.
+
+Each command imports what it needs when it is run. Psycopg2, gevent and gunicorn take 0.15 s to import; Python with this
+module alone starts in 0.09 s. The master of ``serve`` must not import what gevent has still to patch in its workers.
+"""
 
 from __future__ import annotations
 

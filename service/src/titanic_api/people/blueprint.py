@@ -5,12 +5,11 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from titanic_api.people.views import People
+from titanic_api.responses import to_response
 
 
 def people_blueprint(people: People) -> Blueprint:
     """The blueprint that answers with ``people``."""
-    from titanic_api.app import to_response
-
     blueprint = Blueprint("people", __name__)
 
     @blueprint.get("/people")
