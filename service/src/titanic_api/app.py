@@ -8,19 +8,19 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as FlaskMethodNotAllowed
 
-from titanic_api import pages
+from titanic_api import discovery, pages
 from titanic_api.config import Settings
-from titanic_api.counts import counts
 from titanic_api.db import Database
 from titanic_api.errors import Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
-from titanic_api.front import Front
-from titanic_api.incoming import Clients
-from titanic_api.limits import RateLimit
-from titanic_api.observe import ROUTE, Observe, internal_error, pool_in_use, sample
+from titanic_api.fast_path import Front
+from titanic_api.health import Health
+from titanic_api.observability import ROUTE, Observe, internal_error, pool_in_use, sample
 from titanic_api.people.blueprint import people_blueprint
 from titanic_api.people.views import People
+from titanic_api.rate_limit import RateLimit
+from titanic_api.request_parsing import Clients
 from titanic_api.responses import to_response
-from titanic_api.service import Service
+from titanic_api.shared_counters import counts
 
 
 def create_app(settings: Settings) -> Flask:
@@ -33,7 +33,8 @@ def create_app(settings: Settings) -> Flask:
     clients = Clients(settings.trusted_proxies)
     people = People(settings, database)
     app.register_blueprint(people_blueprint(people))
-    app.register_blueprint(Service(settings, database, clients).blueprint())
+    app.register_blueprint(Health(settings, database, clients).blueprint())
+    app.register_blueprint(discovery.blueprint)
     app.register_blueprint(pages.blueprint)
     _register_errors(app)
     app.before_request(_name_the_route)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-import titanic_api.counts  # noqa: F401 (which the workers share: made before they are)
+import titanic_api.shared_counters  # noqa: F401 (which the workers share: made before they are)
 from titanic_api.config import ConfigurationError, Settings
 
 MAX_HEADER_BYTES = 8190
@@ -41,7 +41,7 @@ class Server(BaseApplication):
     def load(self) -> Any:
         """Make the application, in each worker, after gevent has patched the standard library."""
         from titanic_api.app import create_app
-        from titanic_api.observe import log_to_stderr
+        from titanic_api.observability import log_to_stderr
 
         log_to_stderr(self._settings.log_level)
         return create_app(self._settings)
@@ -52,7 +52,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": settings.bind,
         "workers": settings.workers,
-        "worker_class": "titanic_api.worker." + ("Worker" if settings.keepalive_seconds else "ClosingWorker"),
+        "worker_class": "titanic_api.gunicorn_worker." + ("Worker" if settings.keepalive_seconds else "ClosingWorker"),
         "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "graceful_timeout": settings.graceful_timeout_seconds,
         "keepalive": settings.keepalive_seconds or ARRIVAL_SECONDS,

@@ -19,7 +19,7 @@ def test_a_change_of_the_source_is_served_without_a_run(container_engine: Engine
         site.succeed()
         assert site.rows() == 887
         attempts = len(site.ledger())
-        view = site.context / "src/titanic_api/service.py"
+        view = site.context / "src/titanic_api/discovery.py"
         text = view.read_text()
         view.write_text(text.replace("Welcome to", "Back at"))
         began = time.monotonic()

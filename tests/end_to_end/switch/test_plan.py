@@ -75,7 +75,7 @@ def test_a_plan_is_refused_when_anything_has_moved(containers: ComposeSite, plan
     site = containers
     serves, attempts = site.release(), len(site.ledger())
     # What a service says is its own matter.
-    source = site.context / "src/titanic_api/service.py"
+    source = site.context / "src/titanic_api/discovery.py"
     source.write_text(source.read_text().replace("Welcome to the Titanic API", "Welcome aboard"))
     promise = {"name": "it welcomes", "path": "/", "json": {"message": "Welcome aboard"}}
     arguments = [*with_plan(plan), "-e", json.dumps({"titanic_api_promises": [promise]})]
@@ -83,7 +83,7 @@ def test_a_plan_is_refused_when_anything_has_moved(containers: ComposeSite, plan
     assert "api: switched to release" in output
     assert (site.release(), len(site.ledger())) == (serves, attempts)
     planned, built = source.read_text(), images(site)
-    site.change_service("PLANNED = False", "service")
+    site.change_service("PLANNED = False", "discovery")
     assert "titanic_plan: the source is another than when the plan was made" in words(site.refuse(*arguments))
     assert (site.release(), len(site.ledger()), images(site)) == (serves, attempts, built)
 

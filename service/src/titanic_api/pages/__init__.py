@@ -89,8 +89,8 @@ def _page(template: str) -> Response:
     return response
 
 
-# An endpoint without a route: `/` belongs to the service, which chooses between this page and its JSON. Flask does not
-# put the blueprint's name before an endpoint made in this way.
+# An endpoint without a route: `/` belongs to `discovery.py`, which chooses between this page and its JSON. Flask does
+# not put the blueprint's name before an endpoint made in this way.
 @blueprint.endpoint("pages.index")
 def index() -> Response:
     """Answer `GET /` for a client that prefers `text/html`: the passengers, with search, filters and plots."""

@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 
 from titanic_api.errors import Fault, PreconditionFailed
-from titanic_api.incoming import Environ, header
 from titanic_api.people.model import Rendered
+from titanic_api.request_parsing import Environ, header
 
 # RFC 9110, 8.8.3: between its quotes a tag may have commas and asterisks.
 ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"')

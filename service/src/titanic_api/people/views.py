@@ -1,6 +1,6 @@
 """The operations on people, from a WSGI environment to a finished answer; SQL and rules are elsewhere.
 
-They do not use Flask, so that the hot ones can be answered in front of it (``front.py``) and by it (``blueprint``).
+They do not use Flask, so that the hot ones can be answered before it (``fast_path.py``) and by it (``blueprint.py``).
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from titanic_api.errors import (
     TokenRequired,
     UnsupportedMediaType,
 )
-from titanic_api.incoming import Environ, header, read_body
-from titanic_api.long_answers import LongAnswers
+from titanic_api.large_responses import LongAnswers
 from titanic_api.people import store
 from titanic_api.people.model import (
     NAME_LENGTH,
@@ -47,8 +46,9 @@ from titanic_api.people.model import (
     rendered,
 )
 from titanic_api.people.preconditions import Preconditions, matches
-from titanic_api.reads import Reads
-from titanic_api.writes import Writes
+from titanic_api.read_cache import Reads
+from titanic_api.request_parsing import Environ, header, read_body
+from titanic_api.write_batch import Writes
 
 MAX_LIMIT = 1000
 MAX_OFFSET = 2**31 - 1

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from mmap import mmap
 
-from titanic_api.counts import SLOT, SLOTS
 from titanic_api.errors import Fault, TooManyRequests, answer_for
-from titanic_api.incoming import Clients, Environ
-from titanic_api.observe import Application, StartResponse, send
+from titanic_api.observability import Application, StartResponse, send
+from titanic_api.request_parsing import Clients, Environ
+from titanic_api.shared_counters import SLOT, SLOTS
 
 # Probes and metrics must answer however busy their neighbour is.
 EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/version"})

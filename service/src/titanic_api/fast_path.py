@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from titanic_api.errors import TitanicError, answer_for
-from titanic_api.incoming import Environ
-from titanic_api.observe import ROUTE, Application, StartResponse, internal_error, send
+from titanic_api.observability import ROUTE, Application, StartResponse, internal_error, send
 from titanic_api.people.views import People
+from titanic_api.request_parsing import Environ
 
 LIST, PERSON = "/people", "/people/{uuid}"
 PREFIX = "/people/"

@@ -1,25 +1,21 @@
-"""What the service says about itself: welcome, probes, version, metrics, the OpenAPI document."""
+"""Health and what operators ask besides: liveness, readiness, version, metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
-from titanic_api import __version__, observe, schema
+from titanic_api import __version__, observability, schema
 from titanic_api.config import Settings
 from titanic_api.db import Database
-from titanic_api.errors import DatabaseUnavailable, Fault, MetricsRefused, NotAcceptable, NotReady
-from titanic_api.incoming import Clients
-from titanic_api.openapi import document
-from titanic_api.people.views import no_parameters
+from titanic_api.errors import DatabaseUnavailable, Fault, MetricsRefused, NotReady
+from titanic_api.request_parsing import Clients
 
 NOT_KEPT = {"Cache-Control": "no-store"}
-PAGE = "pages.index"
 
 
-class Service:
+class Health:
     """The views; ``blueprint`` gives them their paths."""
 
     def __init__(self, settings: Settings, database: Database, clients: Clients) -> None:
@@ -29,36 +25,19 @@ class Service:
 
     def blueprint(self) -> Blueprint:
         """The routes."""
-        blueprint = Blueprint("service", __name__)
+        blueprint = Blueprint("health", __name__)
         for path, view in (
-            ("/", self.welcome),
-            ("/healthz", self.health),
-            ("/health", self.health),
+            ("/healthz", self.live),
+            ("/health", self.live),
             ("/readyz", self.ready),
             ("/ready", self.ready),
             ("/version", self.version),
             ("/metrics", self.metrics),
-            ("/openapi.json", self.openapi),
         ):
             blueprint.add_url_rule(path, view_func=view)
         return blueprint
 
-    def welcome(self) -> Any:
-        """``GET /``: JSON, or the page with the passengers for a client that prefers ``text/html``."""
-        page: Callable[[], Any] | None = current_app.view_functions.get(PAGE)
-        offered = ["application/json", "text/html"] if page else ["application/json"]
-        accepted = request.accept_mimetypes
-        best = accepted.best_match(offered) if accepted else offered[0]
-        if best is None:
-            raise NotAcceptable(Fault("Accept", "must allow " + " or ".join(offered)))
-        if best == "text/html" and page is not None:
-            return page()  # its script reads the query string
-        no_parameters(request.environ)
-        response = jsonify(message="Welcome to the Titanic API", version=__version__)
-        response.headers["Vary"] = "Accept"
-        return response
-
-    def health(self) -> Any:
+    def live(self) -> Any:
         """``GET /healthz``: the process answers. It never asks the database, whose loss no restart would mend."""
         return jsonify(status="ok"), NOT_KEPT
 
@@ -86,8 +65,4 @@ class Service:
         """``GET /metrics``: of all workers, whichever answers, for who may have them."""
         if not self._clients.may_scrape(request.environ, self._settings.metrics_from):
             raise MetricsRefused(Fault("client", "may not have the metrics: TITANIC_METRICS_FROM says who may"))
-        return Response(observe.metrics_text(), content_type="text/plain; version=0.0.4; charset=utf-8")
-
-    def openapi(self) -> Response:
-        """``GET /openapi.json``."""
-        return jsonify(document())
+        return Response(observability.metrics_text(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -20,9 +20,9 @@ from prometheus_client.registry import REGISTRY as PROCESS_REGISTRY
 from titanic_api import __version__
 from titanic_api.config import Settings
 from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
-from titanic_api.incoming import Clients, Environ
+from titanic_api.large_responses import Pieces
 from titanic_api.logs import JsonLines
-from titanic_api.long_answers import Pieces
+from titanic_api.request_parsing import Clients, Environ
 
 log = logging.getLogger(__name__)
 
