@@ -72,7 +72,7 @@ def test_one_json_line_a_request(serve: Serve) -> None:
 
 @pytest.mark.parametrize(("level", "seen"), [("info", []), ("debug", ["/healthz", "/readyz", "/health", "/ready"])])
 def test_probes_that_succeed_are_for_debugging(serve: Serve, level: str, seen: list[str]) -> None:
-    """A front door asks several times a second, and would push what people asked out of the log."""
+    """A reverse proxy asks several times a second, and would push what people asked out of the log."""
     service = serve(LOG_LEVEL=level)
     before = len(service.log)
     for path in ("/healthz", "/readyz", "/health", "/ready", "/version"):

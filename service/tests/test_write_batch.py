@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from service.tests.lab import Database, Serve, Service
-from titanic_api.db import Slots
+from titanic_api.db import FairSemaphore
 
 CLIENTS = 16
 POSTS = 400
@@ -50,32 +50,32 @@ def test_a_refused_neighbour_is_refused_alone(serve: Serve, database: Database, 
 
 
 def test_places_go_to_who_has_waited_longest() -> None:
-    slots = Slots(1)
-    assert slots.acquire(0)
+    semaphore = FairSemaphore(1)
+    assert semaphore.acquire(0)
     served: list[int] = []
 
     def wait(number: int) -> None:
-        assert slots.acquire(10)
+        assert semaphore.acquire(10)
         served.append(number)
         time.sleep(0.01)
-        slots.release()
+        semaphore.release()
 
     waiting = []
     for number in range(5):
         waiting.append(threading.Thread(target=wait, args=(number,)))
         waiting[-1].start()
         time.sleep(0.05)
-    slots.release()
+    semaphore.release()
     for thread in waiting:
         thread.join()
     assert served == [0, 1, 2, 3, 4]
 
 
 def test_a_place_that_nobody_gives_back_is_waited_for_no_longer_than_allowed() -> None:
-    slots = Slots(1)
-    assert slots.acquire(0)
+    semaphore = FairSemaphore(1)
+    assert semaphore.acquire(0)
     began = time.monotonic()
-    assert not slots.acquire(0.1)
+    assert not semaphore.acquire(0.1)
     assert time.monotonic() - began < 60
-    slots.release()
-    assert slots.acquire(0)
+    semaphore.release()
+    assert semaphore.acquire(0)

@@ -12,15 +12,15 @@ from titanic_api import discovery, pages
 from titanic_api.config import Settings
 from titanic_api.db import Database
 from titanic_api.errors import Fault, MalformedBody, MethodNotAllowed, RouteNotFound, TitanicError, answer_for
-from titanic_api.fast_path import Front
+from titanic_api.fast_path import FastPath
 from titanic_api.health import Health
-from titanic_api.observability import ROUTE, Observe, internal_error, pool_in_use, sample
+from titanic_api.observability import ROUTE, Observability, internal_error, pool_in_use, sample
 from titanic_api.people.blueprint import people_blueprint
 from titanic_api.people.views import People
 from titanic_api.rate_limit import RateLimit
 from titanic_api.request_parsing import Clients
 from titanic_api.responses import to_response
-from titanic_api.shared_counters import counts
+from titanic_api.shared_counters import shared_counters
 
 
 def create_app(settings: Settings) -> Flask:
@@ -38,10 +38,10 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(pages.blueprint)
     _register_errors(app)
     app.before_request(_name_the_route)
-    inner: Any = Front(app.wsgi_app, people)
+    inner: Any = FastPath(app.wsgi_app, people)
     if settings.rate_limit_per_minute:
-        inner = RateLimit(inner, settings.rate_limit_per_minute, clients, counts(settings.counts_file))
-    app.wsgi_app = Observe(inner, settings, clients)  # type: ignore[method-assign]
+        inner = RateLimit(inner, settings.rate_limit_per_minute, clients, shared_counters(settings.counts_file))
+    app.wsgi_app = Observability(inner, settings, clients)  # type: ignore[method-assign]
     return app
 
 

@@ -245,20 +245,20 @@ def _faults(lost: type[DatabaseUnavailable]) -> tuple[Fault, ...]:
     return (Fault("database", "does not answer; try again"),)
 
 
-class Slots:
+class FairSemaphore:
     """A fixed number of places, given to those who wait in the order in which they came.
 
-    A semaphore would let a newcomer take the place of the waiter that it has just woken, who then waits once more.
+    Another semaphore lets a newcomer take the place of the waiter that it has just woken, who then waits once more.
     """
 
     def __init__(self, number: int) -> None:
         self._free = number
         self._waiting: deque[threading.Event] = deque()
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
 
     def acquire(self, timeout: float) -> bool:
         """Take a place; whether there was one within ``timeout`` seconds."""
-        with self._gate:
+        with self._lock:
             if self._free:
                 self._free -= 1
                 return True
@@ -274,14 +274,14 @@ class Slots:
 
     def release(self) -> None:
         """Give a place back, to whoever has waited longest."""
-        with self._gate:
+        with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
             else:
                 self._free += 1
 
     def _was_given(self, place: threading.Event) -> bool:
-        with self._gate:
+        with self._lock:
             if not place.is_set():
                 self._waiting.remove(place)
             return place.is_set()
@@ -295,7 +295,7 @@ class Database:
         self._settings = settings
         self.patience = settings.pool_timeout_seconds - ANSWER_MARGIN_SECONDS
         self.size = settings.pool_size
-        self._slots = Slots(settings.pool_size)
+        self._slots = FairSemaphore(settings.pool_size)
         self._idle: list[Session] = []
         # What it was when this worker was made is good until another one is, also for one that has not connected yet.
         self._password = settings.password()

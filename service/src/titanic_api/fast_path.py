@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from titanic_api.errors import TitanicError, answer_for
-from titanic_api.observability import ROUTE, Application, StartResponse, internal_error, send
+from titanic_api.observability import ROUTE, internal_error
 from titanic_api.people.views import People
 from titanic_api.request_parsing import Environ
+from titanic_api.responses import Application, StartResponse, send
 
 LIST, PERSON = "/people", "/people/{uuid}"
 PREFIX = "/people/"
 
 
-class Front:
+class FastPath:
     """WSGI middleware for ``GET /people``, ``POST /people`` and ``GET /people/{uuid}``."""
 
     def __init__(self, application: Application, people: People) -> None:

@@ -15,7 +15,7 @@ from titanic_api.errors import PROBLEM_JSON
 LINGER_BYTES = 1 << 20
 LINGER_SECONDS = 2.0
 # How many have that at once in a worker. In a crowd others may miss their answer, and take no connection from anybody.
-MOST_LINGERING = 100
+MAX_LINGERING = 100
 DETAIL_LENGTH = 200
 SERVER_ERROR = 500
 
@@ -24,7 +24,7 @@ class Worker(GeventWorker):
     """Closes a connection as RFC 9112, section 9.6, asks, and as gunicorn's other workers do.
 
     A socket that is closed with unread bytes, or that gets some afterwards, resets the connection. Whoever is still
-    sending then may never see the answer: the front door said 503 to one in 400 of those who were refused a write.
+    sending then may never see the answer: the reverse proxy said 503 to one in 400 of those who were refused a write.
     """
 
     _lingering = 0
@@ -45,7 +45,7 @@ class Worker(GeventWorker):
         self._linger(client)
 
     def _linger(self, connection: Any) -> None:
-        if self._lingering < MOST_LINGERING:
+        if self._lingering < MAX_LINGERING:
             self._lingering += 1
             try:
                 util.close_graceful(connection, timeout=LINGER_SECONDS, max_drain=LINGER_BYTES)

@@ -19,15 +19,12 @@ from prometheus_client.registry import REGISTRY as PROCESS_REGISTRY
 
 from titanic_api import __version__
 from titanic_api.config import Settings
-from titanic_api.errors import STATUS_LINES, Answer, Fault, InternalError, answer_for
-from titanic_api.large_responses import Pieces
+from titanic_api.errors import Answer, Fault, InternalError, answer_for
 from titanic_api.logs import JsonLines
 from titanic_api.request_parsing import Clients, Environ
+from titanic_api.responses import Application, StartResponse, send
 
 log = logging.getLogger(__name__)
-
-StartResponse = Callable[..., Any]
-Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 # Set by whoever answers a request, read by the layer around it.
 ROUTE = "titanic.route"
@@ -84,17 +81,6 @@ def sample(gauge: Gauge, value: Callable[[], float]) -> None:
     threading.Thread(target=keep, daemon=True).start()
 
 
-def send(answer: Answer, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Give a finished answer to the WSGI server; HEAD gets the headers alone."""
-    headers = [*answer.headers]
-    if answer.status not in (204, 304):
-        headers.append(("Content-Length", str(len(answer.body))))
-    start_response(STATUS_LINES[answer.status], headers)
-    if environ["REQUEST_METHOD"] == "HEAD":
-        return []
-    return [answer.body] if answer.sent is None else Pieces(answer.body, answer.sent)
-
-
 def internal_error(environ: Environ) -> Answer:
     """The answer to an exception that is being handled, which goes to the log and not to the client."""
     request_id = environ.get(REQUEST_ID, "")
@@ -102,7 +88,7 @@ def internal_error(environ: Environ) -> Answer:
     return answer_for(InternalError(Fault("server", f"failed; its log has the reason under request id {request_id}")))
 
 
-class Observe:
+class Observability:
     """WSGI middleware. Counts, times and logs each request once, when its answer is complete."""
 
     def __init__(self, application: Application, settings: Settings, clients: Clients) -> None:

@@ -8,9 +8,9 @@ from hashlib import blake2b
 from mmap import mmap
 
 from titanic_api.errors import Fault, TooManyRequests, answer_for
-from titanic_api.observability import Application, StartResponse, send
 from titanic_api.request_parsing import Clients, Environ
-from titanic_api.shared_counters import SLOT, SLOTS
+from titanic_api.responses import Application, StartResponse, send
+from titanic_api.shared_counters import COUNTER, COUNTERS
 
 # Probes and metrics must answer however busy their neighbour is.
 EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/version"})
@@ -19,11 +19,11 @@ EXEMPT = frozenset({"/healthz", "/health", "/readyz", "/ready", "/metrics", "/ve
 class RateLimit:
     """WSGI middleware that refuses what one address sends beyond ``per_minute`` with 429."""
 
-    def __init__(self, application: Application, per_minute: int, clients: Clients, counts: mmap) -> None:
+    def __init__(self, application: Application, per_minute: int, clients: Clients, counters: mmap) -> None:
         self._application = application
         self._clients = clients
         self._per_minute = per_minute
-        self._counts = counts
+        self._counters = counters
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or refuse it."""
@@ -38,8 +38,8 @@ class RateLimit:
 
     def _count(self, client: str, minute: int) -> int:
         digest = blake2b(client.encode("utf-8", "replace"), digest_size=4).digest()
-        offset = int.from_bytes(digest, "big") % SLOTS * SLOT.size
-        counted_minute, count = SLOT.unpack_from(self._counts, offset)
+        offset = int.from_bytes(digest, "big") % COUNTERS * COUNTER.size
+        counted_minute, count = COUNTER.unpack_from(self._counters, offset)
         count = count + 1 if counted_minute == minute else 1
-        SLOT.pack_into(self._counts, offset, minute, count)
+        COUNTER.pack_into(self._counters, offset, minute, count)
         return int(count)

@@ -16,7 +16,7 @@ Environ = dict[str, Any]
 PEERS = 1024
 ADDRESS_LENGTH = 64
 # Bodies that a worker waits for at once. Of its thousand connections these must leave enough for everybody else.
-MOST_ARRIVING = 400
+MAX_ARRIVING = 400
 
 
 def header(environ: Environ, name: str) -> str | None:
@@ -59,7 +59,7 @@ def _is_in(address: str, networks: Sequence[Network | str]) -> bool:
 
 
 class Arrival:
-    """A body that a greenlet waits for. One beyond ``MOST_ARRIVING`` has the one that began first given up at once."""
+    """A body that a greenlet waits for. One beyond ``MAX_ARRIVING`` has the one that began first given up at once."""
 
     under_way: ClassVar[dict[Arrival, None]] = {}
 
@@ -69,7 +69,7 @@ class Arrival:
         self._given_up: Any = None
 
     def __enter__(self) -> None:
-        if len(self.under_way) >= MOST_ARRIVING:
+        if len(self.under_way) >= MAX_ARRIVING:
             next(iter(self.under_way)).give_up()
         self.under_way[self] = None
 

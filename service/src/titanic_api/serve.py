@@ -63,22 +63,22 @@ def options(settings: Settings) -> dict[str, Any]:
         "accesslog": None,
         "errorlog": "-",
         "logger_class": "titanic_api.logs.ServerLogger",
-        # A socket is for the account that serves and for root, and for whom _let_the_front_door_in finds.
+        # A socket is for the account that serves and for root, and for whom _open_socket_to_proxy finds.
         "umask": 0o177,
         "loglevel": settings.log_level,
         "proc_name": "titanic-api",
-        "post_fork": _end_when_told_to,
-        "when_ready": _let_the_front_door_in,
-        "child_exit": _forget_gauges,
+        "post_fork": _restore_sigterm,
+        "when_ready": _open_socket_to_proxy,
+        "child_exit": _remove_gauges,
     }
 
 
-def _end_when_told_to(_server: Any, _worker: Any) -> None:
+def _restore_sigterm(_server: Any, _worker: Any) -> None:
     """Let SIGTERM end a worker that is not up yet: the handler of its master, which it has until then, forgets it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _let_the_front_door_in(server: Any) -> None:
+def _open_socket_to_proxy(server: Any) -> None:
     """Open a socket to all who come to it, where its directory lets in nobody else but another group than ours."""
     for listener in server.LISTENERS:
         name = listener.getsockname()
@@ -88,7 +88,7 @@ def _let_the_front_door_in(server: Any) -> None:
                 Path(name).chmod(0o666)
 
 
-def _forget_gauges(server: Any, worker: Any) -> None:
+def _remove_gauges(server: Any, worker: Any) -> None:
     from prometheus_client import multiprocess
 
     try:

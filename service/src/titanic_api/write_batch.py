@@ -19,18 +19,18 @@ class _Batch:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.sent = False
-        self.landed = threading.Event()
+        self.done = threading.Event()
         self.error: Exception | None = None
 
 
-class Writes:
-    """Adds people. Made once in each worker; safe for greenlets and threads."""
+class WriteBatcher:
+    """Adds people, those who come together in one batch. Made once in each worker; safe for greenlets and threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._gathering = _Batch()
-        self._gate = threading.Lock()
-        self._turn = threading.Lock()
+        self._next = _Batch()
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
 
     def create(self, uuid: str, person: Person, body: bytes) -> None:
         """Add one person, whose JSON is ``body``; return when it is committed.
@@ -38,13 +38,13 @@ class Writes:
         Raises InvalidPerson, DatabaseUnavailable (nothing was written), OutcomeUnknown.
         """
         deadline = self._database.deadline()
-        with self._gate:
-            batch = self._gathering
+        with self._lock:
+            batch = self._next
             batch.bodies.append(body)
-            first = len(batch.bodies) == 1
-        if first:
+            leader = len(batch.bodies) == 1
+        if leader:
             self._send(batch, deadline)
-        elif not batch.landed.wait(max(0.0, deadline - monotonic())):
+        elif not batch.done.wait(max(0.0, deadline - monotonic())):
             self._leave(batch, body)
         if isinstance(batch.error, InvalidPerson) and len(batch.bodies) > 1:
             # The statement was refused as a whole. Alone, nobody is refused for a neighbour.
@@ -54,11 +54,11 @@ class Writes:
             raise batch.error
 
     def _send(self, batch: _Batch, deadline: float) -> None:
-        turn = False
+        sending = False
         try:
-            turn = self._turn.acquire(timeout=max(0.0, deadline - monotonic()))
-            self._close(batch, sent=turn)
-            if turn:
+            sending = self._sending.acquire(timeout=max(0.0, deadline - monotonic()))
+            self._close(batch, sent=sending)
+            if sending:
                 with self._database.session(deadline) as session:
                     store.insert_all(session, batch.bodies)
             else:
@@ -70,18 +70,18 @@ class Writes:
             raise
         finally:
             self._close(batch, sent=batch.sent)
-            if turn:
-                self._turn.release()
-            batch.landed.set()
+            if sending:
+                self._sending.release()
+            batch.done.set()
 
     def _close(self, batch: _Batch, *, sent: bool) -> None:
-        with self._gate:
+        with self._lock:
             batch.sent = sent
-            if self._gathering is batch:
-                self._gathering = _Batch()
+            if self._next is batch:
+                self._next = _Batch()
 
     def _leave(self, batch: _Batch, body: bytes) -> None:
-        with self._gate:
+        with self._lock:
             if batch.sent:
                 raise _unknown()
             batch.bodies.remove(body)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 from titanic_api.config import Settings
-from titanic_api.db import Database, Session, Slots
+from titanic_api.db import Database, FairSemaphore, Session
 from titanic_api.errors import (
     Answer,
     DatabaseUnavailable,
@@ -29,7 +29,7 @@ from titanic_api.errors import (
     TokenRequired,
     UnsupportedMediaType,
 )
-from titanic_api.large_responses import LongAnswers
+from titanic_api.large_responses import LargeResponses
 from titanic_api.people import store
 from titanic_api.people.model import (
     NAME_LENGTH,
@@ -46,9 +46,9 @@ from titanic_api.people.model import (
     rendered,
 )
 from titanic_api.people.preconditions import Preconditions, matches
-from titanic_api.read_cache import Reads
+from titanic_api.read_cache import ReadCache
 from titanic_api.request_parsing import Environ, header, read_body
-from titanic_api.write_batch import Writes
+from titanic_api.write_batch import WriteBatcher
 
 MAX_LIMIT = 1000
 MAX_OFFSET = 2**31 - 1
@@ -91,24 +91,24 @@ class People:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._reads = Reads(database, settings.max_list_people, settings.cache_max_stale_seconds)
-        self._writes = Writes(database)
-        self._long_lists = Slots(1)
-        self._long_answers = LongAnswers()
+        self._read_cache = ReadCache(database, settings.max_list_people, settings.cache_max_stale_seconds)
+        self._write_batcher = WriteBatcher(database)
+        self._long_lists = FairSemaphore(1)
+        self._large_responses = LargeResponses()
         self._tokens = [hashlib.sha256(token.encode()).digest() for token in settings.write_tokens()]
 
     def read(self, environ: Environ, uuid: str) -> Answer:
         """``GET /people/{uuid}``."""
         self._check_readable(environ)
         no_parameters(environ)
-        return _conditional(environ, self._reads.person(_canonical(uuid)))
+        return _conditional(environ, self._read_cache.person(_canonical(uuid)))
 
     def list(self, environ: Environ) -> Answer:
         """``GET /people``, whole or narrowed."""
         self._check_readable(environ)
         if not environ.get("QUERY_STRING"):
-            everybody = _conditional(environ, self._reads.everybody())
-            return self._long_answers.hold(everybody, self._database.deadline())
+            everybody = _conditional(environ, self._read_cache.everybody())
+            return self._large_responses.hold(everybody, self._database.deadline())
         query = parse_query(environ["QUERY_STRING"])
         deadline = self._database.deadline()
         with self._one_at_a_time(query, deadline), self._database.session(deadline) as session:
@@ -116,7 +116,7 @@ class People:
             body = render_people(page.people)
         answer = _conditional(environ, body)
         headers = (*answer.headers, ("X-Total-Count", str(page.total)), *_links(query, page.total))
-        return self._long_answers.hold(Answer(answer.status, answer.body, headers), deadline)
+        return self._large_responses.hold(Answer(answer.status, answer.body, headers), deadline)
 
     def create(self, environ: Environ) -> Answer:
         """``POST /people``."""
@@ -130,7 +130,7 @@ class People:
         uuid = str(uuid4())
         answer = render_person(uuid, person)
         if key is None and not wanted:
-            self._writes.create(uuid, person, answer.body)
+            self._write_batcher.create(uuid, person, answer.body)
             return _created(answer, f"/people/{uuid}")
         first = store.Replay(answer.body, f"/people/{uuid}")
         request = hashlib.sha256(body).digest()
