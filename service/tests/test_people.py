@@ -418,6 +418,28 @@ def test_unchanged_is_304(service: Service, made: requests.Response, path: str) 
         assert service.get(path, headers={"If-None-Match": wanted}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/people", "/people?limit=3", "{one}"])
+def test_a_read_of_what_has_changed_is_412(service: Service, made: requests.Response, path: str) -> None:
+    """In the fast path and by Flask, which answers HEAD; from the read cache and from the database."""
+    path = path.replace("{one}", made.headers["Location"])
+    etag = service.get(path).headers["ETag"]
+    for other in ('"x"', f"W/{etag}", etag.strip('"'), '"x", *', ""):
+        problem(service.get(path, headers={"If-Match": other}), 412, "If-Match")
+        assert service("HEAD", path, headers={"If-Match": other}).status_code == 412
+    problem(service.get(path, headers={"If-Match": '"x"', "If-None-Match": etag}), 412, "If-Match")
+    for same in (etag, f'"x", {etag}', "*"):
+        answer = service.get(path, headers={"If-Match": same})
+        assert (answer.status_code, answer.headers["ETag"]) == (200, etag)
+    assert service.get(path, headers={"If-Match": etag, "If-None-Match": etag}).status_code == 304
+
+
+def test_what_is_not_answered_anyway_has_no_preconditions(service: Service) -> None:
+    """RFC 9110, 13.2.1: they count only where the answer would else be a success."""
+    missing = f"/people/{uuids.uuid4()}"
+    problem(service.get(missing, headers={"If-Match": "*"}), 404, "uuid")
+    problem(service.get("/people?limit=0", headers={"If-Match": '"x"'}), 400, "limit")
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_a_write_on_what_has_changed_is_412(service: Service, person: dict[str, Any], method: str) -> None:
     made = service.post(person)

@@ -87,7 +87,7 @@ class UnsupportedMediaType(TitanicError):
 
 
 class PreconditionFailed(TitanicError):
-    """The person is no longer the one that If-Match names."""
+    """What is there is not what If-Match names, or is what If-None-Match names."""
 
 
 class IdempotencyConflict(TitanicError):

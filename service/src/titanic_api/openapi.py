@@ -152,6 +152,9 @@ def _parameters() -> Json:
             "offset", "query", {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}, "How many to leave out."
         ),
         "ifNoneMatch": _parameter("If-None-Match", "header", tags, "Answer 304 if the entity tag is still this one."),
+        "readIfMatch": _parameter(
+            "If-Match", "header", tags, "Answer only if the entity tag is still this one, else 412."
+        ),
         "ifMatch": _parameter("If-Match", "header", tags, "Write only if the entity tag is still this one, else 412."),
         "unlessMatch": _parameter(
             "If-None-Match", "header", tags, "Write only if the entity tag is none of these, else 412; * is any."
@@ -228,7 +231,7 @@ def _operation(operation_id: str, tag: str, summary: str, responses: Json, **mor
     return {"operationId": operation_id, "tags": [tag], "summary": summary, **more, "responses": responses}
 
 
-READING = (InvalidQuery, NotAcceptable, TooManyRequests, DatabaseUnavailable)
+READING = (InvalidQuery, NotAcceptable, PreconditionFailed, TooManyRequests, DatabaseUnavailable)
 CHANGING = (InvalidQuery, TokenRequired, PreconditionFailed, TooManyRequests, DatabaseUnavailable, OutcomeUnknown)
 # What can be wrong with a body that nobody looks into.
 BODY = (MalformedBody, BodyTooSlow, BodyTooLarge)
@@ -250,8 +253,9 @@ def _people_paths() -> Json:
         name: {"operationId": name, "parameters": {"uuid": "$response.body#/uuid"}}
         for name in ("readPerson", "replacePerson", "changePerson", "deletePerson")
     }
-    narrowing = ("survived", "passengerClass", "sex", "q", "sort", "limit", "offset", "ifNoneMatch")
+    narrowing = ("survived", "passengerClass", "sex", "q", "sort", "limit", "offset")
     one: Json = {"parameters": [_ref("parameters", "uuid")]}
+    read_match = [_ref("parameters", "readIfMatch"), _ref("parameters", "ifNoneMatch")]
     match = [_ref("parameters", "ifMatch"), _ref("parameters", "unlessMatch")]
     everybody = _json("The people.", {"type": "array", "items": person}, "ETag", "Link", "X-Total-Count")
     return {
@@ -261,7 +265,7 @@ def _people_paths() -> Json:
                 "people",
                 "Everybody, in the data set's order and then that of creation, or those who fit",
                 {"200": everybody, **UNCHANGED, **_problems(*READING, ListTooLong)},
-                parameters=[_ref("parameters", name) for name in narrowing],
+                parameters=[*(_ref("parameters", name) for name in narrowing), *read_match],
             ),
             "post": _operation(
                 "createPerson",
@@ -283,7 +287,7 @@ def _people_paths() -> Json:
                 "people",
                 "One person",
                 {"200": _json("The person.", person, "ETag"), **UNCHANGED, **_problems(*READING, PersonNotFound)},
-                parameters=[_ref("parameters", "ifNoneMatch")],
+                parameters=read_match,
             ),
             "put": _operation(
                 "replacePerson",

@@ -45,7 +45,7 @@ from titanic_api.people.model import (
     render_person,
     rendered,
 )
-from titanic_api.people.preconditions import Preconditions, matches
+from titanic_api.people.preconditions import Preconditions, check_match, matches
 from titanic_api.read_cache import ReadCache
 from titanic_api.request_parsing import Environ, header, read_body
 from titanic_api.write_batch import WriteBatcher
@@ -261,6 +261,8 @@ def no_parameters(environ: Environ) -> None:
 
 
 def _conditional(environ: Environ, found: Rendered) -> Answer:
+    """The answer to a read, in the order of RFC 9110, 13.2.2. Raises PreconditionFailed."""
+    check_match(environ.get("HTTP_IF_MATCH"), found)
     wanted = environ.get("HTTP_IF_NONE_MATCH")
     if wanted is not None and matches(wanted, found):
         return Answer(304, b"", (("ETag", found.etag), REVALIDATE))
