@@ -241,9 +241,9 @@ Serve = Callable[..., Service]
 
 
 @contextlib.contextmanager
-def serving(database: Database, **more: object) -> Iterator[Service]:
-    """A service on a port that the system chooses."""
-    home = Path(tempfile.mkdtemp(prefix="titanic-service-"))
+def serving(database: Database, home: Path | None = None, **more: object) -> Iterator[Service]:
+    """A service on a port that the system chooses; what it prints is in ``home``."""
+    home = home or Path(tempfile.mkdtemp(prefix="titanic-service-"))
     more.setdefault("BIND", "127.0.0.1:0")
     more.setdefault("METRICS_DIRECTORY", home / "metrics")
     with (home / "stdout").open("wb") as stdout, (home / "stderr").open("wb") as stderr:

@@ -460,12 +460,24 @@ def many_files(number: int) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can be made by root only")
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of this size, for as long as the block lasts."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@ROOT_ONLY
 @pytest.mark.parametrize("before", [True, False])
 def test_a_full_disk_for_metrics_ends_no_worker(database: Database, tmp_path: Path, before: bool) -> None:
     """Full before the service starts, or while it serves: requests are answered, and counted where there is room."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], check=True)
-    try:
+    with small_disk(tmp_path, "4m"):
         ballast = tmp_path / "ballast"
         if before:
             fill(ballast)
@@ -482,8 +494,44 @@ def test_a_full_disk_for_metrics_ends_no_worker(database: Database, tmp_path: Pa
             assert sorted(service.workers) == workers
             assert service.get("/metrics").ok
             assert not before or "counted in memory alone" in service.errors
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("before", [True, False])
+def test_a_full_disk_for_the_log_ends_and_slows_nothing(database: Database, tmp_path: Path, before: bool) -> None:
+    """Full before the service starts, or while it serves: lines of all three loggers are lost, and nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    metrics = tmp_path / "metrics"
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk, "64k"):
+        ballast = disk / "ballast"
+        if before:
+            fill(ballast)
+        with serving(database, disk, BIND=bind, METRICS_DIRECTORY=metrics, LOG_LEVEL="debug", WORKERS=1) as service:
+            workers = service.workers
+            fill(ballast)
+            began = time.monotonic()
+            for _ in range(50):
+                assert service.get("/people?limit=1").status_code == 200
+                made = service.post(PERSON)
+                assert made.status_code == 201
+                assert service("DELETE", made.headers["Location"]).status_code == 204
+            assert time.monotonic() - began < 20
+            database.sql("ALTER TABLE people RENAME TO gone")  # the service logs what the database says
+            assert service.get("/people?limit=1").status_code == 503
+            database.sql("ALTER TABLE gone RENAME TO people")
+            with service.connect(10) as connection:  # gunicorn logs what is no request
+                connection.sendall(b"GET / HTTP/9.9\r\n\r\n")
+                assert connection.recv(12) == b"HTTP/1.1 400"
+            assert service.workers == workers
+            ballast.unlink()
+            assert service.get("/version").ok
+            assert service.output.splitlines()[-1].endswith("}")
+            assert '"route":"/version"' in service.output.splitlines()[-1]
+            fill(ballast)
+            assert service.stop() == 0
 
 
 def fill(ballast: Path) -> None:
