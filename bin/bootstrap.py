@@ -29,7 +29,7 @@ VENV = ROOT / ".venv"
 STAMPS = VENV / ".stamps"
 MINIMUM = (3, 11)
 # How pip's configuration is read is one for this file, releases, tools and images.
-PACKAGE_INDEX = ROOT / "collections/ansible_collections/whitestar/deploy/plugins/module_utils/package_index.py"
+PACKAGE_INDEX = ROOT / "collections/ansible_collections/whitestar/deploy/plugins/module_utils/common/package_index.py"
 
 # Of what people tell pip and uv, only where packages come from; where they go, and how, is ours.
 SOURCES = re.compile(

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster as Asked
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster as Asked
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, Object
 
 from tests.cluster import Cluster
 

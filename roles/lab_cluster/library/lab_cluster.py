@@ -115,7 +115,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     read_json,
@@ -123,7 +123,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
     tree_hash,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon, Process
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -79,13 +79,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     read_json,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
 
 PACKAGES = ("containerd", "docker-buildx", "docker-cli", "docker-compose", "docker.io")
 # Tied to the machine's kernel and libc, so they come from its own release.

@@ -74,7 +74,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively, tree_hash
 
 SUITE = "trixie"
 TOOLS = ("mmdebstrap", "zstd")

@@ -75,8 +75,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively, json_bytes, write_atomically
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    exclusively,
+    json_bytes,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
 
 PACKAGE = "docker-registry"
 MANIFESTS = ", ".join(

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     MANAGER,
     Cluster,
     ClusterError,
     Object,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     LABELS,
     command_job,
     laid_over,

@@ -25,10 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, make_directory, write_atomically
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    json_bytes,
+    make_directory,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -115,7 +119,7 @@ def read_result(output: str, complaint: str) -> Result:
 FORKER = """
 import json, os, sys
 import ansible.module_utils.basic
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import _fork
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.in_process import _fork
 requests = os.fdopen(os.dup(0))
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 for request in requests:

@@ -11,10 +11,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.validation import check_type_list
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash, tree_files, tree_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.planned import why_not
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash, tree_files, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import why_not
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import ForkedModule
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.in_process import ForkedModule
 
 LAYOUT = 1
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from ansible.plugins.action.normal import ActionModule as Normal
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.forked import ForkedModule
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.in_process import ForkedModule
 
 
 class ActionModule(ForkedModule, Normal):

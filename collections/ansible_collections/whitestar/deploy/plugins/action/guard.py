@@ -19,9 +19,9 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import wrong_host
-from ansible_collections.whitestar.deploy.plugins.plugin_utils import forked  # noqa: F401 (loads once what workers use)
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.cluster_choices import wrong_choices, wrong_elsewhere
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
+from ansible_collections.whitestar.deploy.plugins.plugin_utils import in_process  # noqa: F401 (loads once what workers use)
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_choices, wrong_elsewhere
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible_collections.whitestar.deploy.plugins.action.guard import ActionModule as GuardModule
 from ansible_collections.whitestar.deploy.plugins.action.guard import role_options
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     stable_hash,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The option ``front_door``, as :data:`FRONT_DOOR_OPTION` in module_utils/promises.py reads it."""
+    """The option ``front_door``, as :data:`FRONT_DOOR_OPTION` in module_utils/release/http_checks.py reads it."""
 
     DOCUMENTATION = r"""
 options:

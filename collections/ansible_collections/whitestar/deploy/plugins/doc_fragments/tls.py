@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The option ``tls``, as :data:`TLS_OPTION` in module_utils/http.py reads it."""
+    """The option ``tls``, as :data:`TLS_OPTION` in module_utils/common/http.py reads it."""
 
     DOCUMENTATION = r"""
 options:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.chart import helm_chart
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.exports import ExportError, exported, held, plain
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.helm_chart import helm_chart
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.kustomize import kustomize_tree
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import ExportError, exported, held, plain
 
 
 def manifests(stages: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> dict[str, str]:

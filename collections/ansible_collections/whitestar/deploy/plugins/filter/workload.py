@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import bare_host, host_port, published
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import upstreams
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port, published
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import upstreams
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     command_job,
     overridden,
     release_objects,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import promised
-from ansible_collections.whitestar.deploy.plugins.module_utils.rights import rules
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import promised
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6

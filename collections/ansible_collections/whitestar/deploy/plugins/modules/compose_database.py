@@ -73,13 +73,13 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ContainerServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
     keep_roles,
     last_grants,
     read_passwords,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import ContainerServer
 
 
 def main() -> None:

@@ -157,15 +157,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_ANYWHERE_OPTION, record_failure
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     read_json,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import (
     PROVENANCE,
     SBOM,
     InputError,
@@ -177,7 +176,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.image_build impor
     require_platforms,
     utc_now,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.planned import PLANNED_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
+    FAILURE_ANYWHERE_OPTION,
+    record_failure,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION
 
 MARKER = "image.json"
 

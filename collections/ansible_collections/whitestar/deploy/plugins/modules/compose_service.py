@@ -125,7 +125,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    exclusively,
+    json_bytes,
+    make_directory,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ENGINE_OPTION,
     Engine,
     EngineError,
@@ -133,13 +139,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     Service,
     pinned,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
-    exclusively,
-    json_bytes,
-    make_directory,
-    write_atomically,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 
 JUDGE_SECONDS = 60
 

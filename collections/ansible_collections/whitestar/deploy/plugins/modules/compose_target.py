@@ -60,19 +60,19 @@ planned:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ENGINE_OPTION,
     Engine,
     EngineError,
     engine_problems,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import (
     Host,
     install,
     lasting_problems,
     start,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
 
 MODE = 0o755
 

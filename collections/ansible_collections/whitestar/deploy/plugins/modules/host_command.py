@@ -96,22 +96,25 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     has_content,
     json_bytes,
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
     ENGINE_OPTION,
     Programs,
     programs,
     runtime,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
+    FAILURE_OPTION,
+    record_failure,
+)
 
 CHECK_SECONDS = 30
 UNFINISHED = 256  # no program's

@@ -87,29 +87,29 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ENGINE_OPTION,
     Engine,
     EngineError,
     Project,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_drift import database_drift, untold
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import Server
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import ContainerServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference, summary, told
-from ansible_collections.whitestar.deploy.plugins.module_utils.host_drift import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import (
     answers,
     containers_drift,
     files_drift,
     processes_drift,
     release_drift,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ContainerServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference, summary, told
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
 

@@ -69,13 +69,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import (
     Maintenance,
     end,
     wait_until_idle,
     wanted,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 
 def main() -> None:

@@ -110,27 +110,36 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import reason_of, redacted, write_capsule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, images_in_use
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
     ENGINE_OPTION,
     Runtime,
     recorded_workload,
     runtime,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS, ReleaseError, other, take_over
-from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
-from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import (
+    COLOURS,
+    ReleaseError,
+    other,
+    take_over,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
+    reason_of,
+    redacted,
+    write_capsule,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Probation
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 
 class Deployment:

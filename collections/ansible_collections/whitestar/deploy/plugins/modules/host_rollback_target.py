@@ -54,16 +54,16 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger, RollbackRefusedError
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
     ENGINE_OPTION,
     Runtime,
     recorded_workload,
     runtime,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger, RollbackRefusedError
 
 CHECK_SECONDS = 20
 

@@ -72,7 +72,7 @@ import secrets
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     has_content,
     make_directory,
     write_atomically,

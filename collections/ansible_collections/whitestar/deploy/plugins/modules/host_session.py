@@ -117,23 +117,23 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import bare_host, host_port
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others, make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ENGINE_OPTION,
     Engine,
     EngineError,
     Project,
     engine_problems,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose_ownership import refusals
-from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import closed_to_others, make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import NOTHING_TO_GO_ON_FROM
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import SOCKET_PATH_LIMIT, State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped, refusal
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import refusals
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped, refusal
 
 LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
 

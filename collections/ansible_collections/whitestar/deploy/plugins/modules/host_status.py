@@ -89,17 +89,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.host_parts import Containers, Processes, start, stop
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Tls, try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock
-from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import DatabaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE, REMEDY, Stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import Containers, Processes, start, stop
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import FILE, REMEDY, Stopped
 
 STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10

@@ -80,8 +80,12 @@ items:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FrontDoor, in_words, maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import (
+    FrontDoor,
+    in_words,
+    maintenance,
+)
 
 
 def main() -> None:

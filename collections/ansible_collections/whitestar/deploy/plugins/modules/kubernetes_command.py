@@ -99,14 +99,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import record_failure, redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import ready
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure, redacted
 
 DATABASE_LINES = "50"
 

@@ -68,13 +68,17 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import keep_roles
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import PodServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import keep_roles
 
 
 def main() -> None:

@@ -80,18 +80,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_drift import objects_drift
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_secrets import decoded
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_drift import database_drift, untold
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import PodServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.drift import Difference, summary, told
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import objects_drift
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference, summary, told
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
 

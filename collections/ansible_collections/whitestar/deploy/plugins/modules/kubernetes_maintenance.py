@@ -72,24 +72,24 @@ import time
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import (
-    NAME,
-    SELECTED,
-    maintenance,
-    select,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Stage
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
     Object,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance, wanted
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import LEAVE_SECONDS, labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import Watch, ready
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import Stage
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import (
+    NAME,
+    SELECTED,
+    maintenance,
+    select,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import LEAVE_SECONDS, labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, wanted
 
 STAGE = "maintenance"
 

@@ -63,23 +63,23 @@ calls:
 
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import SHORTEST_SECRET
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import selecting
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-    Object,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.servers import settle
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Stage,
     difference,
     followed,
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+    Object,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import selecting
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import SHORTEST_SECRET
 
 
 def secret_values(objects: list[Object]) -> set[str]:

@@ -120,21 +120,25 @@ calls:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import reason_of, redacted, write_capsule
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, Change, difference
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
     Object,
     stripped,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.promises import FRONT_DOOR_OPTION, Checks
-from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import Rollout, container, prune
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, Change, difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.trial import Probation
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import Rollout, container, prune
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
+    reason_of,
+    redacted,
+    write_capsule,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Probation
 
 
 class Deployment:

@@ -49,12 +49,16 @@ serving:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import Command, job_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import CLUSTER_OPTION, Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Entry, RollbackRefusedError
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, RollbackRefusedError
 
 CHECK_SECONDS = 60
 

@@ -160,18 +160,9 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import refusals
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_volumes import (
-    CLASS,
-    SIZE,
-    VolumeError,
-    fit,
-    with_volume,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import applied, ours, planned, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     OLDEST,
     Cluster,
@@ -179,14 +170,23 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
     Object,
     stripped,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import NOTHING_TO_GO_ON_FROM
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import overridden
-from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking
-from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import MANY, Rollout
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import applied, ours, planned, recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import refusal
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import overridden
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import refusals
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import (
+    CLASS,
+    SIZE,
+    VolumeError,
+    fit,
+    with_volume,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
 
 
 def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:

@@ -80,23 +80,23 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_ownership import made_by_us
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import start, stop, stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import TLS_OPTION, Answer, Tls, try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, STAGES, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
     named,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import leaving, ready, statuses
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, STAGES, recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import made_by_us
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, statuses
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 
 STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10

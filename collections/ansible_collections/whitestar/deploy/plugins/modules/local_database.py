@@ -95,14 +95,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_roles import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
     keep_roles,
     last_grants,
     read_passwords,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster, DatabaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
 
 
 def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> list[str]:

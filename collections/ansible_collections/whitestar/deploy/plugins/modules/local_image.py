@@ -96,14 +96,17 @@ import sys
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.capsule import FAILURE_OPTION, record_failure
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import exclusively
-from ansible_collections.whitestar.deploy.plugins.module_utils.planned import PLANNED_OPTION, why_not
-from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import (
     BuildError,
     Environment,
     marker,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
+    FAILURE_OPTION,
+    record_failure,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION, why_not
 
 
 def environment(options: dict[str, object]) -> Environment:

@@ -121,17 +121,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import split_host_port
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import split_host_port
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     has_content,
     make_directory,
     stable_hash,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
-from ansible_collections.whitestar.deploy.plugins.module_utils.written import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon, service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 
 SETTLE_SECONDS = 0.2
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import API
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.exports import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import (
     HEADER,
     TLS_SECRET,
     ExportError,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     HARDENED,
     NETWORKS,
     Engine,
@@ -28,10 +28,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
     without_proxies,
     yaml_text,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import logged_in
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import logged_in
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )

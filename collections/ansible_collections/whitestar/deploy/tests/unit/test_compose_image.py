@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
-from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import registry_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import registry_of
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context
 

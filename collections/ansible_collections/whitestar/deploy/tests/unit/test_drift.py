@@ -7,7 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.drift import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import (
+    beside,
+    others,
+    own,
+    owner,
+    shared,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import (
     NOT_SHOWN,
     SHOWN,
     Difference,
@@ -19,8 +27,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.drift import (
     told,
     value_at,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.field_owners import beside, others, own, owner, shared
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
 
 
 @pytest.mark.parametrize(

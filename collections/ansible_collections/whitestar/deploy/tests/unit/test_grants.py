@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.grants import grant_steps
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import grant_steps
 
 NAMES = {"database": "people", "owner": "people_owner", "user": 'people "app"'}
 TABLE: dict[str, Any] = {"owner": "people_owner", "kind": "TABLE", "columns": []}

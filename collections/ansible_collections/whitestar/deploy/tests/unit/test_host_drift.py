@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.host_drift import size
-from ansible_collections.whitestar.deploy.plugins.module_utils.written import NAME, edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME, edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import size
 
 
 def test_notes_are_kept_of_what_is_there(place: Path) -> None:

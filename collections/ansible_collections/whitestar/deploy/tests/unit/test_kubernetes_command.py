@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import _read, job_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import _read, job_of
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     objects_of,
     tiny_release,

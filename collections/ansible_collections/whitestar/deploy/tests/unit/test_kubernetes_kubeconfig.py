@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking, rules
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking, rules
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_kubeconfig import until
 
 

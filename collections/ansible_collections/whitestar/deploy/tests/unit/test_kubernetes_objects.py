@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Change,
     difference,
 )

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_secrets import keyed
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import keyed
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_secrets import contents
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.rights import lacking, rules
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking, rules
 
 
 def test_what_a_deployer_is_given_is_what_it_is_asked_for() -> None:

@@ -9,7 +9,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     ENTRIES_KEPT,
     Entry,
     Ledger,

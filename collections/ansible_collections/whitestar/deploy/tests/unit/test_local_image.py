@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import (
     MARKER,
     marker,
     uv_command,

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
 
 HERE = socket.gethostname()
 

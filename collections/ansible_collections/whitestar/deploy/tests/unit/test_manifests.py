@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     LEAVE_SECONDS,
     RELEASE,
     command_job,

@@ -15,13 +15,18 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     database_secret_files,
     place,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils import synced as module
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_secrets import KEY
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.servers import healthy, said_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import CONTENT, content_mark, followed, resolved
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.synced import keep_synced, synced
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import external_secrets as module
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
+    CONTENT,
+    content_mark,
+    followed,
+    resolved,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import keep_synced, synced
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import healthy, said_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_secrets import of_readers
 
 STORE = {"apiVersion": "external-secrets.io/v1", "kind": "SecretStore", "metadata": {"name": "titanic"}}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.plan import fingerprints, moved, read, steps
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.reality import reality
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 from ansible_collections.whitestar.deploy.tests.helpers import UNCHANGED_STAGES, history
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.pods import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import (
     Watch,
     fault,
     leaving,

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.colours import HEALTH_INTERVAL_SECONDS, HostColours
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import ENGINE_OPTION, ComposeColours
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import LocalColours
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import programs, recorded_workload, runtime
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, ComposeColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
+    HEALTH_INTERVAL_SECONDS,
+    HostColours,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import programs, recorded_workload, runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES, make_workload
 
 ENGINE = {"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None}

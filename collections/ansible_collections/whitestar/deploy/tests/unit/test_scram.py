@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.scram import ITERATIONS, matches, verifier
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import ITERATIONS, matches, verifier
 
 
 def test_the_salt_differs_each_time() -> None:

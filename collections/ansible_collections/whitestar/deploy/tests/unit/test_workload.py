@@ -25,8 +25,8 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     taking,
     workload,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import command_line
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
 
 CONNECTION = {
     "host": "/state/database/run",

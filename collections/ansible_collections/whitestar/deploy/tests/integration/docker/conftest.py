@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, engine_problems
 from ansible_collections.whitestar.deploy.tests.helpers import (
     IMAGES,
     TINY,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
 from ansible_collections.whitestar.deploy.tests.helpers import Result, open_directory, run_module
 
 ALL = [

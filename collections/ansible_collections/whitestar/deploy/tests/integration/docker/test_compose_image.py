@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import pack
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes, tree_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.image_build import Source, platform_problem
-from ansible_collections.whitestar.deploy.plugins.module_utils.runtime import runtime
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, tree_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import Source, platform_problem
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
 from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 

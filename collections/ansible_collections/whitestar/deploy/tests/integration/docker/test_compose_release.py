@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ComposeColours,
     Engine,
     EngineError,
     Project,
     service_of,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State, fingerprint
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
     begun,

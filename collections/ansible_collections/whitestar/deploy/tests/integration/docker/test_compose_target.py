@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS,
     answering,
@@ -129,8 +129,8 @@ def test_a_socket_where_the_packages_have_none_is_refused(place: Path) -> None:
 AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.engine_packages import Host, lasting_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

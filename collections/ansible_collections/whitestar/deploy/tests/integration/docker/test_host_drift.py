@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.compose import PROJECT_LABEL, SERVICE_LABEL, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import (
     PLANTED_PASSWORD,
     DriftTarget,

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import closed_to_others
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     open_directory,

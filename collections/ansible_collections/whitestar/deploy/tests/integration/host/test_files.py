@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     write_atomically,
 )
@@ -61,7 +61,7 @@ def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
 
 
 def test_who_died_is_not_at_work_any_more(tmp_path: Path) -> None:
-    path = "ansible_collections.whitestar.deploy.plugins.module_utils.files"
+    path = "ansible_collections.whitestar.deploy.plugins.module_utils.common.files"
     code = f"import os, sys; from pathlib import Path; from {path} import exclusively\n"
     code += "with exclusively(Path(sys.argv[1])): os._exit(7)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=module_environment())

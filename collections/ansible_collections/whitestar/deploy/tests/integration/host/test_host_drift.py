@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import service_environment
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.written import edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     DriftTarget,

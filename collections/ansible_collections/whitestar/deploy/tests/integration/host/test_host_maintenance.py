@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.maintenance import Maintenance, end, in_flight
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, end, in_flight
 from ansible_collections.whitestar.deploy.tests.helpers import Result, history, run_module
 
 MESSAGE = 'Back at <14:00>; "soon"'

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import COLOURS
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
     finish_module,

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Daemon, service_environment, unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import (
+    Daemon,
+    service_environment,
+    unprivileged,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     Result,

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import run_identity
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import host_port
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import host_port
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
     begun,
@@ -210,7 +210,7 @@ def test_a_parent_closed_to_the_account_is_refused(place: Path) -> None:
 AS_ANOTHER = """
 import json, os, sys
 from pathlib import Path
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.modules.host_session import problems
 os.setgroups([])
 os.setgid(int(sys.argv[2]))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.host_parts import FRONT, POSTGRESQL
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import service_environment, unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import FILE
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment, unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import FRONT, POSTGRESQL
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import FILE
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     DriftTarget,

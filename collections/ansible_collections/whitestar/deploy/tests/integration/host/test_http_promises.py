@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.tls import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import (
     TLS_OPTION,
     Answer,
     Tls,

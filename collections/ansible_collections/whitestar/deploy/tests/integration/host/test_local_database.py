@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
 from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, Result, open_directory, run_module
 
 QUICK = {"fsync": "off"}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.address import host_port
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import host_port
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
     free_port,

@@ -18,8 +18,8 @@ def test_of_ten_at_once_one_wins(tmp_path: Path) -> None:
     code = """
         import os, socket, sys
         from pathlib import Path
-        from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, LockedError, Owner
-        from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+        from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+        from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
         me = Process.of(os.getpid())
         sys.stdin.read()
         try:

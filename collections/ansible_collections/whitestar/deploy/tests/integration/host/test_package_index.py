@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.package_index import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.package_index import (
     build_secrets,
     pip_options,
     uv_variables,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.python_environment import BuildError, Environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import BuildError, Environment
 from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index, without_index
 
 OWN = "[global]\nindex_url = https://own.example/simple\ntrusted-host =\n    a.example\n    b.example\n"

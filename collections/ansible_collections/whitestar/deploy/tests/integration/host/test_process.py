@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import (
     LOG_TAIL_LINES,
     MARK,
     Daemon,

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Lock, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import (
     Process,
     service_environment,
     unprivileged,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.stopped import Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, kill, make_workload, run_module, wait_for
 
 SCRIPT = Path(__file__).parents[3] / "roles/titanic_api/files/supervise.py"

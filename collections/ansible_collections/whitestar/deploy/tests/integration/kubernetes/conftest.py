@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster as Kubernetes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster as Kubernetes
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     DEBIAN,
     POSTGRES,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.jobs import ANSWER, COMMAND, Command
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import SECRETS
-from ansible_collections.whitestar.deploy.plugins.module_utils.switch import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import ANSWER, COMMAND, Command
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     REGISTRY,
     SECRET,

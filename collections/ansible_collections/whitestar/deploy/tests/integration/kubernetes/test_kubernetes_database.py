@@ -8,10 +8,10 @@ import base64
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.database_servers import PodServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import FRUGAL, POSTGRES, Space
 from ansible_collections.whitestar.deploy.tests.helpers import Result, wait_for
 

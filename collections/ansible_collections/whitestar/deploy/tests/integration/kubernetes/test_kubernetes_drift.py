@@ -9,14 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_drift import replicas_drift
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import select
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import Rollout
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import SECRETS, STAGES, applied, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
+    SECRETS,
+    STAGES,
+    applied,
+    secret_names,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import replicas_drift
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import select
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import Rollout
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Owner
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space, objects_of, tiny_release
 from ansible_collections.whitestar.deploy.tests.helpers import Result
 

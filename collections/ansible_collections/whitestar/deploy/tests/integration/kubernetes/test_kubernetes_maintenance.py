@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_maintenance import maintenance, selecting
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import COMPONENT, labels, pod
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance, selecting
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, labels, pod
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_maintenance import STAGE
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import PYTHON, Space
 

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.servers import rolled_out
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     LABELS,
     PREFIX,
     SECRETS,
@@ -23,6 +21,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.stage import (
     resolved,
     secret_names,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import rolled_out
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
 from ansible_collections.whitestar.deploy.tests.helpers import RUN_SECONDS, Result
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER, ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.ledger import CAPSULES_KEPT, Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.manifests import COMPONENT, RELEASE, labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.rollout import TRIAL, Rollout
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import LABELS, SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, RELEASE, labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import TRIAL, Rollout
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     REGISTRY,
     SECRET,

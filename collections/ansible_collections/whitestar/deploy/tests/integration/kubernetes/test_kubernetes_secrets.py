@@ -8,10 +8,10 @@ import base64
 import re
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_secrets import KEY, decoded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import PREFIX, SECRETS, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, USER, Space
 from ansible_collections.whitestar.deploy.tests.helpers import Result
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_records import LEDGER
-from ansible_collections.whitestar.deploy.plugins.module_utils.cluster_stop import STOPPED, at_rest
-from ansible_collections.whitestar.deploy.plugins.module_utils.stage import SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import STOPPED, at_rest
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     DEBIAN,
     SECRET,

@@ -12,10 +12,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import Cluster, Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.lease import API, KIND, NAME, OWNER, ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.lock import LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import (
+    API,
+    KIND,
+    NAME,
+    OWNER,
+    ClusterLock,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space
 
 HERE = socket.gethostname()

@@ -1,0 +1,77 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every kind of host can do with releases, so that ledger, switch and rollback are the same code on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    ENGINE_OPTION,
+    ComposeRuntime,
+    ContainerPrograms,
+    Engine,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalPrograms, LocalRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry
+
+__all__ = ["ENGINE_OPTION", "Programs", "Runtime", "programs", "recorded_workload", "runtime"]
+
+
+class Programs(Protocol):
+    """Runs commands of an image: a release directory, or what a reference by digest names."""
+
+    def missing(self, image: str, command: Sequence[str]) -> str:
+        """What is missing to run this command of an image; empty if nothing is."""
+
+    def execute(
+        self,
+        image: str,
+        command: Sequence[str],
+        environment: Mapping[str, Any],
+        secret_files: Mapping[str, str],
+        seconds: float,
+    ) -> tuple[int, Any, str]:
+        """Run a command of an image to its end: (exit code, JSON answer or None, standard error).
+
+        Raises subprocess.TimeoutExpired and OSError.
+        """
+
+
+class Runtime(Programs, Protocol):
+    """How releases run on a host."""
+
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
+        """The two colours, for this workload; ``limits`` are those of :class:`HostColours`."""
+
+    def has_image(self, reference: str) -> bool:
+        """Whether the image is on the host."""
+
+    def discard_image(self, identity: str) -> None:
+        """Remove the image of this identity, which nothing needs."""
+
+    def database_output(self) -> str:
+        """The last lines that the database printed, as far as they can be had. Never raises."""
+
+
+def runtime(state: State, engine: Mapping[str, Any] | None) -> Runtime:
+    """Containers where a module was given an ``engine``, processes otherwise."""
+    return ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
+
+
+def programs(engine: Mapping[str, Any] | None) -> Programs:
+    """The same choice, where only commands are to be run."""
+    return ContainerPrograms(Engine.of(engine)) if engine else LocalPrograms()
+
+
+def recorded_workload(state: State, host: Runtime, entry: Entry | None) -> dict[str, Any]:
+    """The workload that a ledger entry served with. Raises ReleaseError if it or its image has been removed."""
+    found = state.workload(entry.release) if entry else {}
+    if not found or not host.has_image(found["image"]):
+        name = entry.release if entry else "of an unknown entry"
+        raise ReleaseError(f"release {name} is recorded, but its image or workload is gone: choose another release")
+    return found

@@ -1,0 +1,162 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state directory of a host: one place for everything that a deployment on it makes."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    exclusively,
+    json_bytes,
+    make_directory,
+    read_json,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+
+SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
+
+
+@dataclass(frozen=True)
+class State:
+    """The state directory of a local target: one place for everything that a deployment makes."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid records and drain files."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        """What the programs print."""
+        return self.root / "log"
+
+    @property
+    def counts(self) -> Path:
+        """What replicas of a release count together."""
+        return self.run / "counts"
+
+    @property
+    def images(self) -> Path:
+        """Release directories, named by the hash of what is in them."""
+        return self.root / "images"
+
+    @property
+    def configurations(self) -> Path:
+        """The workload of each recorded release."""
+        return self.root / "releases"
+
+    @property
+    def capsules(self) -> Path:
+        """What failed releases left as evidence."""
+        return self.root / "capsules"
+
+    @property
+    def answers(self) -> Path:
+        """What commands of releases answered last, such as ``migrate.json``."""
+        return self.root / "answers"
+
+    @property
+    def front(self) -> Path:
+        """What the front door keeps: certificates that it got or made, its admin socket, the words of a maintenance."""
+        return self.root / "front"
+
+    @property
+    def database(self) -> Path:
+        """The database cluster's data, socket and logs."""
+        return self.root / "database"
+
+    @property
+    def lock(self) -> Path:
+        """The deploy lock's file."""
+        return self.root / "lock.json"
+
+    def ledger(self) -> Ledger:
+        """The ledger, empty before the first release. Raises ValueError if it cannot be read."""
+        kept = [path.stem for path in self.configurations.glob("*.json")]
+        return Ledger.from_document(read_json(self.root / "ledger.json", {}), kept)
+
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Replace the ledger."""
+        write_atomically(self.root / "ledger.json", json_bytes(ledger.document()), 0o644)
+
+    def secrets(self) -> Iterator[tuple[str, str]]:
+        """Every file below ``secrets``, by its own name. Raises OSError."""
+        for path in (self.root / "secrets").rglob("[!.]*"):
+            if path.is_file():
+                yield path.name, path.read_text(encoding="utf-8", errors="replace")
+
+    def keep_capsule(self, name: str, text: str) -> str:
+        """Write the evidence of a failed release for its owner alone; the path. Raises OSError."""
+        make_directory(self.capsules, 0o700)
+        path = self.capsules / f"{name}.txt"
+        write_atomically(path, text.encode(), 0o600)
+        for old in sorted(self.capsules.glob("*.txt"))[:-CAPSULES_KEPT]:
+            old.unlink()
+        return str(path)
+
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Be the only step at work here. Raises TimeoutError."""
+        return exclusively(self.run)
+
+    def workload(self, release: str) -> dict[str, Any]:
+        """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""
+        found = read_json(self.configurations / f"{release}.json", {})
+        return found if isinstance(found, dict) else {}
+
+    def image(self, reference: str) -> dict[str, Any]:
+        """``identity`` and ``description`` of an image, as far as they were recorded here."""
+        for path in self.images.glob("*/image.json"):
+            with suppress(ValueError):
+                found = read_json(path, {})
+                if reference in (found.get("reference"), str(path.parent)):
+                    description = found.get("description", {})
+                    known = json.loads(description) if isinstance(description, str) else description
+                    return {"identity": path.parent.name, "description": known}
+        return {"identity": reference.rpartition(":")[2][:12], "description": {}}
+
+    def daemon(self, name: str) -> Daemon:
+        """The background process of this name."""
+        return Daemon(self.run, name, self.logs / f"{name}.log")
+
+    def address(self, colour: str) -> str:
+        """Where a colour listens."""
+        return f"unix:{self.run / colour}.sock"
+
+    def drain_file(self, colour: str) -> Path:
+        """While it exists the colour answers its readiness with 503."""
+        return self.run / colour / "drain"
+
+    def longest_socket(self) -> Path:
+        """The longest path of a socket below the state directory."""
+        return self.database / "run" / ".s.PGSQL.5432.lock"
+
+
+def fingerprint(state: State, paths: Sequence[str], *, check: bool) -> str:
+    """A keyed hash (hex) of these files' contents, which tells that a secret changed and nothing about it.
+
+    The key is random and stays in the state directory's ``secrets`` folder. With ``check`` none is made: empty then.
+    """
+    key_file = state.root / "secrets" / ".fingerprint-key"
+    if not key_file.exists():
+        if check:
+            return ""
+        key_file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(key_file, secrets.token_bytes(32), 0o600)
+    digest = hmac.new(key_file.read_bytes(), digestmod="sha256")
+    for path in sorted(paths):
+        # In check mode a stage before may only have said that it would write it.
+        content = b"" if check and not Path(path).exists() else Path(path).read_bytes()
+        digest.update(f"{len(content)} ".encode() + content)
+    return digest.hexdigest()

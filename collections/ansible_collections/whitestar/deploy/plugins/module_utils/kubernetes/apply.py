@@ -1,0 +1,274 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The objects of one stage of a deployment to Kubernetes: as they should be, and none that are no longer wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    Cluster,
+    ClusterError,
+    Object,
+    is_written_by_us,
+    named,
+    stripped,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import TEMPLATES, differ, fit, let_go
+
+# What every object of ours has, which is how they are told from those of others.
+LABELS = {"app.kubernetes.io/managed-by": "whitestar.deploy"}
+# The objects that each stage has made, so that one which is no longer wanted goes, and one that drifts is told of.
+STAGES = "titanic-stages"
+# All secrets, from which those that pods read are made; nothing but the collection reads it.
+SECRETS = "titanic-secrets"
+PREFIX = "whitestar.deploy/"
+# What is in a Secret.
+HIDDEN = ("data", "stringData")
+# What an operator makes of a store's secrets, where they come from one: who reads what keeps its name.
+SYNCED = ("titanic-owner", "titanic-api", "titanic-database")
+REFERENCES = ("secret", "passwordSecret")
+CONTENT = f"{PREFIX}content-of-"
+HASH_DIGITS = 10
+# With what people stop a workload by hand. Stated, it is ours: drift tells of it, and the next run puts it back.
+AT_WORK: dict[str, Object] = {
+    "Deployment": {"paused": False},
+    "StatefulSet": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}},
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """An object before and after; one of them is empty where it comes or goes."""
+
+    wanted: Object
+    before: Object
+    after: Object
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything is to be done."""
+        return stripped(self.before or None) != stripped(self.after or None)
+
+    def __str__(self) -> str:
+        verb = "make" if not self.before else "change" if self.after else "remove"
+        return f"{verb} {named(self.wanted)}"
+
+
+def secret_names(cluster: Cluster) -> dict[str, str]:
+    """The Secret that stands for each name now: their names end with a hash of what is in them."""
+    found = cluster.get("v1", "Secret", SECRETS)
+    annotations = (found or {}).get("metadata", {}).get("annotations", {})
+    return {key.removeprefix(PREFIX): name for key, name in annotations.items() if key.startswith(PREFIX)}
+
+
+def resolved(value: Any, names: Mapping[str, str], within: str = "") -> Any:
+    """``value`` with each name of a Secret replaced by that of the Secret which stands for it.
+
+    Such are ``secretName`` and, as operators have it, ``name`` in a ``secret`` or ``passwordSecret``.
+    """
+    if isinstance(value, list):
+        return [resolved(item, names) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    naming = {"secretName"} | ({"name"} if within in REFERENCES else set())
+    return {
+        key: names.get(item, item) if key in naming and isinstance(item, str) else resolved(item, names, key)
+        for key, item in value.items()
+    }
+
+
+def followed(cluster: Cluster, thing: Object, names: Mapping[str, str]) -> Object:
+    """An object whose pods are started anew when a Secret changes that keeps its name, since others write it.
+
+    Those that :func:`secret_names` knows have another name then. The mark is a keyed hash.
+    """
+    template = thing.get("spec", {}).get("template")
+    if not template:
+        return thing
+    volumes = template["spec"].get("volumes", [])
+    mounted = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume} - set(names.values())
+    marks = {
+        f"{CONTENT}{name}": content_mark(found) for name in mounted if (found := cluster.get("v1", "Secret", name))
+    }
+    if not marks:
+        return thing
+    metadata = template["metadata"] | {"annotations": template["metadata"].get("annotations", {}) | marks}
+    return thing | {"spec": thing["spec"] | {"template": template | {"metadata": metadata}}}
+
+
+def content_mark(secret: Mapping[str, Any]) -> str:
+    """A hash that tells that a Secret's content changed and nothing about it: only who may read it knows its uid."""
+    key = str(secret["metadata"]["uid"]).encode()
+    return hmac.new(key, json_bytes(secret.get("data") or {}), hashlib.sha256).hexdigest()[:HASH_DIGITS]
+
+
+def ours(wanted: Mapping[str, Any]) -> Object:
+    """An object with the labels that every object of ours has, at work unless it says itself that it is not."""
+    metadata = dict(wanted["metadata"])
+    metadata["labels"] = LABELS | dict(metadata.get("labels") or {})
+    found = dict(wanted) | {"metadata": metadata}
+    if stated := AT_WORK.get(wanted["kind"]):
+        found["spec"] = stated | dict(wanted["spec"])
+    return found
+
+
+def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:
+    """What would become of an object. Raises ClusterError, naming it, if the cluster refuses it."""
+    before = cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
+    try:
+        if makes_anew(before, wanted):
+            return Change(wanted, before or {}, _anew(cluster, before, wanted))
+        return Change(wanted, before or {}, cluster.apply(wanted, check=True))
+    except ClusterError as error:
+        if error.status == HTTPStatus.FORBIDDEN and _is_kept_by_others(wanted, before):
+            return Change(wanted, before or {}, before or {})
+        if error.status == HTTPStatus.NOT_FOUND and check:
+            # There is no namespace yet to try it in.
+            return Change(wanted, {}, wanted)
+        raise ClusterError(f"the cluster refuses {named(wanted)}: {error}", error.status) from error
+
+
+def makes_anew(before: Object | None, wanted: Object) -> bool:
+    """Whether it is a StatefulSet whose volumes are to be others than they are."""
+    return wanted["kind"] == "StatefulSet" and bool(before) and differ(before or {}, wanted)
+
+
+def _anew(cluster: Cluster, before: Object | None, wanted: Object) -> Object:
+    """What would become of it. Raises ClusterError."""
+    fit(cluster, before, wanted, check=True)
+    kept = {TEMPLATES: (before or {})["spec"][TEMPLATES]}
+    found = cluster.apply(wanted | {"spec": wanted["spec"] | kept}, check=True)
+    return found | {"spec": found["spec"] | {TEMPLATES: wanted["spec"][TEMPLATES]}}
+
+
+def _is_kept_by_others(wanted: Object, found: Object | None) -> bool:
+    """Whether it is the namespace, made as we want it by somebody who may do more than we."""
+    labels = (found or {}).get("metadata", {}).get("labels", {})
+    mine = wanted["metadata"]["labels"].items() - LABELS.items()
+    return wanted["kind"] == "Namespace" and found is not None and mine <= labels.items()
+
+
+class Stage:
+    """The objects of a stage of this name."""
+
+    def __init__(self, cluster: Cluster, name: str, objects: Iterable[Mapping[str, Any]]) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.objects = [ours(wanted) for wanted in objects]
+
+    def changes(self, *, check: bool) -> list[Change]:
+        """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
+        # On a first run the namespace is one of them.
+        makes = any(wanted["kind"] == "Namespace" for wanted in self.objects)
+        recorded = [_key(thing) for thing in self._recorded()]
+        for wanted in self.objects:
+            if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
+                remedy = "choose another namespace (titanic_target_project), or remove it first"
+                raise ClusterError(f"{named(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
+        found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
+        return [change for change in [*found, *self._unwanted()] if change.needed]
+
+    def carry_out(self, changes: Sequence[Change]) -> None:
+        """Do them."""
+        wanted = [recordable(thing) for thing in self.objects]
+        keys = [_key(thing) for thing in wanted]
+        places = [change for change in changes if change.wanted["kind"] == "Namespace"]
+        for change in places:
+            self.cluster.apply(change.wanted)
+        if changes:
+            self._record([*wanted, *(thing for thing in self._recorded() if _key(thing) not in keys)])
+        for change in changes:
+            if not change.after:
+                self.cluster.delete(*_key(change.wanted))
+            elif change not in places:
+                if makes_anew(change.before, change.wanted):
+                    fit(self.cluster, change.before, change.wanted, check=False)
+                    let_go(self.cluster, change.wanted)
+                self.cluster.apply(change.wanted)
+        if self._recorded() != wanted:
+            self._record(wanted)
+
+    def _is_of_others(self, wanted: Object) -> bool:
+        """Whether there is such an object, and nothing in it is ours."""
+        found = self.cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
+        return found is not None and not is_written_by_us(found)
+
+    def _unwanted(self) -> list[Change]:
+        """What the stage has made before and is no longer wanted, last first."""
+        wanted = [_key(thing) for thing in self.objects]
+        gone = []
+        for api_version, kind, name in map(_key, reversed(self._recorded())):
+            # A namespace that others may use by now goes with a teardown, or stays.
+            unwanted = kind != "Namespace" and [api_version, kind, name] not in wanted
+            if unwanted and (found := self.cluster.get(api_version, kind, name)):
+                gone.append(Change({"apiVersion": api_version, "kind": kind, **found}, found, {}))
+        return gone
+
+    def _recorded(self) -> list[Object]:
+        return applied(self.cluster).get(self.name, [])
+
+    def _record(self, objects: Sequence[Object]) -> None:
+        found = record(self.cluster, STAGES)
+        data = dict(found.get("data", {})) | {self.name: json.dumps(objects)}
+        metadata = {"name": STAGES}
+        self.cluster.apply(ours({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
+
+
+def record(cluster: Cluster, name: str) -> Object:
+    """A ConfigMap of this name that a deployment has written, or somebody has restored; empty where there is none.
+
+    Raises ClusterError.
+    """
+    found = cluster.get("v1", "ConfigMap", name) or {}
+    labels = found.get("metadata", {}).get("labels") or {}
+    return found if found and (is_written_by_us(found) or LABELS.items() <= labels.items()) else {}
+
+
+def recorded(cluster: Cluster) -> dict[str, list[list[str]]]:
+    """What each stage has made: API version, kind and name of each object."""
+    return {stage: [_key(thing) for thing in objects] for stage, objects in applied(cluster).items()}
+
+
+def applied(cluster: Cluster) -> dict[str, list[Object]]:
+    """The objects of each stage as they were applied last; Secrets without what is in them.
+
+    Raises ClusterError, and ValueError for a record that cannot be read.
+    """
+    data = record(cluster, STAGES).get("data", {})
+    try:
+        return {stage: json.loads(objects) for stage, objects in data.items()}
+    except ValueError as error:
+        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}): restore it, or delete it") from error
+
+
+def recordable(thing: Object) -> Object:
+    """An object as a ConfigMap may hold it: of a Secret nothing that is in it."""
+    return {key: value for key, value in thing.items() if key not in HIDDEN} if thing["kind"] == "Secret" else thing
+
+
+def _key(thing: Mapping[str, Any]) -> list[str]:
+    return [thing["apiVersion"], thing["kind"], thing["metadata"]["name"]]
+
+
+def difference(changes: Iterable[Change]) -> dict[str, str]:
+    """A module's diff of some changes; what is in Secrets is left out."""
+    kept = list(changes)
+    return {
+        "before": "".join(_shown(change.wanted, change.before) for change in kept),
+        "after": "".join(_shown(change.wanted, change.after) for change in kept),
+    }
+
+
+def _shown(wanted: Object, thing: Object) -> str:
+    if not thing:
+        return ""
+    shown = recordable({**stripped(thing), "kind": wanted["kind"]})
+    return f"# {named(wanted)}\n{json_bytes(shown).decode()}"

@@ -1,0 +1,244 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A PostgreSQL cluster of our own on a local target: on a unix socket only, and never run as root."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    has_content,
+    make_directory,
+    write_atomically,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment
+
+OLDEST_MAJOR = 15
+ADMINISTRATOR = "postgres"
+# A client that prints values alone and stops at the first error.
+PSQL = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR)
+START_SECONDS = 60
+PORT = 5432
+
+
+class DatabaseError(RuntimeError):
+    """PostgreSQL could not be made, started or asked; the message holds its own words and the remedy."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster below ``directory``, run by the programs in ``bindir`` as ``owner`` (uid, gid; None: as ourselves)."""
+
+    directory: Path
+    bindir: Path
+    owner: tuple[int, int] | None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.directory / "data"
+
+    @property
+    def socket_directory(self) -> Path:
+        """Where it listens, and nowhere else."""
+        return self.directory / "run"
+
+    @property
+    def log(self) -> Path:
+        """What the server says before its own log files are open."""
+        return self.directory / "log" / "start.log"
+
+    def version(self) -> str:
+        """The programs' version, such as ``18.6``. Raises DatabaseError if they do not work."""
+        try:
+            text = self._run(["postgres", "--version"])
+        except OSError as error:
+            raise DatabaseError(
+                f"titanic_database_local_bindir: {self.bindir} has no working 'postgres' program ({error})"
+            ) from error
+        return text.split()[2]
+
+    def running_version(self) -> str:
+        """The version of the server that runs, in the same form."""
+        return self.run_sql("SHOW server_version").split()[0]
+
+    def major(self) -> int:
+        """The programs' major version. Raises DatabaseError if they are missing or older than 15."""
+        found = re.match(r"\d+", self.version())
+        major = int(found[0]) if found else 0
+        if major < OLDEST_MAJOR:
+            raise DatabaseError(
+                f"titanic_database_local_bindir: {self.bindir} is PostgreSQL {major}, {OLDEST_MAJOR} or later is needed"
+            )
+        return major
+
+    def exists(self) -> bool:
+        """Whether a cluster is there. An interrupted attempt to make one never has this name."""
+        return (self.data / "PG_VERSION").is_file()
+
+    def check_major(self) -> None:
+        """Raises DatabaseError when the data were made by another major version than the programs'."""
+        kept = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        if int(kept) != self.major():
+            raise DatabaseError(
+                f"the data in {self.data} are PostgreSQL {kept}'s, the programs in {self.bindir} are {self.major()}: "
+                f"set titanic_database_local_bindir to PostgreSQL {kept}, or dump and load into a new cluster"
+            )
+
+    def make(self) -> None:
+        """Make the cluster, with checksums, from nothing or from the remains of an interrupted attempt."""
+        make_directory(self.directory, 0o755, self.owner)
+        for name, mode in (("run", 0o755), ("log", 0o700)):
+            make_directory(self.directory / name, mode, self.owner)
+        unfinished = self.directory / "data.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = ["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--auth-host=reject", "--no-instructions"]
+        options += [f"--username={ADMINISTRATOR}", "--auth-local=peer", "--pgdata", str(unfinished)]
+        self._run(["initdb", *options])
+        unfinished.rename(self.data)
+
+    def files(self, settings: Mapping[str, object]) -> dict[Path, bytes]:
+        """Our configuration files by path. Only peers of the operating system may be administrator."""
+        ours = {
+            "listen_addresses": "",
+            "port": PORT,
+            "unix_socket_directories": str(self.socket_directory),
+            "unix_socket_permissions": "0777",
+            "password_encryption": "scram-sha-256",
+            "logging_collector": "on",
+            "log_directory": str(self.directory / "log"),
+            "log_filename": "postgresql-%a.log",
+            "log_rotation_age": "1d",
+            "log_truncate_on_rotation": "on",
+            "max_connections": 50,
+            "shared_buffers": "64MB",
+        }
+        lines = [f"{name} = '{_escape(value)}'\n" for name, value in sorted((ours | dict(settings)).items())]
+        users = f"local all {ADMINISTRATOR} peer map=administrator\nlocal all all scram-sha-256\n"
+        account = _account_name(self.owner[0] if self.owner else os.geteuid())
+        return {
+            self.data / "titanic.conf": "".join(lines).encode(),
+            self.data / "pg_hba.conf": users.encode(),
+            self.data / "pg_ident.conf": f'administrator "{account}" {ADMINISTRATOR}\n'.encode(),
+        }
+
+    def stale_files(self, settings: Mapping[str, object]) -> list[Path]:
+        """Which of :meth:`files` are not as they should be."""
+        stale = [path for path, content in self.files(settings).items() if not has_content(path, content, 0o600)]
+        main = self.data / "postgresql.conf"
+        return stale if _INCLUDE in main.read_text(encoding="utf-8") else [*stale, main]
+
+    def write_files(self, stale: Sequence[Path], settings: Mapping[str, object]) -> None:
+        """Write them."""
+        wanted = self.files(settings)
+        for path in stale:
+            if path in wanted:
+                write_atomically(path, wanted[path], 0o600, self.owner)
+            else:
+                text = path.read_text(encoding="utf-8") + _INCLUDE
+                write_atomically(path, text.encode(), 0o600, self.owner)
+        note(self.directory, {str(path.relative_to(self.directory)): text for path, text in wanted.items()}, self.owner)
+
+    def running(self) -> bool:
+        """Whether the server runs."""
+        return self._status("pg_ctl", "status", "--pgdata", str(self.data)) == 0
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises DatabaseError with its last words."""
+        try:
+            seconds = ["--wait", "--timeout", str(START_SECONDS), "--silent", "--log", str(self.log)]
+            self._run(["pg_ctl", "start", "--pgdata", str(self.data), *seconds])
+        except DatabaseError as error:
+            said = self.log.read_text(errors="replace") if self.log.exists() else ""
+            raise DatabaseError(f"PostgreSQL did not start: {error}\n{said[-1500:]}") from error
+
+    def stop(self) -> None:
+        """Stop it; sessions are disconnected, everything committed is on disk."""
+        if self.exists() and self.running():
+            self._run(
+                [
+                    "pg_ctl",
+                    "stop",
+                    "--mode",
+                    "fast",
+                    "--wait",
+                    "--timeout",
+                    str(START_SECONDS),
+                    "--pgdata",
+                    str(self.data),
+                ]
+            )
+
+    def reload(self) -> None:
+        """Read the configuration again."""
+        self._run(["pg_ctl", "reload", "--pgdata", str(self.data)])
+
+    def pending_restart(self) -> list[str]:
+        """Settings that take effect only when the server starts again."""
+        found = self.ask("SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart")
+        return list(found) if isinstance(found, list) else []
+
+    def ask(self, sql: str, database: str = "postgres") -> object:
+        """The JSON value that the one statement ``sql`` returns."""
+        return json.loads(self.run_sql(sql, database) or "null")
+
+    def run_sql(self, sql: str, database: str = "postgres") -> str:
+        """Run ``sql`` as the administrator; it goes in by standard input, so it is in no process list."""
+        place = ["-h", str(self.socket_directory), "-p", str(PORT)]
+        return self._run([*PSQL, *place, "-d", database, "-f", "-"], sql).strip()
+
+    def _status(self, program: str, *arguments: str) -> int:
+        return self._start(program, arguments, "").returncode
+
+    def _run(self, command: Sequence[str], standard_input: str = "") -> str:
+        done = self._start(command[0], command[1:], standard_input)
+        if done.returncode:
+            words = (done.stderr or done.stdout).strip()[-1500:]
+            raise DatabaseError(f"{command[0]} failed ({done.returncode}): {words}")
+        return done.stdout
+
+    def _start(self, program: str, arguments: Sequence[str], standard_input: str) -> subprocess.CompletedProcess[str]:
+        uid, gid = self.owner or (None, None)
+        return subprocess.run(
+            [str(self.bindir / program), *arguments],
+            input=standard_input,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env=service_environment({"HOME": str(self.directory)}),
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
+            timeout=START_SECONDS * 2,
+        )
+
+
+_INCLUDE = "\ninclude 'titanic.conf'\n"
+
+
+def _escape(value: object) -> str:
+    return str(value).replace("\\", "\\\\").replace("'", "''")
+
+
+def _account_name(uid: int) -> str:
+    return pwd.getpwuid(uid).pw_name
+
+
+def literal(text: str) -> str:
+    """``text`` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,140 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: S608 (what is put into SQL text are the constants of this module, and quoted names)
+"""The database, its two roles and their grants, on any server that runs SQL for its administrator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import identifier, literal
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
+    DATABASE,
+    GRANTS,
+    beside,
+    grant_steps,
+    statements,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
+
+# What both roles may and may not.
+ATTRIBUTES = {
+    "LOGIN": True,
+    "SUPERUSER": False,
+    "CREATEDB": False,
+    "CREATEROLE": False,
+    "REPLICATION": False,
+    "BYPASSRLS": False,
+}
+# How often and until when both may log in.
+LIMITS = {"CONNECTION LIMIT": "-1", "VALID UNTIL": "'infinity'"}
+# What is there of ours, in one question; a role that may more than it should is not as it should be.
+FACTS = f"""
+SELECT json_build_object(
+    'passwords', (SELECT coalesce(json_object_agg(rolname, coalesce(rolpassword, '')), '{{{{}}}}') FROM pg_authid
+                  WHERE rolname IN ({{owner}}, {{user}}) AND rolcanlogin AND NOT
+                  (rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+                  AND rolconnlimit = -1 AND coalesce(rolvaliduntil, 'infinity') = 'infinity'),
+    'settings', (SELECT coalesce(json_agg(json_build_array(pg_get_userbyid(setrole), datname)), '[]')
+                 FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase
+                 WHERE pg_get_userbyid(setrole) IN ({{owner}}, {{user}})),
+    'memberships', (SELECT coalesce(json_agg(json_build_array(
+                    pg_get_userbyid(member), pg_get_userbyid(roleid), pg_get_userbyid(grantor))), '[]')
+                    FROM pg_auth_members WHERE pg_get_userbyid(member) IN ({{owner}}, {{user}})),
+    'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {{database}}),
+    'grants', (SELECT {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")}
+               FROM pg_database WHERE datname = {{database}}))
+"""
+# What everybody may on a new database, by PostgreSQL's own defaults.
+NEW = [["PUBLIC", "CONNECT"], ["PUBLIC", "TEMPORARY"]]
+
+
+class Server(Protocol):
+    """A server that can be asked and told things as its administrator."""
+
+    def ask(self, sql: str, database: str = "postgres") -> object:
+        """The JSON value that the one statement ``sql`` returns."""
+
+    def run_sql(self, sql: str, database: str = "postgres") -> str:
+        """Run ``sql``, which must reach it by standard input."""
+
+
+def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str, str]) -> dict[str, str]:
+    """The SQL still needed, by a description of each step, in order. ``names`` has owner, user, database."""
+    steps: dict[str, str] = {}
+    for role, password in passwords.items():
+        kept = facts["passwords"].get(role)
+        if kept is None:
+            attributes = " ".join(name if wanted else f"NO{name}" for name, wanted in ATTRIBUTES.items())
+            attributes += "".join(f" {name} {value}" for name, value in LIMITS.items())
+            # A literal, since any dollar quote could be part of a name.
+            make = f"BEGIN CREATE ROLE {identifier(role)}; EXCEPTION WHEN duplicate_object THEN NULL; END"
+            steps[f"make role {role}"] = (
+                f"DO {literal(make)};ALTER ROLE {identifier(role)} {attributes} PASSWORD {literal(verifier(password))}"
+            )
+        elif not matches(password, kept):
+            steps[f"set the password of role {role}"] = (
+                f"ALTER ROLE {identifier(role)} PASSWORD {literal(verifier(password))}"
+            )
+    for role, place in facts["settings"]:
+        where = f" IN DATABASE {identifier(place)}" if place else ""
+        steps[f"reset the settings of role {role}{where}"] = f"ALTER ROLE {identifier(role)}{where} RESET ALL"
+    database, owner = identifier(names["database"]), identifier(names["owner"])
+    if facts["owner"] is None:
+        steps[f"make database {names['database']}"] = f"CREATE DATABASE {database} OWNER {owner}"
+    elif facts["owner"] != names["owner"]:
+        steps[f"give database {names['database']} to {names['owner']}"] = f"ALTER DATABASE {database} OWNER TO {owner}"
+    for member, group, grantor in facts["memberships"]:
+        steps[f"take {member} out of {group}"] = (
+            f"REVOKE {identifier(group)} FROM {identifier(member)} GRANTED BY {identifier(grantor)}"
+        )
+    found = NEW if facts["grants"] is None else facts["grants"]
+    differs = beside(found, names["user"], {names["owner"], facts["owner"]}, ["CONNECT"])
+    if needed := statements("DATABASE", names["database"], differs, names["user"]):
+        steps["let only the two roles connect"] = "; ".join(needed.values())
+    return steps
+
+
+def read_passwords(options: Mapping[str, Any]) -> dict[str, str]:
+    """The password of each role, from the files that a module's options name. Raises OSError."""
+    return {
+        options[role]: Path(options[f"{role}_password_file"]).read_text(encoding="utf-8").rstrip("\n")
+        for role in ("owner", "user")
+    }
+
+
+def last_grants(answer_file: str | None) -> dict[str, list[str]] | None:
+    """What the migration granted whose answer is in this file; None where none has told. Raises OSError, ValueError."""
+    found: dict[str, list[str]] | None = read_json(Path(answer_file), {}).get("grants") if answer_file else None
+    return found
+
+
+def keep_roles(
+    server: Server,
+    options: Mapping[str, Any],
+    passwords: dict[str, str],
+    *,
+    granted: Mapping[str, Sequence[str]] | None = None,
+    check: bool,
+) -> list[str]:
+    """Have the database, its roles and grants, or say what is missing. Returns the steps in words.
+
+    ``options`` has owner, user and database, ``passwords`` that of each role; ``granted`` is what the last migration
+    granted the role that serves, by relation, None where no migration has told.
+    """
+    names = {name: options[name] for name in ("database", "owner", "user")}
+    facts: Any = server.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
+    needed = role_steps(facts, names, passwords)
+    if needed and not check:
+        # psql commits each statement by itself, as CREATE DATABASE demands; a run cut off here goes on from there.
+        server.run_sql(";\n".join(needed.values()))
+    if granted is None or facts["owner"] is None:
+        return list(needed)
+    found: Any = server.ask(DATABASE, names["database"])
+    kept = grant_steps(found, names, granted)
+    if kept and not check:
+        server.run_sql(";\n".join(kept.values()), names["database"])
+    return [*needed, *kept]

@@ -1,0 +1,132 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The capsule: one file with the evidence of a failed release, secrets taken out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    CLUSTER_OPTION,
+    Cluster,
+    ClusterError,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Records
+
+OUTPUT_FOLLOWS = "; its last output:"
+REASON_LENGTH = 300
+SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
+# The option of modules whose failure ends a release before it can be started: on a host, and wherever it is to serve.
+BY = {"type": "str", "required": True}
+FAILURE_OPTION = {"type": "dict", "options": {"state_directory": {"type": "path", "required": True}, "by": BY}}
+FAILURE_ANYWHERE_OPTION = {
+    "type": "dict",
+    "options": {"state_directory": {"type": "path"}, "cluster": CLUSTER_OPTION, "by": BY},
+    "required_one_of": [("state_directory", "cluster")],
+}
+
+
+@contextmanager
+def records_of(failure: Mapping[str, Any]) -> Iterator[Records]:
+    """Where the target of FAILURE_ANYWHERE_OPTION keeps its ledger and its capsules. Raises ClusterError."""
+    if failure.get("cluster"):
+        with Cluster.of(failure["cluster"]) as cluster:
+            yield ClusterRecords(cluster)
+    else:
+        yield State(Path(failure["state_directory"]))
+
+
+def write_capsule(
+    records: Records,
+    entry: Entry,
+    reason: str,
+    evidence: Mapping[str, str],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> str:
+    """Write the evidence of the failed ``entry`` and return where; ``before`` and ``after`` are workloads.
+
+    Every secret of the target is replaced by its name. Raises OSError, ClusterError.
+    """
+    change = difflib.unified_diff(
+        json_bytes(dict(before)).decode().splitlines(),
+        json_bytes(dict(after)).decode().splitlines(),
+        "what serves",
+        "what failed",
+        lineterm="",
+    )
+    sections = {"what happened": f"{entry}\n{reason}", **evidence, "settings": "\n".join(change) or "(no difference)"}
+    text = "".join(f"== {title} ==\n{body.rstrip()}\n\n" for title, body in sections.items())
+    return records.keep_capsule(f"{entry.number:06}-{entry.release}", redacted(records, text))
+
+
+def record_failure(
+    failure: Mapping[str, Any] | None,
+    image: Mapping[str, Any],
+    reason: str,
+    evidence: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> str:
+    """Record a release that failed before it could start, in the ledger and a capsule: the message to fail with.
+
+    ``failure`` is what one of the options above gave; without it nothing is recorded. ``image`` has the ``identity``
+    and, once it is known, the ``description`` of the release. The message is ``reason`` without secrets, and where the
+    capsule is.
+    """
+    if not failure:
+        return reason
+    schema = image.get("description", {}).get("schema", {})
+    told = reason
+    try:
+        with records_of(failure) as records, records.exclusively():
+            told = redacted(records, reason)
+            before = records.ledger()
+            ledger, entry = before.add(
+                release=image["identity"],
+                image=image["identity"],
+                config="",
+                schema_required=schema.get("required", ""),
+                schema_tolerates=schema.get("oldest_tolerated", ""),
+                version=image.get("description", {}).get("version", ""),
+                by=failure["by"],
+                why="deploy",
+                outcome="failed",
+                reason=reason_of(told),
+            )
+            records.write_ledger(ledger)
+            serving = {"what serves": str(before.current() or "nothing")}
+            where = write_capsule(records, entry, told, {**evidence, **serving}, {}, settings)
+    except (OSError, ValueError, ClusterError) as error:
+        return f"{told}\nno evidence could be written: {error}"
+    return f"{told}\nevidence: {where}"
+
+
+def reason_of(text: str) -> str:
+    """Why a release failed, in one line for the ledger: a message's first, with the last one of the output below it."""
+    first, *output = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    if not first.endswith(OUTPUT_FOLLOWS):
+        return first
+    return ": ".join([first.removesuffix(OUTPUT_FOLLOWS), *output[-1:]])[:REASON_LENGTH]
+
+
+def redacted(records: Records, text: str) -> str:
+    """``text`` without any of the target's secrets, or a line of one, plain or as programs quote it."""
+    found: dict[str, str] = {}
+    for name, content in records.secrets():
+        for secret in content.split("\n"):
+            if len(secret) >= SHORTEST_SECRET:
+                quoted = (json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe=""))
+                found |= dict.fromkeys((secret, *quoted), f"[{name}]")
+    # The longest first: one secret may begin with another.
+    for form in sorted(found, key=len, reverse=True):
+        text = text.replace(form, found[form])
+    return text

@@ -1,0 +1,186 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a service must answer: asked of a release before it gets requests, and of the reverse proxy before and after."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, request
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+
+MAINTENANCE = "urn:titanic:problem:maintenance"
+# A reverse proxy may not have seen yet that a release is ready, or that the one before is gone.
+SEEN_WITHIN_SECONDS = 30
+POLL_SECONDS = 0.2
+# So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
+# old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
+IN_A_ROW = 10
+FRONT_DOOR_OPTION = {
+    "type": "dict",
+    "options": {"address": {"type": "str", "required": True}, "host": {"type": "str"}, "tls": TLS_OPTION},
+}
+
+JSON, PROBLEM = {"content-type": "application/json"}, {"content-type": "application/problem+json"}
+NOBODY = "/people/00000000-0000-0000-0000-000000000000"
+# A release on trial is held unready.
+NOT_ON_TRIAL = "/readyz"
+# How long it takes is a matter of how many people there are, not of the release; so is that there are too many for one.
+WHOLE_LIST = "/people"
+WHOLE_LIST_SECONDS = 30
+TOO_LONG = "urn:titanic:problem:list-too-long"
+
+
+# Of the Titanic API; {release} stands for the release's name.
+PROMISES: list[dict[str, Any]] = [
+    {"name": "the process is alive", "path": "/healthz"},
+    {"name": "the release is ready", "path": "/readyz"},
+    {"name": "this release answers", "path": "/version", "json": {"release": "{release}"}},
+    {"name": "the root is a JSON document", "path": "/", "headers": JSON},
+    {"name": "the whole list comes, in one array", "path": WHOLE_LIST, "headers": {**JSON, "etag": '"'}},
+    {"name": "a page is a page", "path": "/people?limit=5&sort=name", "headers": {"x-total-count": "", "link": "<"}},
+    {"name": "the document is there", "path": "/openapi.json", "headers": JSON},
+    {"name": "an unknown person is a problem document", "path": NOBODY, "status": 404, "headers": PROBLEM},
+    {"name": "a bad query is a problem document", "path": "/people?limit=many", "status": 400, "headers": PROBLEM},
+]
+
+
+def promised(wanted: Iterable[Mapping[str, Any]] | None, release: str) -> list[dict[str, Any]]:
+    """Promises as the module http_promises takes them, in full and for this release; the Titanic API's for None.
+
+    Without a release's name what needs it is not promised.
+    """
+    defaults: dict[str, Any] = {"request_headers": {}, "status": 200, "headers": {}, "json": {}}
+    found = [defaults | dict(promise) for promise in (PROMISES if wanted is None else wanted)]
+    for promise in found:
+        values = {key: release if value == "{release}" else value for key, value in promise["json"].items()}
+        promise["json"] = {key: value for key, value in values.items() if value != ""}
+    return found
+
+
+@dataclass(frozen=True)
+class FrontDoor:
+    """Where the service is asked: ``address`` as of :func:`request`, under the name ``host`` if that is not empty."""
+
+    address: str
+    host: str = ""
+    tls: Tls | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FrontDoor:
+        """From a module's options of these names."""
+        return cls(options["address"], options["host"] or "", Tls.of(options["tls"]))
+
+    def ask(self, promise: Mapping[str, Any], seconds: float = 5) -> tuple[Answer | None, str]:
+        """The answer, None if there is none, and what differs from the promise; nothing if it is kept."""
+        headers = promise["request_headers"] | ({"Host": self.host} if self.host else {})
+        seconds = WHOLE_LIST_SECONDS if promise["path"] == WHOLE_LIST else seconds
+        try:
+            answer = request(self.address, promise["path"], headers=headers, seconds=seconds, tls=self.tls)
+        except (OSError, http.client.HTTPException) as error:
+            return None, f"no answer from {self.address} ({error})"
+        return answer, difference(promise, answer)
+
+    def kept(self, wanted: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Which of these promises are kept now; none if there is no answer."""
+        found: list[Mapping[str, Any]] = []
+        for promise in wanted:
+            answer, broken = self.ask(promise)
+            if answer is None:
+                return []
+            found += [] if broken else [promise]
+        return found
+
+    def require(self, wanted: Iterable[Mapping[str, Any]], times: int = 1) -> None:
+        """Return once these are kept, each so many times in a row. Raises ReleaseError for one that stays broken."""
+        deadline = time.monotonic() + SEEN_WITHIN_SECONDS
+        for promise in wanted:
+            kept = 0
+            while kept < times:
+                answer, broken = self.ask(promise)
+                if not broken:
+                    kept += 1
+                    continue
+                kept = 0
+                if answer and maintenance(answer):
+                    return
+                if time.monotonic() > deadline:
+                    raise ReleaseError(f"it took over, and breaks a promise: {in_words(promise, broken)}")
+                time.sleep(POLL_SECONDS)
+
+
+@dataclass
+class Checks:
+    """What a new release promises, asked before it gets requests and, of what was ``kept`` before, afterwards.
+
+    ``named`` are promises that only this ``release`` keeps, of those that another one answered before.
+    """
+
+    promises: Sequence[Mapping[str, Any]] = ()
+    front_door: FrontDoor | None = None
+    release: str = ""
+    kept: Sequence[Mapping[str, Any]] = ()
+    named: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(cls, workload: Mapping[str, Any], front_door: Mapping[str, Any] | None) -> Checks:
+        """For a release, with a module's ``front_door`` option; the front door is not asked without one."""
+        door = FrontDoor.of(front_door) if front_door else None
+        return cls(workload["probes"].get("promises", []), door, workload["release"])
+
+    def on_trial(self) -> list[Mapping[str, Any]]:
+        """What a release can be asked before it gets requests."""
+        return [promise for promise in self.promises if promise["path"] != NOT_ON_TRIAL]
+
+    def look(self) -> None:
+        """Note what is kept while the release before serves: what is broken then is no fault of the new one."""
+        if self.front_door:
+            self.kept = self.front_door.kept(self.promises)
+            named = [promise for promise in self.promises if self.release in promise["json"].values()]
+            self.named = [promise for promise in named if self.front_door.kept([{**promise, "json": {}}])]
+
+    def require_kept(self) -> None:
+        """Return once the front door keeps what it kept before. Raises ReleaseError for what stays broken."""
+        if self.front_door:
+            # What an old pod answers that is on its way out says nothing of the new one.
+            self.front_door.require(self.named, IN_A_ROW)
+            self.front_door.require(self.kept)
+
+
+def difference(promise: Mapping[str, Any], answer: Answer) -> str:
+    """What differs from the promise; empty if it is kept."""
+    if promise["path"] == WHOLE_LIST and _is(answer, TOO_LONG):
+        return ""
+    if answer.status != promise["status"]:
+        return f"status is {answer.status}, not {promise['status']}: {answer.body[:200].decode(errors='replace')}"
+    for name, start in promise["headers"].items():
+        found = answer.headers.get(name.lower())
+        if found is None or not found.startswith(str(start)):
+            return f"header {name} is {found!r}, it must start with {start!r}"
+    body = answer.json() if promise["json"] else {}
+    for key, value in promise["json"].items():
+        if not isinstance(body, dict) or body.get(key) != value:
+            return f"{key} is {body.get(key) if isinstance(body, dict) else body!r}, not {value!r}"
+    return ""
+
+
+def _is(answer: Answer, problem: str) -> bool:
+    """Whether it is a problem document of this type."""
+    body = answer.json() if answer.status >= HTTPStatus.BAD_REQUEST else None
+    return isinstance(body, dict) and body.get("type") == problem
+
+
+def maintenance(answer: Answer) -> str:
+    """The message of a reverse proxy in maintenance; empty for any other answer."""
+    body = answer.json() if answer.status == 503 else None
+    return str(body.get("detail")) if isinstance(body, dict) and body.get("type") == MAINTENANCE else ""
+
+
+def in_words(promise: Mapping[str, Any], broken: str) -> str:
+    """A broken promise for people."""
+    return f"{promise['name']}: GET {promise['path']}: {broken}"

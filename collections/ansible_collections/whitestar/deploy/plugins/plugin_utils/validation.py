@@ -1,0 +1,116 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes together of a Kubernetes target's choices: which database, and where secrets come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible.module_utils.common.validation import check_type_dict
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
+from cryptography import x509
+
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
+PORTS = range(1, 65536)
+PASSWORDS = ("database_owner_password", "database_app_password")
+# What a store may have for us.
+STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
+# How they are encrypted that are no pod of ours.
+ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
+
+
+def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each choice that only a cluster has, on a target that is none."""
+    return [
+        f"{name}: {values[name]} is for Kubernetes: leave it out"
+        for name, usual in ELSEWHERE.items()
+        if values.get(name, usual) != usual
+    ]
+
+
+def wrong_choices(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each of these choices that another one rules out or leaves open."""
+    return [*_database(values), *_secrets(values)]
+
+
+def _database(values: Mapping[str, Any]) -> Iterator[str]:
+    kind = values.get("titanic_database_kind", "pod")
+    if kind == "external":
+        yield from _external(values)
+    elif _mapping(values, "titanic_database_external"):
+        yield f"titanic_database_external: titanic_database_kind is {kind}: set that to external, or leave this out"
+    if kind != "pod" and boolean(values.get("titanic_database_tls", False)):
+        yield f"titanic_database_tls: it is for titanic_database_kind pod; {ENCRYPTED[kind]}: leave it out"
+    try:
+        amount(values.get("titanic_database_storage", "1Gi"))
+    except ValueError as error:
+        yield f"titanic_database_storage: {error}"
+    if int(values.get("titanic_database_instances", 1)) < 1:
+        yield "titanic_database_instances: there has to be one at least"
+
+
+def _external(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a database that others run."""
+    given, name = _mapping(values, "titanic_database_external"), "titanic_database_external"
+    host, port = given.get("host"), given.get("port")
+    if not host:
+        yield f"{name}: host is missing: titanic_database_kind external needs the name of the server"
+    elif not HOST.fullmatch(str(host)):
+        yield f"{name}: host '{host}' is not a name or an address: give nothing else with it"
+    if port is not None and int(port) not in PORTS:
+        yield f"{name}: port {port} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}"
+    if given.get("authority"):
+        if not _is_certificate(str(given["authority"])):
+            yield f"{name}: authority is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"
+    elif given.get("sslmode") == "verify-ca":
+        yield f"{name}: sslmode verify-ca needs authority: give it, or use verify-full"
+    if _mapping(values, "titanic_database_settings"):
+        yield "titanic_database_settings: others run the database (titanic_database_kind external): leave it out"
+    if values.get("titanic_secrets_source") != "external_secrets":
+        kept = _mapping(values, "titanic_secrets_values")
+        missing = [password for password in PASSWORDS if not kept.get(password)]
+        yield from (
+            f"titanic_secrets_values: {name} is missing: give what the external database has" for name in missing
+        )
+
+
+def _is_certificate(text: str) -> bool:
+    try:
+        return bool(x509.load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        return False
+
+
+def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    store, remote = (_mapping(values, f"titanic_secrets_{name}") for name in ("store", "remote"))
+    if values.get("titanic_secrets_source") != "external_secrets":
+        for name, given in (("store", store), ("remote", remote)):
+            if given:
+                what = "set titanic_secrets_source to external_secrets, or leave this out"
+                yield f"titanic_secrets_{name}: secrets come from no store: {what}"
+        return
+    if len(store) != 1 or not all(isinstance(part, Mapping) for part in store.values()):
+        yield "titanic_secrets_store: name one provider with its settings, such as {aws: {service: SecretsManager, …}}"
+    yield from _remote(remote)
+    for name in ("titanic_secrets_values", "titanic_api_write_tokens"):
+        if values.get(name):
+            yield f"{name}: secrets come from titanic_secrets_store: put them there, and leave this out"
+    if boolean(values.get("titanic_database_tls", False)):
+        yield "titanic_database_tls: its key would have to come from titanic_secrets_store: leave it out"
+
+
+def _remote(remote: Mapping[str, Any]) -> Iterator[str]:
+    for name, place in remote.items():
+        if name not in STORED:
+            yield f"titanic_secrets_remote: there is no secret {name} (secrets: {', '.join(STORED)})"
+        elif not (isinstance(place, str) and place) and not (isinstance(place, Mapping) and place.get("key")):
+            yield f"titanic_secrets_remote: {name} is neither a remote key nor a mapping with key"
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = check_type_dict(values.get(name) or {})
+    return found

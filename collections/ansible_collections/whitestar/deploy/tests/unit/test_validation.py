@@ -1,0 +1,47 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Choices of a Kubernetes target that do not go together are named, and those that do are let pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_choices, wrong_elsewhere
+
+GIVEN = {"titanic_secrets_values": {"database_owner_password": "one", "database_app_password": "other"}}
+EXTERNAL = {"titanic_database_kind": "external", "titanic_database_external": {"host": "db.example.org"}, **GIVEN}
+STORE = {"titanic_secrets_source": "external_secrets", "titanic_secrets_store": {"aws": {"service": "SecretsManager"}}}
+
+
+@pytest.mark.parametrize("values", [{}, EXTERNAL, STORE, {"titanic_database_kind": "cloudnative_pg"}])
+def test_what_goes_together_is_let_pass(values: dict[str, Any]) -> None:
+    assert wrong_choices(values) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"titanic_database_kind": "external", **GIVEN}, "titanic_database_external: host is missing"),
+        (EXTERNAL | {"titanic_database_external": {"host": "a b"}}, "is not a name or an address"),
+        (EXTERNAL | {"titanic_database_external": {"host": "a", "port": 0}}, "port 0 is not a port"),
+        (EXTERNAL | {"titanic_database_external": {"host": "a", "authority": "x"}}, "is not a certificate as PEM"),
+        (EXTERNAL | {"titanic_database_external": {"host": "a", "sslmode": "verify-ca"}}, "verify-ca needs authority"),
+        (EXTERNAL | {"titanic_secrets_values": {}}, "database_owner_password is missing"),
+        ({"titanic_database_external": {"host": "a"}}, "titanic_database_kind is pod"),
+        ({"titanic_database_kind": "cloudnative_pg", "titanic_database_tls": True}, "titanic_database_tls: it is for"),
+        ({"titanic_database_storage": "2GB"}, "titanic_database_storage: '2GB' is no quantity: write it as 10Gi"),
+        ({"titanic_secrets_store": {"aws": {}}}, "titanic_secrets_store: secrets come from no store"),
+        (STORE | {"titanic_secrets_store": {}}, "titanic_secrets_store: name one provider"),
+        (STORE | {"titanic_secrets_remote": {"nobody": "x"}}, "there is no secret nobody"),
+        (STORE | {"titanic_api_write_tokens": ["x"]}, "titanic_api_write_tokens: secrets come from"),
+    ],
+)
+def test_what_does_not_is_named(values: dict[str, Any], words: str) -> None:
+    assert any(words in found for found in wrong_choices(values)), wrong_choices(values)
+
+
+def test_a_host_has_none_of_these_choices() -> None:
+    assert wrong_elsewhere({"titanic_database_kind": "pod"}) == []
+    (found,) = wrong_elsewhere({"titanic_database_kind": "external"})
+    assert "is for Kubernetes" in found
