@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster as Asked
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 
 from tests.cluster import Cluster
 

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,18 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    MANAGER,
-    Cluster,
-    ClusterError,
-    Object,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     LABELS,
     command_job,
     laid_over,
     release_objects,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
 from ansible_collections.whitestar.deploy.tests.helpers import TINY, Result, run_module, tiny_workload
 
 LAB = Path("/var/lib/titanic-lab/cluster")
@@ -252,3 +248,15 @@ def refusal(options: dict[str, Any]) -> str:
         cluster.version()
     assert caught.value.status == 0
     return str(caught.value)
+
+
+def fields(things: Sequence[Mapping[str, Any]], *path: str) -> list[Any]:
+    """What each thing has at a path, where it has something."""
+    found = []
+    for thing in things:
+        value: Any = thing
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            found.append(value)
+    return found

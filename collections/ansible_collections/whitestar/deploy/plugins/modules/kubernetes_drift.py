@@ -80,7 +80,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
@@ -89,6 +88,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import objects_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded

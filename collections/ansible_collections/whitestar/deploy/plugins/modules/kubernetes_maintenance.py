@@ -77,7 +77,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    Object,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import (
     NAME,
@@ -86,6 +85,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.mainte
     select,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import LEAVE_SECONDS, labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError

@@ -74,9 +74,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    Object,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import selecting
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import SHORTEST_SECRET

@@ -120,14 +120,13 @@ calls:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, Change, difference
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Change, difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    Object,
-    stripped,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, stripped
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import Rollout, container, prune
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError

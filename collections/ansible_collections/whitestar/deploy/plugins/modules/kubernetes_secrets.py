@@ -92,20 +92,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
-    LABELS,
-    PREFIX,
-    SECRETS,
-    ours,
-    secret_names,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    Object,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import keep_synced
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded, keyed
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 

@@ -161,17 +161,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import applied, ours, planned, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import applied, planned, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     OLDEST,
     Cluster,
     ClusterError,
-    Object,
-    stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import overridden
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours, stripped
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords

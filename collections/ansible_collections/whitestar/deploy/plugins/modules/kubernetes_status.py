@@ -82,15 +82,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, STAGES, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    named,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, named
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import made_by_us
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, statuses
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import (
     HEADER,
     JOB,

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import (
     HEADER,
     TLS_SECRET,

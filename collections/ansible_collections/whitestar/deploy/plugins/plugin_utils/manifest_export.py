@@ -15,8 +15,6 @@ from typing import Any
 
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import ours
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     API,
     HARDENED,
@@ -24,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
     READ_MODE,
     SCRATCH,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours
 
 # The first line of every file: how one is told that was written here and is no longer wanted.
 HEADER = "# Rendered by whitestar.deploy.render_manifests: change the inventory, not this file."

@@ -22,10 +22,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
     CLUSTER_OPTION,
     Cluster,
     ClusterError,
-    fields,
-    stripped,
 )
-from ansible_collections.whitestar.deploy.tests.cluster_helpers import refusal
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import stripped
+from ansible_collections.whitestar.deploy.tests.cluster_helpers import fields, refusal
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES
 
 

@@ -13,18 +13,17 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    Cluster,
-    ClusterError,
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    LABELS,
     Object,
     is_written_by_us,
     named,
+    ours,
     stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import TEMPLATES, differ, fit, let_go
 
-# What every object of ours has, which is how they are told from those of others.
-LABELS = {"app.kubernetes.io/managed-by": "whitestar.deploy"}
 # The objects that each stage has made, so that one which is no longer wanted goes, and one that drifts is told of.
 STAGES = "titanic-stages"
 # All secrets, from which those that pods read are made; nothing but the collection reads it.
@@ -37,11 +36,6 @@ SYNCED = ("titanic-owner", "titanic-api", "titanic-database")
 REFERENCES = ("secret", "passwordSecret")
 CONTENT = f"{PREFIX}content-of-"
 HASH_DIGITS = 10
-# With what people stop a workload by hand. Stated, it is ours: drift tells of it, and the next run puts it back.
-AT_WORK: dict[str, Object] = {
-    "Deployment": {"paused": False},
-    "StatefulSet": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}},
-}
 
 
 @dataclass(frozen=True)
@@ -108,16 +102,6 @@ def content_mark(secret: Mapping[str, Any]) -> str:
     """A hash that tells that a Secret's content changed and nothing about it: only who may read it knows its uid."""
     key = str(secret["metadata"]["uid"]).encode()
     return hmac.new(key, json_bytes(secret.get("data") or {}), hashlib.sha256).hexdigest()[:HASH_DIGITS]
-
-
-def ours(wanted: Mapping[str, Any]) -> Object:
-    """An object with the labels that every object of ours has, at work unless it says itself that it is not."""
-    metadata = dict(wanted["metadata"])
-    metadata["labels"] = LABELS | dict(metadata.get("labels") or {})
-    found = dict(wanted) | {"metadata": metadata}
-    if stated := AT_WORK.get(wanted["kind"]):
-        found["spec"] = stated | dict(wanted["spec"])
-    return found
 
 
 def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -26,6 +26,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, request
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
 
 CLUSTER_OPTION = {
     "type": "dict",
@@ -36,8 +37,6 @@ CLUSTER_OPTION = {
         "namespace": {"type": "str", "required": True},
     },
 }
-# Who owns the fields that we set, in every object's managedFields.
-MANAGER = "whitestar.deploy"
 # The first in which a container's preStop may be a sleep without a feature gate (release notes of 1.30).
 OLDEST = (1, 30)
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -48,7 +47,6 @@ BUSY_POLL_SECONDS = 0.5
 START_SECONDS = 20
 ANSWER_SECONDS = 30
 FORWARDED = re.compile(r"from 127\.0\.0\.1:(\d+)")
-Object = dict[str, Any]
 
 
 class ClusterError(RuntimeError):
@@ -332,37 +330,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     """End a command of kubectl, which has nothing to lose and takes five seconds to end when it is asked to."""
     process.kill()
     process.communicate()
-
-
-def named(thing: Mapping[str, Any]) -> str:
-    """``Deployment titanic-api``."""
-    return f"{thing['kind']} {thing['metadata']['name']}"
-
-
-def is_written_by_us(thing: Mapping[str, Any]) -> bool:
-    """Whether anything in an object was written by a deployment, as the cluster itself has noted it."""
-    return any(entry.get("manager") == MANAGER for entry in thing["metadata"].get("managedFields", []))
-
-
-def stripped(thing: Mapping[str, Any] | None) -> Object:
-    """An object without what the cluster itself keeps in it: what somebody has asked for."""
-    if thing is None:
-        return {}
-    metadata = {
-        key: value
-        for key, value in thing.get("metadata", {}).items()
-        if key not in ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
-    }
-    return {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
-
-
-def fields(things: Sequence[Mapping[str, Any]], *path: str) -> list[Any]:
-    """What each thing has at a path, where it has something."""
-    found = []
-    for thing in things:
-        value: Any = thing
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None:
-            found.append(value)
-    return found

@@ -22,14 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     applied,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    MANAGER,
-    Cluster,
-    ClusterError,
-    Object,
-    named,
-    stripped,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import as_it_is_now
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import (
     Entry,
@@ -39,6 +32,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manage
     own,
     owner,
     shared,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    MANAGER,
+    Object,
+    named,
+    stripped,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout

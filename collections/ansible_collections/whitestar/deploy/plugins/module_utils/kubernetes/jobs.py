@@ -15,8 +15,9 @@ from secrets import token_hex
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, LABELS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, fault, leaving, statuses
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 

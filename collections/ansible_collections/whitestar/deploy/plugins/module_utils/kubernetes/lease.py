@@ -10,8 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import ours
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 
 API, KIND, NAME = "coordination.k8s.io/v1", "Lease", "titanic-deploy"

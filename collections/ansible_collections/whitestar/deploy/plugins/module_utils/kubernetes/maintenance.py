@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import MANAGER, Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API, COMPONENT
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import RECORD, Maintenance
 
 NAME = "titanic-maintenance"

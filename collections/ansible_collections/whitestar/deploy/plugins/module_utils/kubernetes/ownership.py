@@ -10,14 +10,10 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, record
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    MANAGER,
-    Cluster,
-    ClusterError,
-    is_written_by_us,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import API, KIND, NAME
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import entries, owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, is_written_by_us
 
 # The API server puts this label on every namespace, and notes it for whoever creates one.
 NAMED = ("metadata", "labels", "kubernetes.io/metadata.name")

@@ -10,12 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    Cluster,
-    ClusterError,
-    Object,
-    named,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 POLL_SECONDS = 0.25

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object, named
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 

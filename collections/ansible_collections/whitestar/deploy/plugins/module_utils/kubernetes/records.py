@@ -10,14 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
-    LABELS,
-    SECRETS,
-    SYNCED,
-    ours,
-    record,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS, SYNCED, record
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
 
 LEDGER = "titanic-ledger"

@@ -13,18 +13,13 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Change,
     followed,
-    ours,
     planned,
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    Cluster,
-    ClusterError,
-    Object,
-    named,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, RELEASE
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import LOG_LINES, Watch, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks

@@ -11,14 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, applied, ours, planned
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    Cluster,
-    ClusterError,
-    Object,
-    named,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, applied, planned
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import POLL_SECONDS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import RUNNING, settle
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords

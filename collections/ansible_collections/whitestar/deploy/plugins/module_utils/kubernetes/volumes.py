@@ -14,12 +14,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    MERGE,
-    Cluster,
-    ClusterError,
-    Object,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import MERGE, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 
 TEMPLATES = "volumeClaimTemplates"
 # Of what each may want another: the path in a claim.

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    Cluster,
-    ClusterError,
-    fields,
-    named,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import named
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, ready
-from ansible_collections.whitestar.deploy.tests.cluster_helpers import PLACE, Space, objects_of, refusal, tiny_release
+from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
+    PLACE,
+    Space,
+    fields,
+    objects_of,
+    refusal,
+    tiny_release,
+)
 
 
 def children() -> list[str]:

@@ -15,10 +15,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     applied,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import replicas_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import select
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Owner

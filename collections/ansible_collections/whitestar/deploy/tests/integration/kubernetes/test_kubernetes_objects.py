@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
-    LABELS,
     PREFIX,
     SECRETS,
     STAGES,
@@ -22,6 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     secret_names,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import rolled_out
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
 from ansible_collections.whitestar.deploy.tests.helpers import RUN_SECONDS, Result

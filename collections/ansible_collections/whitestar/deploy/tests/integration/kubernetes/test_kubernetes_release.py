@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import LABELS, SECRETS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, RELEASE, labels
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import TRIAL, Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger

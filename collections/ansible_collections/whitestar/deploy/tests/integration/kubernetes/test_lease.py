@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import (
     API,
     KIND,
@@ -21,6 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease 
     OWNER,
     ClusterLock,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space
 
