@@ -176,13 +176,19 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_buil
     require_platforms,
     utc_now,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
-    FAILURE_ANYWHERE_OPTION,
-    record_failure,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.host import state
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import records
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import CLUSTER_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION
 
 MARKER = "image.json"
+# Of a release that is to serve on a host or on a cluster.
+FAILURE_OPTION = {
+    "type": "dict",
+    "options": state.FAILURE_OPTION["options"] | {"state_directory": {"type": "path"}, "cluster": CLUSTER_OPTION},
+    "required_one_of": [("state_directory", "cluster")],
+}
 
 
 def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
@@ -330,7 +336,9 @@ def recorded_failure(options: dict[str, Any], message: str, error: Exception) ->
     evidence = {"last output": error.output} if isinstance(error, EngineError) else {}
     kept = ("repository", "push", "platforms", "scan_command", "build_arguments", "describe")
     settings = {key: options[key] for key in kept}
-    return record_failure(options["failure"], {"identity": options["identity"]}, message, evidence, settings)
+    failure, image = options["failure"], {"identity": options["identity"]}
+    records_of = records.records_of if failure and failure["cluster"] else state.records_of
+    return record_failure(records_of, failure, image, message, evidence, settings)
 
 
 def main() -> None:
@@ -353,7 +361,7 @@ def main() -> None:
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
             "planned": PLANNED_OPTION,
-            "failure": FAILURE_ANYWHERE_OPTION,
+            "failure": FAILURE_OPTION,
             "identity": {"type": "str"},
             "archive": {"type": "path"},
             "seconds": {"type": "float", "default": 1800},

@@ -109,12 +109,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime impo
     programs,
     runtime,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, State, records_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
-    FAILURE_OPTION,
-    record_failure,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 
 CHECK_SECONDS = 30
 UNFINISHED = 256  # no program's
@@ -147,7 +144,7 @@ def recorded(host: Programs, options: dict[str, Any], message: str, said: str) -
         return message
     image = State(Path(options["failure"]["state_directory"])).image(options["image"])
     settings = {key: options[key] for key in ("image", "command", "environment")}
-    return record_failure(options["failure"], image, message, evidence(host, options, said), settings)
+    return record_failure(records_of, options["failure"], image, message, evidence(host, options, said), settings)
 
 
 def keep_answer(path: Path, answer: dict[str, Any]) -> None:

@@ -87,6 +87,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     ENGINE_OPTION,
@@ -107,7 +108,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import Server
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference, summary, told
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 

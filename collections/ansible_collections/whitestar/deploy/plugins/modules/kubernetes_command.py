@@ -108,7 +108,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import ready
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords, records_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure, redacted
 
@@ -169,7 +169,7 @@ def recorded(cluster: Cluster, options: dict[str, Any], message: str, said: str)
     if not (failure := options["failure"]):
         return redacted(ClusterRecords(cluster), message)
     image = failure.get("image") or {"identity": options["key"], "description": {}}
-    return record_failure(failure, image, message, evidence(cluster, said), {"job": options["job"]})
+    return record_failure(records_of, failure, image, message, evidence(cluster, said), {"job": options["job"]})
 
 
 def named_source(said: str, source: Path | None) -> str:

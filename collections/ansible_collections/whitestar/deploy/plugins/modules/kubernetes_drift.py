@@ -80,6 +80,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
     Cluster,
@@ -94,7 +95,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.record
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference, summary, told
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}

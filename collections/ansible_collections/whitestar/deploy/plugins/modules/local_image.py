@@ -97,15 +97,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, records_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import (
     BuildError,
     Environment,
     marker,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
-    FAILURE_OPTION,
-    record_failure,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION, why_not
 
 
@@ -186,7 +184,8 @@ def main() -> None:
         # Without a name nothing has been tried, so no release has failed.
         if identity and not module.check_mode:
             settings = {key: module.params[key] for key in ("project", "requirements", "python", "describe")}
-            message = record_failure(module.params["failure"], {"identity": identity}, message, {}, settings)
+            image = {"identity": identity}
+            message = record_failure(records_of, module.params["failure"], image, message, {}, settings)
         module.fail_json(msg=message)
     description = json.loads(built["description"]) if built and "description" in built else {}
     module.exit_json(

@@ -7,6 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import (
+    SHOWN,
+    Difference,
+    Item,
+    compared,
+    in_words,
+    shown,
+    value_at,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import (
     beside,
@@ -15,18 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manage
     owner,
     shared,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import (
-    NOT_SHOWN,
-    SHOWN,
-    Difference,
-    Item,
-    compared,
-    in_words,
-    shown,
-    summary,
-    told,
-    value_at,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import NOT_SHOWN, summary, told
 
 
 @pytest.mark.parametrize(

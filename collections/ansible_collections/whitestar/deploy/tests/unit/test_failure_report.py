@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, records_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
     REASON_LENGTH,
     reason_of,
@@ -75,7 +75,7 @@ def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path
     description = {"version": "1.2.3", "schema": {"required": "0004", "oldest_tolerated": "0003"}}
     image = {"identity": "aaaaaaaaaaaa", "description": description}
     said = {"last output": "ERROR: open sesame"}
-    message = record_failure(failure, image, "it failed: open sesame\nmore", said, {"image": "x"})
+    message = record_failure(records_of, failure, image, "it failed: open sesame\nmore", said, {"image": "x"})
     (entry,) = state.ledger().entries
     assert (entry.release, entry.image, entry.outcome, entry.by) == ("aaaaaaaaaaaa",) * 2 + ("failed", "alice@laptop")
     assert (entry.version, entry.schema_required, entry.schema_tolerates) == ("1.2.3", "0004", "0003")
@@ -94,7 +94,7 @@ def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path
     # One that was never built is known by its name alone, and the one that serves stays the one that does.
     ledger, _ = state.ledger().add(release="img-1", image="img", outcome="succeeded", **FACTS)
     state.write_ledger(ledger)
-    message = record_failure(failure, {"identity": "bbbbbbbbbbbb"}, "not built", {}, {})
+    message = record_failure(records_of, failure, {"identity": "bbbbbbbbbbbb"}, "not built", {}, {})
     assert "000003-bbbbbbbbbbbb.txt" in message
     current = state.ledger().current()
     assert current
@@ -103,12 +103,13 @@ def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path
 
 
 def test_without_a_place_for_it_a_failure_is_only_told() -> None:
-    assert record_failure(None, {"identity": "a"}, "why", {}, {}) == "why"
+    assert record_failure(records_of, None, {"identity": "a"}, "why", {}, {}) == "why"
 
 
 def test_evidence_that_cannot_be_written_does_not_hide_the_failure(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text("{")
-    message = record_failure({"state_directory": str(tmp_path), "by": "a"}, {"identity": "a"}, "why", {}, {})
+    failure = {"state_directory": str(tmp_path), "by": "a"}
+    message = record_failure(records_of, failure, {"identity": "a"}, "why", {}, {})
     assert message.startswith("why\nno evidence could be written: ")
     assert "ledger.json is not readable as JSON" in message
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import edited
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process, instead_of_root
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
@@ -31,7 +32,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference
 
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 Container = Mapping[str, Any]

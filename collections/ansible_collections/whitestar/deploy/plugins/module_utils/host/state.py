@@ -7,8 +7,8 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
 
+# The option of modules whose failure ends a release before it can be started.
+FAILURE_OPTION: dict[str, Any] = {
+    "type": "dict",
+    "options": {"state_directory": {"type": "path", "required": True}, "by": {"type": "str", "required": True}},
+}
 SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
 
 
@@ -141,6 +146,11 @@ class State:
     def longest_socket(self) -> Path:
         """The longest path of a socket below the state directory."""
         return self.database / "run" / ".s.PGSQL.5432.lock"
+
+
+def records_of(failure: Mapping[str, Any]) -> AbstractContextManager[State]:
+    """Where the target of FAILURE_OPTION keeps its records."""
+    return nullcontext(State(Path(failure["state_directory"])))
 
 
 def fingerprint(state: State, paths: Sequence[str], *, check: bool) -> str:

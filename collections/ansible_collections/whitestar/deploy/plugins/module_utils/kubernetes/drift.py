@@ -13,6 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import (
+    Difference,
+    Path,
+    compared,
+    in_words,
+    value_at,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     CONTENT,
     HASH_DIGITS,
@@ -43,13 +50,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.record
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded, keyed
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import (
-    Difference,
-    Path,
-    compared,
-    in_words,
-    value_at,
-)
 
 SCALER = "HorizontalPodAutoscaler"
 REPLICAS: Path = ("spec", "replicas")

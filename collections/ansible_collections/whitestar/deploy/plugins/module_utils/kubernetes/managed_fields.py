@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Item, Path
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Item, Path
 
 Tree = Mapping[str, Any]
 Entry = Mapping[str, Any]

@@ -7,7 +7,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS, SYNCED, record
@@ -87,3 +88,10 @@ class ClusterRecords:
     def exclusively(self) -> AbstractContextManager[None]:
         """Nothing more than the lock: what is written replaces only what was read."""
         return nullcontext()
+
+
+@contextmanager
+def records_of(failure: Mapping[str, Any]) -> Iterator[ClusterRecords]:
+    """The records of the ``cluster`` that a failure names, a module's option. Raises ClusterError."""
+    with Cluster.of(failure["cluster"]) as cluster:
+        yield ClusterRecords(cluster)

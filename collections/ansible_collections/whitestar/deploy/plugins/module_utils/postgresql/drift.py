@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
     DATABASE,
@@ -23,7 +24,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ATTRIBUTES, LIMITS, Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference
 
 # The administrator that initdb made is role 10.
 SERVER = f"""

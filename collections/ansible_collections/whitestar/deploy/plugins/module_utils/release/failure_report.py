@@ -6,43 +6,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Records
 
 OUTPUT_FOLLOWS = "; its last output:"
 REASON_LENGTH = 300
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
-# The option of modules whose failure ends a release before it can be started: on a host, and wherever it is to serve.
-BY = {"type": "str", "required": True}
-FAILURE_OPTION = {"type": "dict", "options": {"state_directory": {"type": "path", "required": True}, "by": BY}}
-FAILURE_ANYWHERE_OPTION = {
-    "type": "dict",
-    "options": {"state_directory": {"type": "path"}, "cluster": CLUSTER_OPTION, "by": BY},
-    "required_one_of": [("state_directory", "cluster")],
-}
-
-
-@contextmanager
-def records_of(failure: Mapping[str, Any]) -> Iterator[Records]:
-    """Where the target of FAILURE_ANYWHERE_OPTION keeps its ledger and its capsules. Raises ClusterError."""
-    if failure.get("cluster"):
-        with Cluster.of(failure["cluster"]) as cluster:
-            yield ClusterRecords(cluster)
-    else:
-        yield State(Path(failure["state_directory"]))
 
 
 def write_capsule(
@@ -55,7 +29,7 @@ def write_capsule(
 ) -> str:
     """Write the evidence of the failed ``entry`` and return where; ``before`` and ``after`` are workloads.
 
-    Every secret of the target is replaced by its name. Raises OSError, ClusterError.
+    Every secret of the target is replaced by its name. Raises what ``records`` does.
     """
     change = difflib.unified_diff(
         json_bytes(dict(before)).decode().splitlines(),
@@ -70,6 +44,7 @@ def write_capsule(
 
 
 def record_failure(
+    records_of: Callable[[Mapping[str, Any]], AbstractContextManager[Records]],
     failure: Mapping[str, Any] | None,
     image: Mapping[str, Any],
     reason: str,
@@ -78,9 +53,9 @@ def record_failure(
 ) -> str:
     """Record a release that failed before it could start, in the ledger and a capsule: the message to fail with.
 
-    ``failure`` is what one of the options above gave; without it nothing is recorded. ``image`` has the ``identity``
-    and, once it is known, the ``description`` of the release. The message is ``reason`` without secrets, and where the
-    capsule is.
+    ``failure`` is a module's option, in which ``records_of`` finds where the target keeps its records; without it
+    nothing is recorded. ``image`` has the ``identity`` and, once it is known, the ``description`` of the release. The
+    message is ``reason`` without secrets, and where the capsule is.
     """
     if not failure:
         return reason
@@ -105,7 +80,7 @@ def record_failure(
             records.write_ledger(ledger)
             serving = {"what serves": str(before.current() or "nothing")}
             where = write_capsule(records, entry, told, {**evidence, **serving}, {}, settings)
-    except (OSError, ValueError, ClusterError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a cluster that does not answer raises the last
         return f"{told}\nno evidence could be written: {error}"
     return f"{told}\nevidence: {where}"
 

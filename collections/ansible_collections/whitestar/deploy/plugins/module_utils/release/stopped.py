@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     json_bytes,
     read_json,
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import Difference
 
 FILE = "stopped.json"
 REMEDY = "--tags start (make start) starts it again"
