@@ -337,8 +337,8 @@ def recorded_failure(options: dict[str, Any], message: str, error: Exception) ->
     kept = ("repository", "push", "platforms", "scan_command", "build_arguments", "describe")
     settings = {key: options[key] for key in kept}
     failure, image = options["failure"], {"identity": options["identity"]}
-    records_of = records.records_of if failure and failure["cluster"] else state.records_of
-    return record_failure(records_of, failure, image, message, evidence, settings)
+    where = records.records_of if failure and failure["cluster"] else state.records_of
+    return record_failure(where, failure, image, message, evidence, settings)
 
 
 def main() -> None:

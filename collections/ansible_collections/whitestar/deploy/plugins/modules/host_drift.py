@@ -110,7 +110,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql i
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
 
@@ -121,7 +120,7 @@ def look(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], li
     if current is None:
         why = "nothing is recorded in it: all of it is gone, or nothing has been deployed"
         return [Difference(f"directory {state.root}", said=why)], []
-    if stopped := Stopped.on_host(state):
+    if stopped := state.stopped():
         return [stopped.difference(f"directory {state.root}")], []
     found = on_host(state, options, current.release)
     differing, unknown = in_database(state, options) if options["database"] else ([], [])

@@ -69,13 +69,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import (
-    Maintenance,
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import (
+    begin,
+    current,
     end,
     wait_until_idle,
-    wanted,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import wanted
 
 
 def main() -> None:
@@ -96,12 +97,12 @@ def main() -> None:
     try:
         if state.ledger().current() is None:
             module.fail_json(msg=f"nothing is deployed in {state.root}: there is no front door to put a message on")
-        now = Maintenance.of(state)
+        now = current(state)
         then = wanted(options, now)
         if not module.check_mode:
             if then:
                 # Also one that an earlier run began and did not see through.
-                then.begin(state)
+                begin(then, state)
                 if left := wait_until_idle(state, options["drain_seconds"]):
                     module.warn(f"{left} requests are still being answered after {options['drain_seconds']:g} s")
             else:

@@ -139,7 +139,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Probation
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 
 class Deployment:
@@ -196,7 +195,7 @@ class Deployment:
         for directory in (self.state.run, self.state.logs, self.state.configurations):
             make_directory(directory, 0o755)
         # Somebody may have stopped it; whoever deploys starts it again.
-        Stopped.forget(self.state)
+        self.state.forget_stopped()
         if plan == "restarted":
             self._switch()
             current = self.ledger.current()

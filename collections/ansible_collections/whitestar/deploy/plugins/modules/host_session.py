@@ -133,7 +133,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint 
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped, refusal
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
 
 LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
 
@@ -146,7 +146,7 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
         remedy = "choose another directory or change its owner"
         return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
-    found = refusal(Stopped.on_host(state)) if options["needs_running"] else []
+    found = refusal(state.stopped()) if options["needs_running"] else []
     found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
         engine = Engine.of(options["engine"])

@@ -92,20 +92,20 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import Containers, Processes, start, stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import FILE, REMEDY, Stopped
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import REMEDY
 
 STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", FILE}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", STOPPED}
 # What a file system of its own has at its root (mke2fs(8)).
 RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
@@ -121,9 +121,9 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
     return {
         "url": url or f"http://{address}",
         "ready": (ready := try_request(address, "/readyz", tls=tls)) is not None and ready.status == 200,
-        "stopped": str(Stopped.on_host(state) or "no"),
+        "stopped": str(state.stopped() or "no"),
         "down": down(runs) or "nothing",
-        "maintenance": str(Maintenance.of(state) or "off"),
+        "maintenance": str(maintenance(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
@@ -138,7 +138,7 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
 def down(runs: Processes | Containers) -> str:
     """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it."""
     current = runs.state.ledger().current()
-    if current is None or Stopped.on_host(runs.state):
+    if current is None or runs.state.stopped():
         return ""
     found = runs.missing() + ([] if runs.serves() else [f"release {current.release}"])
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""

@@ -91,7 +91,7 @@ def test_examples_name_options_that_exist(name: str) -> None:
 
 def plugin_files() -> Iterator[Path]:
     for directory, _, files in os.walk(PLUGINS):
-        yield from (Path(directory) / name for name in files if name.endswith(".py"))
+        yield from (Path(directory) / name for name in files if name.endswith(".py") and name != "__init__.py")
 
 
 @pytest.mark.parametrize("path", sorted(plugin_files()), ids=lambda path: str(path.relative_to(PLUGINS)))

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 # The option of modules whose failure ends a release before it can be started.
 FAILURE_OPTION: dict[str, Any] = {
     "type": "dict",
     "options": {"state_directory": {"type": "path", "required": True}, "by": {"type": "str", "required": True}},
 }
+STOPPED = "stopped.json"
 SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
 
 
@@ -95,6 +97,19 @@ class State:
     def write_ledger(self, ledger: Ledger) -> None:
         """Replace the ledger."""
         write_atomically(self.root / "ledger.json", json_bytes(ledger.document()), 0o644)
+
+    def stopped(self) -> Stopped | None:
+        """By whom and since when it is stopped, if it is. Raises ValueError if that cannot be read."""
+        found = read_json(self.root / STOPPED, None)
+        return Stopped(**found) if found else None
+
+    def write_stopped(self, stopped: Stopped) -> None:
+        """Record that it is."""
+        write_atomically(self.root / STOPPED, json_bytes(asdict(stopped)), 0o644)
+
+    def forget_stopped(self) -> None:
+        """A release is being started."""
+        (self.root / STOPPED).unlink(missing_ok=True)
 
     def secrets(self) -> Iterator[tuple[str, str]]:
         """Every file below ``secrets``, by its own name. Raises OSError."""

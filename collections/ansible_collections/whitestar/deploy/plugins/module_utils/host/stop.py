@@ -171,10 +171,10 @@ def stop(runs: Processes | Containers, by: str, seconds: float, *, check: bool) 
     """Stop everything, keep everything: what was done, in words; nothing where it was stopped before."""
     state = runs.state
     steps = [f"stop {name}" for name in runs.running()]
-    known = Stopped.on_host(state)
+    known = state.stopped()
     if not check:
         # First, so that who finds it half stopped knows that somebody meant it.
-        (known or Stopped.now(by)).write(state)
+        state.write_stopped(known or Stopped.now(by))
         runs.stop(seconds)
     return steps if known else [*steps, "record that it is stopped"]
 
@@ -199,7 +199,7 @@ def start(runs: Processes | Containers, options: Mapping[str, Any], *, check: bo
             serve(colours, serves)
         if left := runs.missing():
             raise ReleaseError(f"{', '.join(left)} ended at once: its log says why")
-        Stopped.forget(state)
+        state.forget_stopped()
     return steps
 
 

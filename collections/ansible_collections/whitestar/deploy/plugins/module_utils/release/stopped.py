@@ -7,17 +7,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    json_bytes,
-    read_json,
-    write_atomically,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
-FILE = "stopped.json"
 REMEDY = "--tags start (make start) starts it again"
 
 
@@ -39,12 +31,6 @@ class Stopped:
         return cls(by, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", replicas)
 
     @classmethod
-    def on_host(cls, state: State) -> Stopped | None:
-        """That of a host, if it is stopped. Raises ValueError if it cannot be read."""
-        found = read_json(_path(state), None)
-        return cls(**found) if found else None
-
-    @classmethod
     def of_text(cls, text: str) -> Stopped:
         """From what :meth:`text` has written."""
         return cls(**json.loads(text))
@@ -56,19 +42,6 @@ class Stopped:
     def text(self) -> str:
         """As an annotation has it."""
         return json.dumps(asdict(self), sort_keys=True)
-
-    def write(self, state: State) -> None:
-        """Record it on a host."""
-        write_atomically(_path(state), json_bytes(asdict(self)), 0o644)
-
-    @staticmethod
-    def forget(state: State) -> None:
-        """A release is being started there."""
-        _path(state).unlink(missing_ok=True)
-
-
-def _path(state: State) -> Path:
-    return state.root / FILE
 
 
 def refusal(stopped: Stopped | None) -> list[str]:

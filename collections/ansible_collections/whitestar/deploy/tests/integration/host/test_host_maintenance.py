@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import begin, current, end, in_flight
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, end, in_flight
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance
 from ansible_collections.whitestar.deploy.tests.helpers import Result, history, run_module
 
 MESSAGE = 'Back at <14:00>; "soon"'
@@ -77,17 +78,17 @@ def maintain(state: State, *, check: bool = False, **options: Any) -> Result:
 def test_it_begins_changes_and_ends(state: State) -> None:
     with controls(state):
         assert maintain(state, check=True).changed
-        assert Maintenance.of(state) is None
+        assert current(state) is None
         began = maintain(state)
         assert began.changed
         assert {key: began["maintenance"][key] for key in ("message", "by")} == {"message": MESSAGE, "by": "alice@here"}
         assert not maintain(state, by="bob@there").changed
-        assert str(Maintenance.of(state)).endswith(f"by alice@here: {MESSAGE}")
+        assert str(current(state)).endswith(f"by alice@here: {MESSAGE}")
         assert maintain(state, message="Back at 15:00").changed
         assert maintain(state, enabled=False, check=True).changed
-        assert Maintenance.of(state) is not None
+        assert current(state) is not None
         assert maintain(state, enabled=False).changed
-        assert Maintenance.of(state) is None
+        assert current(state) is None
         assert not maintain(state, enabled=False).changed
 
 
@@ -113,13 +114,13 @@ def test_what_was_begun_is_waited_for(state: State) -> None:
 
 
 def test_one_that_was_cut_off_is_seen_through(state: State) -> None:
-    Maintenance(MESSAGE, 60, "alice@here", "then").begin(state)
+    begin(Maintenance(MESSAGE, 60, "alice@here", "then"), state)
     (state.front / "maintenance/page.html").unlink()
     with controls(state):
         assert not maintain(state).changed
     assert (state.front / "maintenance/page.html").exists()
     end(state)
-    assert Maintenance.of(state) is None
+    assert current(state) is None
 
 
 def test_where_nothing_serves_there_is_none(tmp_path: Path) -> None:

@@ -121,11 +121,11 @@ def test_nothing_is_started_that_somebody_wants_down(site: Site) -> None:
     gone = site.kill("caddy")
     time.sleep(ROUNDS_SECONDS)
     assert not site.runs("caddy"), "a run is at work"
-    Stopped.now("alice@laptop").write(state)
+    state.write_stopped(Stopped.now("alice@laptop"))
     Lock(state.lock).release(owner)
     time.sleep(ROUNDS_SECONDS)
     assert not site.runs("caddy"), "it is stopped"
-    Stopped.forget(state)
+    state.forget_stopped()
     # The lock of a run that was killed keeps nobody.
     Lock(state.lock).acquire(Owner(owner.host, "alice", 2**22, 1), 3600)
     wait_for(lambda: site.comes_back("caddy", gone), 20)
