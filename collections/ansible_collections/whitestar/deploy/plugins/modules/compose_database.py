@@ -74,7 +74,7 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ContainerServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
     keep_roles,
     last_grants,

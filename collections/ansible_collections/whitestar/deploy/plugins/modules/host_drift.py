@@ -95,6 +95,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     EngineError,
     Project,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import (
     answers,
     containers_drift,
@@ -106,8 +107,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ContainerServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
 

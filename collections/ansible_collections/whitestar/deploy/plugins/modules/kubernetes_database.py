@@ -76,8 +76,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import keep_roles
 
 

@@ -91,10 +91,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs i
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 

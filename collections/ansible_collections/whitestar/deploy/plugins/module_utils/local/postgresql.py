@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -21,11 +20,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ADMINISTRATOR, PSQL, Server
 
 OLDEST_MAJOR = 15
-ADMINISTRATOR = "postgres"
-# A client that prints values alone and stops at the first error.
-PSQL = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR)
 START_SECONDS = 60
 PORT = 5432
 
@@ -35,7 +32,7 @@ class DatabaseError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Cluster(Server):
     """A cluster below ``directory``, run by the programs in ``bindir`` as ``owner`` (uid, gid; None: as ourselves)."""
 
     directory: Path
@@ -187,10 +184,6 @@ class Cluster:
         found = self.ask("SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart")
         return list(found) if isinstance(found, list) else []
 
-    def ask(self, sql: str, database: str = "postgres") -> object:
-        """The JSON value that the one statement ``sql`` returns."""
-        return json.loads(self.run_sql(sql, database) or "null")
-
     def run_sql(self, sql: str, database: str = "postgres") -> str:
         """Run ``sql`` as the administrator; it goes in by standard input, so it is in no process list."""
         place = ["-h", str(self.socket_directory), "-p", str(PORT)]
@@ -232,13 +225,3 @@ def _escape(value: object) -> str:
 
 def _account_name(uid: int) -> str:
     return pwd.getpwuid(uid).pw_name
-
-
-def literal(text: str) -> str:
-    """``text`` as an SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """``name`` as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

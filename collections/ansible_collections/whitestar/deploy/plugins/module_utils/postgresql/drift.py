@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
     DATABASE,
     GRANTS,
@@ -22,7 +21,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants
     in_relation,
     in_schema,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ATTRIBUTES, LIMITS, Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, literal
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ATTRIBUTES, LIMITS
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches
 
 # The administrator that initdb made is role 10.

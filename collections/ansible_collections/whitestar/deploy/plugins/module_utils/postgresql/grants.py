@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import identifier
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import identifier
 
 # Grants as lists of grantee and privilege.
 GRANTEE = "CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END"

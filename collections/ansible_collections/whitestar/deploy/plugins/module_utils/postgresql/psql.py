@@ -1,47 +1,33 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Servers that run SQL for their administrator where they are: in a pod, in a container."""
+"""SQL for PostgreSQL's own ``psql``: how it is called as the administrator, and how values stand in statements."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import Protocol
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PSQL
+ADMINISTRATOR = "postgres"
+# A client that prints values alone and stops at the first error.
+PSQL = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTRATOR)
 
 
-@dataclass(frozen=True)
-class PodServer:
-    """PostgreSQL in a pod, spoken to through its own ``psql`` and socket."""
-
-    cluster: Cluster
-    pod: str
-    container: str
+class Server(Protocol):
+    """A server that can be asked and told things as its administrator."""
 
     def ask(self, sql: str, database: str = "postgres") -> object:
         """The JSON value that the one statement ``sql`` returns."""
         return json.loads(self.run_sql(sql, database) or "null")
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which reaches it by standard input."""
-        words = ["exec", "--stdin", self.pod, f"--container={self.container}", "--", *PSQL, "-d", database, "-f", "-"]
-        return self.cluster.run(*words, standard_input=sql).strip()
+        """Run ``sql``, which must reach it by standard input."""
 
 
-@dataclass(frozen=True)
-class ContainerServer:
-    """PostgreSQL in a container, spoken to through its own ``psql`` and socket."""
+def literal(text: str) -> str:
+    """``text`` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
 
-    engine: Engine
-    container: str
 
-    def ask(self, sql: str, database: str = "postgres") -> object:
-        """The JSON value that the one statement ``sql`` returns."""
-        return json.loads(self.run_sql(sql, database) or "null")
-
-    def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which reaches it by standard input."""
-        words = ["exec", "--interactive", self.container, *PSQL, "-d", database, "-f", "-"]
-        return self.engine.run(*words, standard_input=sql).strip()
+def identifier(name: str) -> str:
+    """``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'

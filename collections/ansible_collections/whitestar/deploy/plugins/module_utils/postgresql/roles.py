@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
     DATABASE,
     GRANTS,
@@ -18,6 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants
     grant_steps,
     statements,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
 # What both roles may and may not.
@@ -50,16 +50,6 @@ SELECT json_build_object(
 """
 # What everybody may on a new database, by PostgreSQL's own defaults.
 NEW = [["PUBLIC", "CONNECT"], ["PUBLIC", "TEMPORARY"]]
-
-
-class Server(Protocol):
-    """A server that can be asked and told things as its administrator."""
-
-    def ask(self, sql: str, database: str = "postgres") -> object:
-        """The JSON value that the one statement ``sql`` returns."""
-
-    def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which must reach it by standard input."""
 
 
 def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str, str]) -> dict[str, str]:

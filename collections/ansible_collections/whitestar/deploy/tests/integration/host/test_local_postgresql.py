@@ -10,12 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import (
-    Cluster,
-    DatabaseError,
-    identifier,
-    literal,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import identifier, literal
 
 ODD_NAMES = ["plain", 'we"ird', "o'clock", "Mixed Case", "back\\slash", "select", "a;b--c", "ünï"]
 

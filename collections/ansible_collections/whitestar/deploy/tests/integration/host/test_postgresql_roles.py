@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, identifier
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import identifier
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
     keep_roles,
     read_passwords,

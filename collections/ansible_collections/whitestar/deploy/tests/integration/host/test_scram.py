@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, literal
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
 PASSWORDS = ["secret", "with space and 'quote'", 'double " \\ back', "~!@#$%^&*()_+-=[]{};:,.<>/?", "x" * 200]

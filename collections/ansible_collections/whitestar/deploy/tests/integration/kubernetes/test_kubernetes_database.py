@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PodServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import FRUGAL, POSTGRES, Space
 from ansible_collections.whitestar.deploy.tests.helpers import Result, wait_for
 
