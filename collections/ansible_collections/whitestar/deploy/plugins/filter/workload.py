@@ -16,7 +16,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port, published
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import upstreams
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import upstreams
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     command_job,
     overridden,

@@ -135,10 +135,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     ENGINE_OPTION,
     Engine,
     EngineError,
-    Project,
-    Service,
     pinned,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 
 JUDGE_SECONDS = 60

@@ -89,12 +89,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ENGINE_OPTION,
-    Engine,
-    EngineError,
-    Project,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import (
     answers,

@@ -124,11 +124,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     ENGINE_OPTION,
     Engine,
     EngineError,
-    Project,
     engine_problems,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM

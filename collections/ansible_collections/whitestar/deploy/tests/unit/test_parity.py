@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import api_part, without_proxies
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import without_proxies
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import api_part
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import release_objects
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line

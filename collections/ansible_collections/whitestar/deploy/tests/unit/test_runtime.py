@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, ComposeColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     HEALTH_INTERVAL_SECONDS,
     HostColours,

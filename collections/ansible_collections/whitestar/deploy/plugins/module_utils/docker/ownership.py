@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    NETWORKS,
     PROJECT_LABEL,
     SERVICE_LABEL,
-    VOLUMES,
     EngineError,
-    Project,
-    service_of,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import NETWORKS, service_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import VOLUMES, Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
 # Compose notes on each container from where it was made: ours are made in the project's directory.

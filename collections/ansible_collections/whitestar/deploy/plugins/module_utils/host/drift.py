@@ -20,13 +20,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process, instead_of_root
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    LABEL,
-    SERVICE_LABEL,
-    Engine,
-    Project,
-    other_variables,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import LABEL, SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, other_variables
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint

@@ -7,12 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ENGINE_OPTION,
-    ComposeRuntime,
-    ContainerPrograms,
-    Engine,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime, ContainerPrograms
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalPrograms, LocalRuntime

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    SERVICE_LABEL,
-    Engine,
-    Project,
-    service_of,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import remove
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import recorded_workload, runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint

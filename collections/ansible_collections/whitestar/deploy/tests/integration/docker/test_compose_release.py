@@ -14,13 +14,10 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ComposeColours,
-    Engine,
-    EngineError,
-    Project,
-    service_of,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.helpers import (

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, Engine, Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, Engine
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import own_containers
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import Result, begun, free_port, run_module
 

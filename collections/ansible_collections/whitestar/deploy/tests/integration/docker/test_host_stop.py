@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, Engine, Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import Result, run_module, tiny_workload
 

@@ -13,22 +13,17 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import (
     HARDENED,
     NETWORKS,
-    Engine,
-    EngineError,
-    Project,
-    Service,
-    api_part,
-    engine_problems,
-    memory,
     merged,
     upstreams,
     without_proxies,
-    yaml_text,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import logged_in
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service, yaml_text
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import api_part, memory
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
