@@ -138,7 +138,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     pinned,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 JUDGE_SECONDS = 60
 

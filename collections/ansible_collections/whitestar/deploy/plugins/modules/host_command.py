@@ -102,14 +102,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
-    ENGINE_OPTION,
-    Programs,
-    programs,
-    runtime,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime, ContainerPrograms
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Programs, Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, State, records_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalPrograms, LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 
@@ -130,11 +127,12 @@ def run(host: Programs, options: dict[str, Any], words: list[str], seconds: floa
 def evidence(host: Programs, options: dict[str, Any], said: str) -> dict[str, str]:
     """What tells why the command failed: its output, what the release says of what is to be done, the database."""
     _, answer, complaint = run(host, options, [*options["command"], options["check_argument"]], CHECK_SECONDS)
-    state = State(Path(options["failure"]["state_directory"]))
+    state, engine = State(Path(options["failure"]["state_directory"])), options["engine"]
+    runtime: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
     return {
         "last output": said,
         "what the release finds there": json_bytes(answer).decode() if isinstance(answer, dict) else complaint,
-        "last output of the database": runtime(state, options["engine"]).database_output(),
+        "last output of the database": runtime.database_output(),
     }
 
 
@@ -174,7 +172,7 @@ def main() -> None:
     )
     options = module.params
     words = list(options["command"])
-    host = programs(options["engine"])
+    host: Programs = ContainerPrograms(Engine.of(options["engine"])) if options["engine"] else LocalPrograms()
     try:
         program = host.missing(options["image"], words)
     except EngineError as error:

@@ -90,18 +90,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.drift import containers_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import (
-    answers,
-    containers_drift,
-    files_drift,
-    processes_drift,
-    release_drift,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import answers, files_drift, release_drift
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.drift import processes_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
@@ -128,13 +126,13 @@ def on_host(state: State, options: Mapping[str, Any], release: str) -> list[Diff
     workload = state.workload(release)
     if not workload:
         return [Difference(f"release {release}", said="what it serves with is gone")]
-    found = list(files_drift(state, workload, containers=bool(options["engine"])))
-    host = runtime(state, options["engine"])
-    found += release_drift(state, host, host.colours(workload, "", 0, 0))
+    host: Runtime = LocalRuntime(state)
+    parts = processes_drift(state, workload)
     if options["engine"]:
         engine = Engine.of(options["engine"])
-        return [*found, *containers_drift(Project.of(state, engine), engine)]
-    return [*found, *processes_drift(state, workload)]
+        host, parts = ComposeRuntime(engine, state), containers_drift(Project.of(state, engine), engine)
+    files = files_drift(state, workload, containers=bool(options["engine"]))
+    return [*files, *release_drift(state, host, host.colours(workload, "", 0, 0)), *parts]
 
 
 def server_of(state: State, options: Mapping[str, Any]) -> Server | None:

@@ -117,14 +117,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
-    ENGINE_OPTION,
-    Runtime,
-    recorded_workload,
-    runtime,
-)
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import (
     COLOURS,
     ReleaseError,
@@ -292,7 +290,8 @@ def main() -> None:
         module.exit_json(changed=True, did="switched", release=workload["release"], entry={}, pruned=[])
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
-            host = runtime(state, module.params["engine"])
+            engine = module.params["engine"]
+            host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
             deployment = Deployment(state, host, module.params, check=module.check_mode)
             plan = deployment.plan()
             if plan != "nothing" and (again := deployment.earlier_failure()):

@@ -54,14 +54,11 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import (
-    ENGINE_OPTION,
-    Runtime,
-    recorded_workload,
-    runtime,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger, RollbackRefusedError
 
@@ -99,9 +96,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     state = State(Path(module.params["state_directory"]))
-    wanted = module.params["release"]
+    wanted, engine = module.params["release"], module.params["engine"]
     try:
-        host = runtime(state, module.params["engine"])
+        host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
         ledger = state.ledger()
         ledger.rollback_target(wanted, "")
         entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))

@@ -126,11 +126,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     EngineError,
     engine_problems,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import running_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
@@ -274,12 +276,14 @@ def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any]
 
 def look(state: State, options: dict[str, Any]) -> dict[str, str]:
     """What there is here. Raises OSError, ValueError, and EngineError unless the run is to install the engine."""
+    if not options["engine"]:
+        return reality(state, running_processes(state))
     try:
-        return reality(state, options["engine"])
+        return reality(state, running_containers(Engine.of(options["engine"])))
     except EngineError:
         if not options["installs_engine"]:
             raise
-        return reality(state, options["engine"] | {"planned": True})
+        return reality(state, {})
 
 
 def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:

@@ -92,10 +92,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import Containers, Processes, start, stop
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import Parts, start, stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import Processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
@@ -111,7 +113,7 @@ RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
-def report(state: State, runs: Processes | Containers, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
+def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
     """What is there, for people: processes or containers, release, ledger, lock, rows."""
     if not state.root.exists():
         return {}
@@ -135,7 +137,7 @@ def report(state: State, runs: Processes | Containers, address: str, url: str, t
     }
 
 
-def down(runs: Processes | Containers) -> str:
+def down(runs: Parts) -> str:
     """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it."""
     current = runs.state.ledger().current()
     if current is None or runs.state.stopped():
@@ -169,7 +171,7 @@ def clear(root: Path) -> None:
             path.unlink()
 
 
-def carry_on(runs: Processes | Containers, options: dict[str, Any], *, check: bool) -> list[str]:
+def carry_on(runs: Parts, options: dict[str, Any], *, check: bool) -> list[str]:
     """Stop or start what is deployed: what was done, in words. Raises ValueError where nothing is."""
     if runs.state.ledger().current() is None:
         verb = "stop" if options["state"] == "stopped" else "start"
@@ -204,7 +206,7 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     absent = options["state"] == "absent"
     try:
-        runs = Containers(state, options) if options["engine"] else Processes(state, options)
+        runs: Parts = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
         steps = carry_on(runs, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
         status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))

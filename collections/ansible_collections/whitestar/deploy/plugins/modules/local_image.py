@@ -98,11 +98,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, records_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import (
-    BuildError,
-    Environment,
-    marker,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.venv import BuildError, Environment, marker
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION, why_not
 

@@ -131,7 +131,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon, service_environment
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 SETTLE_SECONDS = 0.2
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers, running_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import (
     HARDENED,
     NETWORKS,
@@ -24,9 +25,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import logged_in
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service, yaml_text
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import api_part, memory
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import stop
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime, command_line
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
@@ -206,7 +207,7 @@ def test_one_workload_is_a_process_here_and_a_service_there(state: State) -> Non
     built = workload(SETTINGS | {"image": SETTINGS["image"] | {"reference": str(image)}, "replicas": 1})
     state.run.mkdir()
     state.logs.mkdir()
-    colours = runtime(state, None).colours(built, "", 10, 1)
+    colours = LocalRuntime(state).colours(built, "", 10, 1)
     colours.start("blue")
     colours.wait_until_ready("blue")
     process = state.daemon("blue").process()
@@ -331,3 +332,11 @@ def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monke
     assert "DOCKER_HOST=unix:///our/socket" in said
     assert "DOCKER_CONFIG=/our/plugins" in said
     assert "the user's" not in said
+
+
+def test_nothing_runs_on_an_engine_that_is_yet_to_be_installed(place: Path) -> None:
+    options = {"socket": "/nowhere/docker.sock", "program": "/nowhere/docker", "project": "people", "planned": True}
+    parts = Containers(State(place), {"engine": options})
+    assert (parts.listed(), parts.running(), parts.missing(), parts.serves()) == ({}, [], [], False)
+    assert stop(parts, "alice@laptop", 1, check=True) == ["record that it is stopped"]
+    assert running_containers(parts.engine) == {}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.plan import fingerprints, moved, read, steps
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint, reality
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.tests.helpers import UNCHANGED_STAGES, history
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -81,10 +82,10 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
 def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
     state = State(tmp_path)
     make_directory(state.images, 0o755)
-    seen = reality(state, None)
+    seen = reality(state, running_processes(state))
 
     def now_moved() -> list[str]:
-        return moved(seen, reality(state, None))
+        return moved(seen, reality(state, running_processes(state)))
 
     assert now_moved() == []
     state.write_ledger(history("r1"))
@@ -97,7 +98,7 @@ def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
     secret = tmp_path / "secrets" / "key"
     secret.write_text("one")
     fingerprint(state, [str(secret)], check=False)
-    before = reality(state, None)
+    before = reality(state, running_processes(state))
     secret.write_text("two")
-    assert moved(before, reality(state, None)) == ["the secrets"]
+    assert moved(before, reality(state, running_processes(state))) == ["the secrets"]
     assert "one" not in json.dumps(before)

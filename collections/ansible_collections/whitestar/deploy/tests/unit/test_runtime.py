@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Releases are processes where no engine is given and containers where one is, with one interface for both."""
+"""Releases are processes or containers, with one interface for both."""
 
 from __future__ import annotations
 
@@ -11,40 +11,50 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import (
+    ComposeColours,
+    ComposeRuntime,
+    ContainerPrograms,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     HEALTH_INTERVAL_SECONDS,
     HostColours,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import programs, recorded_workload, runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import (
+    LocalColours,
+    LocalPrograms,
+    LocalRuntime,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES, make_workload
 
-ENGINE = {"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None}
+ENGINE = Engine.of({"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None})
 
 
-@pytest.mark.parametrize(("engine", "kind"), [(None, LocalColours), (ENGINE, ComposeColours)])
-def test_the_engine_decides_what_the_colours_are(
-    state: State, engine: dict[str, Any] | None, kind: type[HostColours]
-) -> None:
-    colours = runtime(state, engine).colours(make_workload(state, "a" * 12) | {"replicas": 3}, "", 1, 1)
-    assert type(colours) is kind
-    assert colours.replicas == 3
+def test_each_runtime_has_its_colours(state: State) -> None:
+    hosts: dict[type[HostColours], Runtime] = {
+        LocalColours: LocalRuntime(state),
+        ComposeColours: ComposeRuntime(ENGINE, state),
+    }
+    for kind, host in hosts.items():
+        colours = host.colours(make_workload(state, "a" * 12) | {"replicas": 3}, "", 1, 1)
+        assert type(colours) is kind
+        assert colours.replicas == 3
 
 
-def test_the_engine_decides_where_commands_run(state: State) -> None:
+def test_what_a_command_lacks_is_told(state: State) -> None:
     image = make_workload(state, "a" * 12)["image"]
-    assert programs(None).missing(image, ["tiny"]) == ""
-    assert programs(None).missing(image, ["tony"]) == f"{image}/bin/tony"
-    assert programs(ENGINE).missing("", ["tiny"]) == "image of the release"
+    assert LocalPrograms().missing(image, ["tiny"]) == ""
+    assert LocalPrograms().missing(image, ["tony"]) == f"{image}/bin/tony"
+    assert ContainerPrograms(ENGINE).missing("", ["tiny"]) == "image of the release"
 
 
 def test_a_record_that_nothing_is_left_of_is_refused(state: State) -> None:
     with pytest.raises(ReleaseError, match="of an unknown entry is recorded, but"):
-        recorded_workload(state, runtime(state, None), None)
+        recorded_workload(state, LocalRuntime(state), None)
 
 
 def test_the_front_door_asks_as_often_as_the_drain_waits_for() -> None:

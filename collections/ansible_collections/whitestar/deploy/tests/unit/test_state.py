@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 
 def test_the_fingerprint_tells_that_a_secret_changed_and_nothing_else(state: State) -> None:

@@ -1,35 +1,32 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What there is on a host, part by part, so that a plan can tell whether anything has moved since it was made."""
+"""What tells one state of a host from another: secrets by a keyed hash, and all parts for a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import LABEL, PROJECT_LABEL, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
-
-DAEMONS = ("caddy", *COLOURS)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash, write_atomically
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 
-def reality(state: State, engine: Mapping[str, Any] | None) -> dict[str, str]:
-    """Parts by name, each with what tells it from another: the last attempt of a release, settings, what runs.
+def reality(state: State, running: Mapping[str, str]) -> dict[str, str]:
+    """Parts by name, each with what tells it from another: the last attempt of a release, settings, ``running`` parts.
 
-    What users write is not part of it. Raises OSError, ValueError and EngineError.
+    What users write is not part of it. Raises OSError, ValueError.
     """
     entries = state.ledger().entries
-    secrets = sorted(str(path) for path in (state.root / "secrets").rglob("[a-z]*") if path.is_file())
+    files = sorted(str(path) for path in (state.root / "secrets").rglob("[a-z]*") if path.is_file())
     found = {
         "the last release in the ledger": str(entries[-1]) if entries else "none",
-        "the secrets": fingerprint(state, secrets, check=True) if secrets else "none",
+        "the secrets": fingerprint(state, files, check=True) if files else "none",
         "the settings on the target": _files(state.root / "Caddyfile", *sorted((state.root / "project").rglob("*"))),
         "the installed programs": _links(state.root / "tools"),
     }
-    return found | (_containers(Engine.of(engine)) if engine else _processes(state))
+    return {**found, **running}
 
 
 def _files(*paths: Path) -> str:
@@ -42,22 +39,20 @@ def _links(directory: Path) -> str:
     return ", ".join(f"{path.name} {path.readlink()}" for path in sorted(directory.glob("*")) if path.is_symlink())
 
 
-def _processes(state: State) -> dict[str, str]:
-    """Each process with its release, whichever pid it has."""
-    daemons = {name: state.daemon(name) for name in DAEMONS}
-    running = {name: daemon.facts().get("release", "runs") for name, daemon in daemons.items() if daemon.process()}
-    return {f"the process {name}": str(running.get(name, "stopped")) for name in daemons}
+def fingerprint(state: State, paths: Sequence[str], *, check: bool) -> str:
+    """A keyed hash (hex) of these files' contents, which tells that a secret changed and nothing about it.
 
-
-def _containers(engine: Engine) -> dict[str, str]:
-    """Each container with its image, definition and state; networks and volumes by name."""
-    label = {"filters": f'{{"label":["{PROJECT_LABEL}={engine.project}"]}}'}
-    found = {}
-    for container in engine.containers():
-        own = [container["Id"][:12], container["Image"], container["Config"]["Labels"].get(LABEL, "")]
-        found[f"the container {container['Name'].lstrip('/')}"] = stable_hash([*own, container["State"]["Status"]])
-    for network in engine.get("/networks", **label) or []:
-        found[f"the network {network['Name']}"] = str(network["Id"])
-    for volume in engine.volumes():
-        found[f"the volume {volume['Name']}"] = str(volume["CreatedAt"])
-    return found
+    The key is random and stays in the state directory's ``secrets`` folder. With ``check`` none is made: empty then.
+    """
+    key_file = state.root / "secrets" / ".fingerprint-key"
+    if not key_file.exists():
+        if check:
+            return ""
+        key_file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(key_file, secrets.token_bytes(32), 0o600)
+    digest = hmac.new(key_file.read_bytes(), digestmod="sha256")
+    for path in sorted(paths):
+        # In check mode a stage before may only have said that it would write it.
+        content = b"" if check and not Path(path).exists() else Path(path).read_bytes()
+        digest.update(f"{len(content)} ".encode() + content)
+    return digest.hexdigest()

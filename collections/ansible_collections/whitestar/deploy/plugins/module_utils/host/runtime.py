@@ -7,15 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime, ContainerPrograms
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalPrograms, LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry
-
-__all__ = ["ENGINE_OPTION", "Programs", "Runtime", "programs", "recorded_workload", "runtime"]
 
 
 class Programs(Protocol):
@@ -52,16 +47,6 @@ class Runtime(Programs, Protocol):
 
     def database_output(self) -> str:
         """The last lines that the database printed, as far as they can be had. Never raises."""
-
-
-def runtime(state: State, engine: Mapping[str, Any] | None) -> Runtime:
-    """Containers where a module was given an ``engine``, processes otherwise."""
-    return ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
-
-
-def programs(engine: Mapping[str, Any] | None) -> Programs:
-    """The same choice, where only commands are to be run."""
-    return ContainerPrograms(Engine.of(engine)) if engine else LocalPrograms()
 
 
 def recorded_workload(state: State, host: Runtime, entry: Entry | None) -> dict[str, Any]:

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import hmac
 import json
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -166,22 +164,3 @@ class State:
 def records_of(failure: Mapping[str, Any]) -> AbstractContextManager[State]:
     """Where the target of FAILURE_OPTION keeps its records."""
     return nullcontext(State(Path(failure["state_directory"])))
-
-
-def fingerprint(state: State, paths: Sequence[str], *, check: bool) -> str:
-    """A keyed hash (hex) of these files' contents, which tells that a secret changed and nothing about it.
-
-    The key is random and stays in the state directory's ``secrets`` folder. With ``check`` none is made: empty then.
-    """
-    key_file = state.root / "secrets" / ".fingerprint-key"
-    if not key_file.exists():
-        if check:
-            return ""
-        key_file.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(key_file, secrets.token_bytes(32), 0o600)
-    digest = hmac.new(key_file.read_bytes(), digestmod="sha256")
-    for path in sorted(paths):
-        # In check mode a stage before may only have said that it would write it.
-        content = b"" if check and not Path(path).exists() else Path(path).read_bytes()
-        digest.update(f"{len(content)} ".encode() + content)
-    return digest.hexdigest()

@@ -18,7 +18,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,

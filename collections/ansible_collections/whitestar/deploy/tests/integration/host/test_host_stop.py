@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment, unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import FRONT, POSTGRESQL
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import FILE
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import FRONT, POSTGRESQL
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     DriftTarget,
@@ -108,7 +107,7 @@ def test_a_deployment_starts_what_was_stopped_and_leaves_no_record_of_another_co
     assert not site.state.daemon("green").record.exists()
     (site.state.run / "green.json").write_bytes(json_bytes({"pid": 2**22, "started": 1, "release": "gone"}))
     assert site.deploy()["did"] == "restarted"
-    assert not (site.state.root / FILE).exists()
+    assert not (site.state.root / STOPPED).exists()
     assert "blue" in site.runs()
     assert not site.state.daemon("green").record.exists()
 

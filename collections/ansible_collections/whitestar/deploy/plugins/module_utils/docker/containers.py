@@ -1,0 +1,101 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The containers of a Compose target: listed, stopped, started, removed, and told from others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    LABEL,
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+    Engine,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import remove
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import GRACE_SECONDS, SPARE_SECONDS, Parts
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
+
+# Services, each started before the next; the release is neither.
+STARTED = ("database", "proxy")
+
+
+class Containers(Parts):
+    """What runs on a Compose target."""
+
+    def __init__(self, state: State, options: Mapping[str, Any]) -> None:
+        self.engine = Engine.of(options["engine"])
+        self.project = Project.of(state, self.engine)
+        database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
+        super().__init__(state, ComposeRuntime(self.engine, state), database)
+
+    def listed(self) -> dict[str, str]:
+        """Each container in a few words, by name."""
+        return {
+            str(container["Name"]).lstrip("/"): " ".join(
+                [container["State"]["Status"], container["State"].get("Health", {}).get("Status", "")]
+            ).strip()
+            for container in self.engine.containers()
+        }
+
+    def running(self) -> list[str]:
+        """What runs, or is started again and again, in the order in which it is stopped."""
+        found = [
+            (_rank(str(container["Config"]["Labels"].get(SERVICE_LABEL))), str(container["Name"]).lstrip("/"))
+            for container in self.engine.containers()
+            if container["State"]["Running"] or container["State"]["Restarting"]
+        ]
+        return [name for _, name in sorted(found)]
+
+    def stop(self, seconds: float) -> None:
+        """Stop all of it, front door first; the engine does not start again what was stopped so."""
+        for name in self.running():
+            self.engine.run("stop", "--time", str(int(seconds + SPARE_SECONDS)), name)
+
+    def missing(self) -> list[str]:
+        """Services that have to be started before the release, in order."""
+        wanted = [name for name in STARTED if self.project.part(name)]
+        return [name for name in wanted if not any(_runs(found) for found in self.engine.containers(name))]
+
+    def serves(self) -> bool:
+        return any(_runs(found) for colour in COLOURS for found in self.engine.containers(service_of(colour)))
+
+    def start(self, name: str) -> None:
+        """Start one of them as the project's file has it. Raises EngineError."""
+        self.project.up(name)
+
+    def remove(self) -> list[str]:
+        """Stop and remove containers, networks, volumes and built images of ours; what of others is left."""
+        left = remove(self.project, GRACE_SECONDS)
+        for directory in self.state.images.glob("*"):
+            self.host.discard_image(directory.name)
+        return left
+
+
+def _runs(container: Mapping[str, Any]) -> bool:
+    return bool(container["State"]["Running"])
+
+
+def _rank(service: str) -> int:
+    """Front door, releases and whatever else, database."""
+    return {"proxy": 0, "database": 2}.get(service, 1)
+
+
+def running_containers(engine: Engine) -> dict[str, str]:
+    """Each container with its image, definition and state, networks and volumes by name, for a plan."""
+    label = {"filters": f'{{"label":["{PROJECT_LABEL}={engine.project}"]}}'}
+    found = {}
+    for container in engine.containers():
+        own = [container["Id"][:12], container["Image"], container["Config"]["Labels"].get(LABEL, "")]
+        found[f"the container {container['Name'].lstrip('/')}"] = stable_hash([*own, container["State"]["Status"]])
+    for network in engine.get("/networks", **label) or []:
+        found[f"the network {network['Name']}"] = str(network["Id"])
+    for volume in engine.volumes():
+        found[f"the volume {volume['Name']}"] = str(volume["CreatedAt"])
+    return found
