@@ -149,7 +149,6 @@ needs_context:
   type: bool
 """
 
-import json
 import shutil
 import tarfile
 import tempfile
@@ -170,6 +169,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_buil
     InputError,
     RefusedError,
     Source,
+    described,
+    digest,
     logged_in,
     pass_gate,
     provenance,
@@ -276,14 +277,6 @@ def pulled(pusher: Engine, name: str, options: dict[str, Any]) -> str:
     return digest(pusher, name, options["repository"])
 
 
-def digest(pusher: Engine, tag: str, repository: str) -> str:
-    """The reference by digest of an image that a registry has; empty if it has none."""
-    digests = [str(found) for found in (pusher.image(tag) or {}).get("RepoDigests") or []]
-    # The engine leaves out what is understood.
-    name = repository.removeprefix("docker.io/").removeprefix("library/")
-    return next((found for found in digests if found.startswith(f"{name}@")), "")
-
-
 def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str]) -> str:
     """Push the image for all its platforms: its reference by digest. Raises EngineError."""
     if len(source.platforms) > 1:
@@ -298,19 +291,6 @@ def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str
         pusher.run("push", "--quiet", tag, seconds=options["seconds"])
     if not (found := digest(pusher, tags[0], options["repository"])):
         raise EngineError(f"the registry of {options['repository']} has given no digest")
-    return found
-
-
-def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:
-    """What the image says that it is. Raises EngineError if that is no JSON object."""
-    done = engine.once(reference, command, "--network", "none", seconds=60)
-    try:
-        found = json.loads(done.stdout)
-    except ValueError:
-        found = None
-    if done.returncode or not isinstance(found, dict):
-        said = (done.stdout + done.stderr).strip()[:500]
-        raise EngineError(f"'{' '.join(command)}' in the image must print a JSON object, it printed: {said}")
     return found
 
 

@@ -153,181 +153,23 @@ live_image:
   type: str
 """
 
-import re
-from collections.abc import Callable, Iterator
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import applied, planned, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
     CLUSTER_OPTION,
-    OLDEST,
     Cluster,
     ClusterError,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import overridden
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours, stripped
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import refusals
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.preflight import problems, unreachable
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import stopped
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import (
-    CLASS,
-    SIZE,
-    VolumeError,
-    fit,
-    with_volume,
-)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
-
-
-def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
-    """One sentence for each reason why the run would fail here, with the variable and the remedy."""
-    try:
-        version = cluster.version()
-    except ClusterError as error:
-        return [unreachable(error)]
-    number = re.match(r"v(\d+)\.(\d+)", version)
-    if number and (int(number[1]), int(number[2])) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        return [f"titanic_target_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
-    at_rest = refusal(stopped(cluster)) if options["needs_running"] else []
-    if at_rest or not options["deploys"]:
-        return at_rest
-    # Who may not even list cannot be told what is there.
-    return denied(cluster) or [
-        *refusals(cluster, adopt=options["adopt"]),
-        *missing(cluster, options["needs"]),
-        *unchangeable(cluster, options["volume"] or {}, options["overlays"]),
-    ]
-
-
-def unreachable(error: ClusterError) -> str:
-    """Why the cluster cannot be used, with the variable and the remedy."""
-    return f"titanic_target_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
-
-
-def denied(cluster: Cluster) -> list[str]:
-    """What these credentials may not do in the namespace, as the cluster itself has it."""
-    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
-    asked = cluster.ask(
-        "POST",
-        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
-        review | {"spec": {"namespace": cluster.namespace}},
-    )
-    status = (asked or {}).get("status", {})
-    if status.get("incomplete"):
-        # A webhook decides, which does not list what it would allow.
-        return []
-    found = lacking(status.get("resourceRules", []))
-    if not found:
-        return []
-    what = f"these credentials may not {', '.join(found)} in namespace {cluster.namespace}"
-    remedy = "use others, or have an administrator make some (playbooks/make-deployer.yml)"
-    return [f"titanic_target_cluster: {what}: {remedy}"]
-
-
-def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:
-    """One sentence for each thing that the deployment rests on and the cluster does not have."""
-    found = []
-    for need in (need for need in needs if need["asked"]):
-        try:
-            what = lack(cluster, need)
-        except ClusterError as error:
-            if error.status != HTTPStatus.FORBIDDEN:
-                raise
-            # Who may work in one namespace need not be allowed to look at what belongs to all.
-            continue
-        if what:
-            found.append(f"{need['variable']}: {what}: {need['remedy']}")
-    return found
-
-
-def lack(cluster: Cluster, need: dict[str, Any]) -> str:
-    """What a cluster lacks of one need, in words; empty if it lacks nothing. Raises ClusterError."""
-    key = (need["api_version"], need["kind"])
-    if not cluster.knows(*key):
-        return f"the cluster knows no {need['kind']} ({need['api_version']})"
-    if need["name"]:
-        if cluster.get(*key, need["name"]):
-            return ""
-        names = sorted(str(thing["metadata"]["name"]) for thing in cluster.list(*key))
-        return f"the cluster has no {need['kind']} {need['name']} (it has {', '.join(names) or 'none'})"
-    if need["default"]:
-        annotations = [thing["metadata"].get("annotations") or {} for thing in cluster.list(*key)]
-        if not any(found.get(need["default"]) == "true" for found in annotations):
-            return f"the cluster has no default {need['kind']}"
-    return ""
-
-
-VOLUME_VARIABLES = {SIZE: "titanic_database_storage", CLASS: "titanic_database_storage_class"}
-
-
-def unchangeable(cluster: Cluster, volume: dict[str, Any], overlays: list[dict[str, Any]]) -> list[str]:
-    """One sentence for each setting that what is there cannot be changed to. Raises ClusterError."""
-    made = applied(cluster)
-    found = []
-    for thing in made.get("database", []) if volume else []:
-        if thing["kind"] in ("StatefulSet", "Cluster"):
-            before = cluster.get(thing["apiVersion"], thing["kind"], thing["metadata"]["name"])
-            try:
-                fit(cluster, before, with_volume(thing, volume["size"], volume["storage_class"]), check=True)
-            except VolumeError as error:
-                found.append(f"{VOLUME_VARIABLES[error.what]}: {error}")
-    for overlay in (overlay for overlay in overlays if overlay["asked"]):
-        refused = _refusals(cluster, made.get(overlay["stage"], []), overlay)
-        found += [f"{overlay['variable']}: {error}: change it, or leave it out" for error in refused]
-    return found
-
-
-def _refusals(cluster: Cluster, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
-    """Why the cluster refuses objects with what is laid over them, for each that it refuses."""
-    over = overlay["over"]
-    tries: list[Callable[[], Any]] = [
-        partial(planned, cluster, thing, check=True) for thing in overridden(_of(over, made), over)
-    ]
-    if overlay["stage"] == "api" and "Deployment" in over:
-        records = ClusterRecords(cluster)
-        current = records.ledger().current()
-        if objects := records.objects(current.release) if current else []:
-            tries.append(partial(Rollout(cluster, overridden(objects, over), (0, MANY)).changes, check=True))
-    for attempt in tries:
-        try:
-            attempt()
-        except ClusterError as error:
-            if not error.status:
-                raise
-            yield error
-
-
-def _of(over: dict[str, Any], things: list[Object]) -> list[Object]:
-    return [thing for thing in things if thing["kind"] in over]
-
-
-def reality(cluster: Cluster, records: ClusterRecords) -> dict[str, str]:
-    """What there is of ours, part by part, so that a plan can tell whether anything has moved since it was made."""
-    entries = records.ledger().entries
-    found = {"the last release in the ledger": str(entries[-1]) if entries else "none"}
-    for key in (key for keys in recorded(cluster).values() for key in keys):
-        thing = cluster.get(*key)
-        found[f"the {key[1]} {key[2]}"] = stable_hash(_settled(thing)) if thing else "none"
-    return found
-
-
-def _settled(thing: Object) -> Object:
-    """An object without what the cluster changes in it by itself."""
-    kept = stripped(thing)
-    kept["metadata"] = kept["metadata"] | {"annotations": {}}
-    if thing["kind"] == "Deployment":
-        kept["spec"] = kept["spec"] | {"replicas": None}
-    return kept
 
 
 def begin(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, Any]:

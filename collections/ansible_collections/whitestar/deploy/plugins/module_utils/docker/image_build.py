@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -248,3 +249,24 @@ def utc_now() -> str:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digest(pusher: Engine, tag: str, repository: str) -> str:
+    """The reference by digest of an image that a registry has; empty if it has none."""
+    digests = [str(found) for found in (pusher.image(tag) or {}).get("RepoDigests") or []]
+    # The engine leaves out what is understood.
+    name = repository.removeprefix("docker.io/").removeprefix("library/")
+    return next((found for found in digests if found.startswith(f"{name}@")), "")
+
+
+def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:
+    """What the image says that it is. Raises EngineError if that is no JSON object."""
+    done = engine.once(reference, command, "--network", "none", seconds=60)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        found = None
+    if done.returncode or not isinstance(found, dict):
+        said = (done.stdout + done.stderr).strip()[:500]
+        raise EngineError(f"'{' '.join(command)}' in the image must print a JSON object, it printed: {said}")
+    return found

@@ -18,9 +18,9 @@ import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import NAME
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.preflight import missing, problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Owner
-from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_session import missing, problems
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space
 from ansible_collections.whitestar.deploy.tests.helpers import OWNER, Result, finish_module, start_module
 
