@@ -1,16 +1,18 @@
-"""Writes the generated parts of the documentation: the roles' variables, the playbooks, the bench's figures.
+"""Writes the generated parts of the documentation: variables, playbooks, figures of the bench, imports of the plugins.
 
 Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails when a part is not current. Each part
 stands between two marker comments. The tables come from the argument specifications and defaults (a role's README
 without markers gets a section "Variables" at its end), the list of playbooks from what each says first of itself and
-the tags of the site's, the figures from the committed ``bench/results/latest.md``.
+the tags of the site's, the figures from the committed ``bench/results/latest.md``, the drawing from the plugins' text.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,11 @@ PLAYBOOKS_END = "<!-- end playbooks -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
 BENCH_END = "<!-- end bench -->"
+PLUGINS = COLLECTION / "plugins"
+PREFIX = "ansible_collections.whitestar.deploy.plugins."
+ARCHITECTURE = ROOT / "docs/developer/architecture.md"
+IMPORTS_BEGIN = "<!-- begin imports: written by `make docs` from the text of the plugins -->"
+IMPORTS_END = "<!-- end imports -->"
 
 
 def roles() -> list[Path]:
@@ -159,11 +166,69 @@ def main_readme() -> str:
     return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
 
 
+def imports() -> dict[str, set[str]]:
+    """Each file of the plugins, as ``module_utils.common.files``, and those that it imports anywhere in its text."""
+    files = {".".join(path.relative_to(PLUGINS).with_suffix("").parts): path for path in PLUGINS.rglob("*.py")}
+    return {name: {found for found in _imported(name, path) if found in files} for name, path in files.items()}
+
+
+def _imported(name: str, path: Path) -> Iterator[str]:
+    """The names of modules that a file may import; of ``from a import b`` both ``a`` and ``a.b``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        found: list[str] = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            here = (PREFIX + name).rpartition(".")[0]
+            module = resolve_name("." * node.level + (node.module or ""), here) if node.level else str(node.module)
+            found = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        yield from (each.removeprefix(PREFIX) for each in found if each.startswith(PREFIX))
+
+
+def package(name: str) -> str:
+    """The package of a file of module_utils; the kind of another plugin."""
+    kind, *rest = name.split(".")
+    return rest[0] if kind == "module_utils" else kind
+
+
+def loaded(name: str, known: Mapping[str, set[str]]) -> set[str]:
+    """Every file that one file loads, by way of others too, itself included."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        new = known[waiting.pop()] - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def group(name: str) -> str:
+    """What a plugin is listed with: modules by the first word of their names, others by their kind."""
+    kind, _, module = name.partition(".")
+    word = module.partition("_")[0]
+    return f"modules `{word}_*`" if kind == "modules" and word in ("compose", "host", "kubernetes", "local") else kind
+
+
+def drawing() -> str:
+    """The packages' imports as a graph, and what each kind of plugin loads of them, markers included."""
+    known = imports()
+    utils = [name for name in known if name.startswith("module_utils.")]
+    edges = {(package(name), package(other)) for name in utils for other in known[name]}
+    lines = ["```mermaid", "graph TD", *(f"  {one} --> {other}" for one, other in sorted(edges) if one != other), "```"]
+    lines += ["", "| plugins | packages that they load |", "|---|---|"]
+    loads: dict[str, set[str]] = {}
+    for name in known.keys() - set(utils):
+        packages = {package(each) for each in loaded(name, known) if each.startswith("module_utils.")}
+        loads.setdefault(group(name), set()).update(packages)
+    lines += [f"| {plugins} | {', '.join(sorted(found))} |" for plugins, found in sorted(loads.items()) if found]
+    return "\n".join([IMPORTS_BEGIN, "", *lines, "", IMPORTS_END])
+
+
 def current() -> dict[Path, str]:
     """Each file with a generated part, and the text it should have."""
     return {
         ROOT / "README.md": main_readme(),
         COLLECTION / "README.md": collection_readme(),
+        ARCHITECTURE: replaced(ARCHITECTURE.read_text(), IMPORTS_BEGIN, IMPORTS_END, drawing()),
         **{role / "README.md": role_readme(role) for role in roles()},
     }
 

@@ -1,0 +1,60 @@
+"""Which package of the collection may import which, and that no two files import each other."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+
+import pytest
+
+from bin.docs import imports, loaded, package
+
+SHARED = {"common", "release", "postgresql"}
+HOST = SHARED | {"host"}
+# package -> those that its files may import beside their own
+MAY_IMPORT: dict[str, set[str]] = {
+    "common": set(),
+    "release": {"common"},
+    "postgresql": {"common"},
+    "host": {"common", "release"},
+    "local": HOST,
+    "docker": HOST,
+    "kubernetes": SHARED,
+}
+# how a module's name begins -> packages that it may load; the longest that fits counts
+MAY_LOAD = {
+    "local_": HOST | {"local"},
+    "compose_": HOST | {"docker"},
+    "compose_image": HOST
+    | {"docker", "kubernetes"},  # a release that cannot be built is recorded where it was to serve
+    "host_": HOST | {"local", "docker"},
+    "kubernetes_": SHARED | {"kubernetes"},
+    "": SHARED,
+}
+KNOWN = imports()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in KNOWN if name.startswith("module_utils.")))
+def test_a_package_imports_what_it_may(name: str) -> None:
+    mine = package(name)
+    assert {package(other) for other in KNOWN[name]} <= MAY_IMPORT[mine] | {mine}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in KNOWN if name.startswith("modules.")))
+def test_a_module_loads_what_it_may(name: str) -> None:
+    found = {package(other) for other in loaded(name, KNOWN) - {name}}
+    longest = max((start for start in MAY_LOAD if name.startswith(f"modules.{start}")), key=len)
+    assert found <= MAY_LOAD[longest]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in KNOWN if name.startswith(("filter.", "lookup."))))
+def test_a_filter_loads_no_client(name: str) -> None:
+    assert not {other for other in loaded(name, KNOWN) if other.endswith(".client")}
+
+
+def test_no_files_import_each_other() -> None:
+    assert list(TopologicalSorter(KNOWN).static_order())
+
+
+def test_imports_are_seen_wherever_they_stand() -> None:
+    assert {"module_utils.common.files", "plugin_utils.in_process"} <= KNOWN["action.compose_image"]
+    assert "plugin_utils.in_process" in KNOWN["action.guard"], "a module, not a name of one"
