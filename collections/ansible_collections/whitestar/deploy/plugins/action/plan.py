@@ -15,12 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible_collections.whitestar.deploy.plugins.action.guard import ActionModule as GuardModule
 from ansible_collections.whitestar.deploy.plugins.action.guard import role_options
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    exclusively,
-    json_bytes,
-    stable_hash,
-    write_atomically,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively, stable_hash, write_json
 
 FORMAT = 1
 MODE = 0o600
@@ -132,7 +127,7 @@ class ActionModule(GuardModule):
             if plan.get("run") != run:
                 plan = {"format": FORMAT, "run": run, "targets": {}}
             plan["targets"][host] = part
-            write_atomically(path, json_bytes(plan), MODE)
+            write_json(path, plan, MODE)
         return {"steps": part["steps"], "image": part["image"]}
 
 

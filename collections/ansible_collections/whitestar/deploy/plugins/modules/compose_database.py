@@ -73,13 +73,9 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
-    keep_roles,
-    last_grants,
-    read_passwords,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
 
 def main() -> None:
@@ -88,7 +84,7 @@ def main() -> None:
     path = {"type": "path", "required": True, "no_log": False}
     module = AnsibleModule(
         argument_spec={
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "service": {"type": "str", "default": "database"},
             "database": text,
             "owner": text,
@@ -106,8 +102,10 @@ def main() -> None:
         running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
         if running:
             server = ContainerServer(engine, str(running[0]["Id"]))
-            granted = last_grants(options["answer_file"])
-            steps = keep_roles(server, options, read_passwords(options), granted=granted, check=module.check_mode)
+            granted = roles.last_grants(options["answer_file"])
+            steps = roles.keep_roles(
+                server, options, roles.read_passwords(options), granted=granted, check=module.check_mode
+            )
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
     except (EngineError, OSError, ValueError) as error:

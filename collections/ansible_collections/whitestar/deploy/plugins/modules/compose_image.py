@@ -158,28 +158,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
-    json_bytes,
     read_json,
     write_atomically,
+    write_json,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import (
-    PROVENANCE,
-    SBOM,
-    InputError,
-    RefusedError,
-    Source,
-    described,
-    digest,
-    logged_in,
-    pass_gate,
-    provenance,
-    require_platforms,
-    utc_now,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker import image_build
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import state
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import records
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import CLUSTER_OPTION
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION
 
@@ -187,7 +174,7 @@ MARKER = "image.json"
 # Of a release that is to serve on a host or on a cluster.
 FAILURE_OPTION = {
     "type": "dict",
-    "options": state.FAILURE_OPTION["options"] | {"state_directory": {"type": "path"}, "cluster": CLUSTER_OPTION},
+    "options": state.FAILURE_OPTION["options"] | {"state_directory": {"type": "path"}, "cluster": Cluster.OPTION},
     "required_one_of": [("state_directory", "cluster")],
 }
 
@@ -215,7 +202,7 @@ def give_back(engine: Engine, name: str, image: str) -> None:
     if taken.get("RepoTags") == [name]:
         engine.run("image", "rm", taken["Id"])
     what = f"the engine has another image {name}, which is not of this deployment"
-    raise InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
+    raise image_build.InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
 
 
 def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -223,10 +210,13 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
     name = f"{options['repository']}:{options['identity']}"
     login = options["login"] if options["push"] else None
     there, theirs = engine.image(name), others(engine, directory, name)
-    with tempfile.TemporaryDirectory() as scratch, logged_in(engine, options["repository"], login) as pusher:
-        source = Source(Path(scratch), options["build_arguments"], options["platforms"])
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        image_build.logged_in(engine, options["repository"], login) as pusher,
+    ):
+        source = image_build.Source(Path(scratch), options["build_arguments"], options["platforms"])
         source.unpack(options["archive"])
-        began, said = utc_now(), ""
+        began, said = image_build.utc_now(), ""
         published = pulled(pusher, name, options) if options["push"] else ""
         if not published:
             said = source.build(engine, "--load", "--tag", name, seconds=options["seconds"])
@@ -235,10 +225,12 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
             reference = str((engine.image(name) or {}).get("Id", ""))
             if theirs and reference != theirs:
                 give_back(engine, name, theirs)
-            description = described(engine, reference, options["describe"]) if options["describe"] else {}
+            description = image_build.described(engine, reference, options["describe"]) if options["describe"] else {}
             source.write_sbom(engine, directory, seconds=options["seconds"])
             if options["scan_command"]:
-                pass_gate(options["scan_command"], engine, reference, directory / SBOM, options["seconds"])
+                image_build.pass_gate(
+                    options["scan_command"], engine, reference, directory / image_build.SBOM, options["seconds"]
+                )
             if version := description.get("version"):
                 other = f"{options['repository']}:{version}"
                 # For people alone: who has the name keeps it, unless it is that of a registry that we are to write to.
@@ -247,7 +239,7 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
                     engine.run("tag", name, other)
             if options["push"]:
                 reference = published or push(pusher, source, options, tags)
-        except (EngineError, RefusedError):
+        except (EngineError, image_build.RefusedError):
             # Nothing is recorded, so nobody would ever remove it; one that was there may be a release's.
             if not there:
                 engine.run("image", "rm", *tags)
@@ -255,8 +247,8 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
         # Who built it states what it was built from.
         if not published:
             subject = {"name": options["repository"], "sha256": reference.rpartition(":")[2]}
-            statement = provenance(engine, source, subject, directory / SBOM, said, began)
-            write_atomically(directory / PROVENANCE, statement, 0o644)
+            statement = image_build.provenance(engine, source, subject, directory / image_build.SBOM, said, began)
+            write_atomically(directory / image_build.PROVENANCE, statement, 0o644)
     return {
         "identity": options["identity"],
         "reference": reference,
@@ -274,10 +266,10 @@ def pulled(pusher: Engine, name: str, options: dict[str, Any]) -> str:
         pusher.run("pull", "--quiet", name, seconds=options["seconds"])
     except EngineError:
         return ""  # nobody has, or it cannot be asked, which the push says
-    return digest(pusher, name, options["repository"])
+    return image_build.digest(pusher, name, options["repository"])
 
 
-def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str]) -> str:
+def push(pusher: Engine, source: image_build.Source, options: dict[str, Any], tags: list[str]) -> str:
     """Push the image for all its platforms: its reference by digest. Raises EngineError."""
     if len(source.platforms) > 1:
         written = source.directory / "pushed.json"
@@ -289,7 +281,7 @@ def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str
         return reference
     for tag in tags:
         pusher.run("push", "--quiet", tag, seconds=options["seconds"])
-    if not (found := digest(pusher, tags[0], options["repository"])):
+    if not (found := image_build.digest(pusher, tags[0], options["repository"])):
         raise EngineError(f"the registry of {options['repository']} has given no digest")
     return found
 
@@ -297,7 +289,9 @@ def push(pusher: Engine, source: Source, options: dict[str, Any], tags: list[str
 def judged(engine: Engine, options: dict[str, Any], directory: Path, image: dict[str, Any]) -> dict[str, Any]:
     """The record of an image that is there, once it has passed the gate that is asked for. Raises RefusedError."""
     if options["scan_command"]:
-        pass_gate(options["scan_command"], engine, image["reference"], directory / SBOM, options["seconds"])
+        image_build.pass_gate(
+            options["scan_command"], engine, image["reference"], directory / image_build.SBOM, options["seconds"]
+        )
     return image | {"passed": options["scan_command"]}
 
 
@@ -307,7 +301,7 @@ def complete(engine: Engine, options: dict[str, Any], directory: Path) -> dict[s
         found = recorded(engine, directory, options["repository"], push=options["push"])
         directory.mkdir(exist_ok=True)
         image = judged(engine, options, directory, found) if found else build(engine, options, directory)
-        write_atomically(directory / MARKER, json_bytes(image), 0o644)
+        write_json(directory / MARKER, image)
     return image
 
 
@@ -328,7 +322,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "directory": path,
             "context": path,
             "dockerfile": path,
@@ -356,17 +350,17 @@ def main() -> None:
         image = recorded(engine, directory, options["repository"], push=options["push"])
         changed = not image or image.get("passed", []) != options["scan_command"]
         if not image:
-            require_platforms(engine, options["platforms"])
+            image_build.require_platforms(engine, options["platforms"])
         if changed and not module.check_mode:
             needs_context = not image and not options["archive"]
             if not needs_context:
                 image = complete(engine, options, directory)
-    except (EngineError, RefusedError, OSError, ValueError, tarfile.TarError) as error:
+    except (EngineError, image_build.RefusedError, OSError, ValueError, tarfile.TarError) as error:
         if not (directory / MARKER).exists():
             shutil.rmtree(directory, ignore_errors=True)
-        what = "is refused" if isinstance(error, RefusedError) else "could not be built"
+        what = "is refused" if isinstance(error, image_build.RefusedError) else "could not be built"
         message = f"the release {what}, nothing else was touched: {error}"
-        only_told = module.check_mode or isinstance(error, InputError)
+        only_told = module.check_mode or isinstance(error, image_build.InputError)
         module.fail_json(msg=message if only_told else recorded_failure(options, message, error))
     name = f"{options['repository']}:{options['identity']}\n"
     module.exit_json(

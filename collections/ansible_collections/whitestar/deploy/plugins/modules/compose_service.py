@@ -131,12 +131,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ENGINE_OPTION,
-    Engine,
-    EngineError,
-    pinned,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -231,7 +226,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "name": {"type": "str", "required": True},
             "image": {"type": "str", "required": True},
             "definition": {"type": "dict", "required": True},

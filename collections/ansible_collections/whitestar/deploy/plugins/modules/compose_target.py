@@ -61,12 +61,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ENGINE_OPTION,
-    Engine,
-    EngineError,
-    engine_problems,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import (
     Host,
     install,
@@ -111,7 +106,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "state_directory": {"type": "path", "required": True},
             "install": {"type": "bool", "default": False},
         },

@@ -102,11 +102,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime, ContainerPrograms
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Programs, Runtime
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, State, records_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalPrograms, LocalRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 
@@ -114,7 +114,7 @@ CHECK_SECONDS = 30
 UNFINISHED = 256  # no program's
 
 
-def run(host: Programs, options: dict[str, Any], words: list[str], seconds: float) -> tuple[int, Any, str]:
+def run(host: Runtime, options: dict[str, Any], words: list[str], seconds: float) -> tuple[int, Any, str]:
     """Run the command: (exit code, JSON answer or None, standard error or why it did not come to its end)."""
     try:
         return host.execute(options["image"], words, options["environment"], options["secret_files"], seconds)
@@ -124,19 +124,17 @@ def run(host: Programs, options: dict[str, Any], words: list[str], seconds: floa
         return UNFINISHED, None, f"could not be started: {error}"
 
 
-def evidence(host: Programs, options: dict[str, Any], said: str) -> dict[str, str]:
+def evidence(host: Runtime, options: dict[str, Any], said: str) -> dict[str, str]:
     """What tells why the command failed: its output, what the release says of what is to be done, the database."""
     _, answer, complaint = run(host, options, [*options["command"], options["check_argument"]], CHECK_SECONDS)
-    state, engine = State(Path(options["failure"]["state_directory"])), options["engine"]
-    runtime: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
     return {
         "last output": said,
         "what the release finds there": json_bytes(answer).decode() if isinstance(answer, dict) else complaint,
-        "last output of the database": runtime.database_output(),
+        "last output of the database": host.database_output(),
     }
 
 
-def recorded(host: Programs, options: dict[str, Any], message: str, said: str) -> str:
+def recorded(host: Runtime, options: dict[str, Any], message: str, said: str) -> str:
     """The message to fail with, once the failure has been recorded, if it is to be."""
     if not options["failure"]:
         return message
@@ -157,7 +155,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "image": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
             "check_argument": {"type": "str", "required": True},
@@ -172,7 +170,9 @@ def main() -> None:
     )
     options = module.params
     words = list(options["command"])
-    host: Programs = ContainerPrograms(Engine.of(options["engine"])) if options["engine"] else LocalPrograms()
+    # Of the state only a failure's evidence is read.
+    state, engine = State(Path((options["failure"] or {}).get("state_directory", "/"))), options["engine"]
+    host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
     try:
         program = host.missing(options["image"], words)
     except EngineError as error:

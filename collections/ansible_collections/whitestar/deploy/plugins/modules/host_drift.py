@@ -89,7 +89,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.drift import containers_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
@@ -163,7 +163,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
             "database": {"type": "dict", "options": {"database": text, "owner": text, "user": text}},

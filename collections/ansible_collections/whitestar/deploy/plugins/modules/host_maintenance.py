@@ -69,12 +69,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import (
-    begin,
-    current,
-    end,
-    wait_until_idle,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.host import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import wanted
 
@@ -97,16 +92,16 @@ def main() -> None:
     try:
         if state.ledger().current() is None:
             module.fail_json(msg=f"nothing is deployed in {state.root}: there is no front door to put a message on")
-        now = current(state)
+        now = maintenance.current(state)
         then = wanted(options, now)
         if not module.check_mode:
             if then:
                 # Also one that an earlier run began and did not see through.
-                begin(then, state)
-                if left := wait_until_idle(state, options["drain_seconds"]):
+                maintenance.begin(then, state)
+                if left := maintenance.wait_until_idle(state, options["drain_seconds"]):
                     module.warn(f"{left} requests are still being answered after {options['drain_seconds']:g} s")
             else:
-                end(state)
+                maintenance.end(state)
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"the front door's maintenance: {error}")
     module.exit_json(

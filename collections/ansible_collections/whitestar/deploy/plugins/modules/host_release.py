@@ -117,7 +117,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
@@ -261,7 +261,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "workload": {"type": "dict"},
             "restore": {"type": "int"},
             "by": {"type": "str", "required": True},

@@ -54,7 +54,7 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -90,7 +90,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "release": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -103,14 +103,7 @@ def main() -> None:
         ledger.rollback_target(wanted, "")
         entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))
         recorded_workload(state, host, entry)
-    except (
-        RollbackRefusedError,
-        ReleaseError,
-        EngineError,
-        OSError,
-        ValueError,
-        subprocess.TimeoutExpired,
-    ) as error:
+    except (RollbackRefusedError, ReleaseError, EngineError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")
     current = ledger.current()
     module.exit_json(changed=False, entry=vars(entry), serving=current.release if current else "")

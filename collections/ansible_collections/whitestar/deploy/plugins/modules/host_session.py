@@ -120,12 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others, make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
-    ENGINE_OPTION,
-    Engine,
-    EngineError,
-    engine_problems,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import running_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
@@ -276,10 +271,9 @@ def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any]
 
 def look(state: State, options: dict[str, Any]) -> dict[str, str]:
     """What there is here. Raises OSError, ValueError, and EngineError unless the run is to install the engine."""
-    if not options["engine"]:
-        return reality(state, running_processes(state))
+    engine = options["engine"]
     try:
-        return reality(state, running_containers(Engine.of(options["engine"])))
+        return reality(state, running_containers(Engine.of(engine)) if engine else running_processes(state))
     except EngineError:
         if not options["installs_engine"]:
             raise
@@ -312,7 +306,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": ENGINE_OPTION,
+            "engine": Engine.OPTION,
             "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},

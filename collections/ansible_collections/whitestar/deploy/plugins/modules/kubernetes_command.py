@@ -101,11 +101,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords, records_of
@@ -182,7 +178,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "name": text,
             "job": {"type": "dict", "required": True},
             "key": {"type": "str", "required": True, "no_log": False},

@@ -68,11 +68,7 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
@@ -86,7 +82,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
             "database": text,

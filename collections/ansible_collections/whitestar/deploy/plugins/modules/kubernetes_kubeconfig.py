@@ -60,12 +60,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, write_atomically
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_json
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 
 DAY_SECONDS = 86400
 
@@ -108,14 +104,14 @@ def make(cluster: Cluster, options: dict[str, Any], path: Path) -> None:
     if answer is None:
         raise ClusterError(f"there is no service account {options['account']} in namespace {cluster.namespace}")
     content = kubeconfig(cluster, options["account"], answer["status"]["token"])
-    write_atomically(path, json_bytes(content), 0o600)
+    write_json(path, content, 0o600)
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "account": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "days": {"type": "int", "default": 30},

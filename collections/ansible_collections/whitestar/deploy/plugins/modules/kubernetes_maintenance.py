@@ -73,11 +73,7 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Stage
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import (
     NAME,
     SELECTED,
@@ -126,7 +122,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "enabled": {"type": "bool", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
             "message": {"type": "str", "required": True},

@@ -70,11 +70,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import selecting
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle
@@ -92,7 +88,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "stage": {"type": "str", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
             "seconds": {"type": "float", "default": 180},

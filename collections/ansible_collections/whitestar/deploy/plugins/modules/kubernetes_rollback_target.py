@@ -50,11 +50,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
@@ -89,10 +85,7 @@ def live_schema_tolerates(cluster: Cluster, records: ClusterRecords, current: En
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
-            "release": {"type": "str", "default": ""},
-        },
+        argument_spec={"cluster": Cluster.OPTION | {"required": True}, "release": {"type": "str", "default": ""}},
         supports_check_mode=True,
     )
     wanted = module.params["release"]

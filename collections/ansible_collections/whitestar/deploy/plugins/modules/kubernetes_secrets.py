@@ -93,11 +93,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import keep_synced
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, ours
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded, keyed
@@ -140,10 +136,7 @@ def of_readers(options: Mapping[str, Any], values: Mapping[str, str]) -> Iterato
                     {
                         "apiVersion": "v1",
                         "kind": "Secret",
-                        "metadata": {
-                            "name": f"{reader}-{keyed(values[KEY], own)}",
-                            "labels": {READER: reader},
-                        },
+                        "metadata": {"name": f"{reader}-{keyed(values[KEY], own)}", "labels": {READER: reader}},
                         "type": options["types"].get(reader, "Opaque"),
                         "immutable": True,
                         "data": encoded(own),
@@ -193,7 +186,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
             "readers": {"type": "dict", "required": True},

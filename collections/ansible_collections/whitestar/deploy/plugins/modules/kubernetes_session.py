@@ -158,11 +158,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import ours
@@ -223,7 +219,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},

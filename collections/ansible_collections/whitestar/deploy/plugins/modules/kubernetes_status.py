@@ -83,11 +83,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, named
@@ -215,7 +211,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": CLUSTER_OPTION | {"required": True},
+            "cluster": Cluster.OPTION | {"required": True},
             "state": {"type": "str", "choices": STATES, "default": "reported"},
             "by": {"type": "str", "default": "somebody"},
             "ready_seconds": {"type": "float", "default": 30},

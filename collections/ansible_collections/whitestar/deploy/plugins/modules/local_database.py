@@ -98,11 +98,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
-    keep_roles,
-    last_grants,
-    read_passwords,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
 
 def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> list[str]:
@@ -141,8 +137,8 @@ def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]
     steps += keep_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
-    granted = last_grants(options["answer_file"])
-    return steps + keep_roles(cluster, options, read_passwords(options), granted=granted, check=check)
+    granted = roles.last_grants(options["answer_file"])
+    return steps + roles.keep_roles(cluster, options, roles.read_passwords(options), granted=granted, check=check)
 
 
 def main() -> None:

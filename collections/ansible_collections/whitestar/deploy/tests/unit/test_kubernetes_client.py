@@ -18,11 +18,7 @@ import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.cluster import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import client as module
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
-    CLUSTER_OPTION,
-    Cluster,
-    ClusterError,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import stripped
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import fields, refusal
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES
@@ -54,7 +50,7 @@ def test_fields_are_taken_where_they_are() -> None:
 
 def test_the_documented_cluster_is_the_one_that_modules_take() -> None:
     documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["cluster"]["suboptions"]
-    options: Any = CLUSTER_OPTION["options"]
+    options: Any = Cluster.OPTION["options"]
     assert {name: option.get("default") for name, option in documented.items()} == {
         name: option.get("default") for name, option in options.items()
     }

@@ -11,23 +11,15 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import ENGINE_OPTION, Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import (
-    ComposeColours,
-    ComposeRuntime,
-    ContainerPrograms,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours, ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     HEALTH_INTERVAL_SECONDS,
     HostColours,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import (
-    LocalColours,
-    LocalPrograms,
-    LocalRuntime,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalColours, LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES, make_workload
 
@@ -47,9 +39,9 @@ def test_each_runtime_has_its_colours(state: State) -> None:
 
 def test_what_a_command_lacks_is_told(state: State) -> None:
     image = make_workload(state, "a" * 12)["image"]
-    assert LocalPrograms().missing(image, ["tiny"]) == ""
-    assert LocalPrograms().missing(image, ["tony"]) == f"{image}/bin/tony"
-    assert ContainerPrograms(ENGINE).missing("", ["tiny"]) == "image of the release"
+    assert LocalRuntime(state).missing(image, ["tiny"]) == ""
+    assert LocalRuntime(state).missing(image, ["tony"]) == f"{image}/bin/tony"
+    assert ComposeRuntime(ENGINE, state).missing("", ["tiny"]) == "image of the release"
 
 
 def test_a_record_that_nothing_is_left_of_is_refused(state: State) -> None:
@@ -64,7 +56,7 @@ def test_the_front_door_asks_as_often_as_the_drain_waits_for() -> None:
 
 def test_the_documented_engine_is_the_one_that_modules_take() -> None:
     documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["engine"]
-    options: Any = ENGINE_OPTION["options"]
+    options: Any = Engine.OPTION["options"]
     assert {name: option.get("required", False) for name, option in documented["suboptions"].items()} == {
         name: option.get("required", False) for name, option in options.items()
     }
@@ -76,4 +68,4 @@ def test_the_documented_engine_is_the_one_that_modules_take() -> None:
 
 
 def uses_an_engine(path: Path) -> bool:
-    return '"engine": ENGINE_OPTION' in path.read_text()
+    return '"engine": Engine.OPTION' in path.read_text()

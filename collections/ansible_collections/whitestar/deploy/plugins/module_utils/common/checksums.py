@@ -8,11 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    json_bytes,
-    read_json,
-    write_atomically,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json, write_json
 
 # No .json: what is in a directory is found by how its name ends.
 NAME = ".written"
@@ -26,7 +22,7 @@ def note(directory: Path, files: Mapping[str, bytes | None], owner: tuple[int, i
     }
     after = {name: digest for name, digest in after.items() if name not in files or files[name] is not None}
     if after != before:
-        write_atomically(directory / NAME, json_bytes(after), 0o644, owner)
+        write_json(directory / NAME, after, owner=owner)
 
 
 def noted(directory: Path) -> dict[str, str]:

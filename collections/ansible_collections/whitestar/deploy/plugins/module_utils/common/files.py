@@ -38,6 +38,11 @@ def write_atomically(path: Path, content: bytes, mode: int, owner: tuple[int, in
         raise
 
 
+def write_json(path: Path, value: Any, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """Replace ``path`` with ``value`` as :func:`write_atomically` does."""
+    write_atomically(path, json_bytes(value), mode, owner)
+
+
 def has_content(path: Path, content: bytes, mode: int) -> bool:
     """Whether ``path`` is a regular file with exactly this content (bytes) and these permission bits."""
     return (

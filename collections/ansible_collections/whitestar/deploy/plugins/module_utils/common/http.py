@@ -61,10 +61,7 @@ class Tls:
         return context
 
 
-TLS_OPTION = {
-    "type": "dict",
-    "options": {"hostname": {"type": "str", "required": True}, "authority": {"type": "str"}},
-}
+TLS_OPTION = {"type": "dict", "options": {"hostname": {"type": "str", "required": True}, "authority": {"type": "str"}}}
 
 
 class _TlsConnection(http.client.HTTPConnection):
@@ -136,13 +133,3 @@ def answers(address: str, path: str, seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def wait_for_status(address: str, path: str, status: int, seconds: float) -> Answer | None:
-    """Ask every 50 ms until the status is ``status``; the last answer (None if never any) after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = try_request(address, path)
-        if (answer and answer.status == status) or time.monotonic() > deadline:
-            return answer
-        time.sleep(0.05)

@@ -17,11 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    json_bytes,
-    read_json,
-    write_atomically,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json, write_json
 
 LOG_TAIL_LINES = 15
 # In the environment of every process that we start, so that one can be told even if it was never recorded.
@@ -123,7 +119,7 @@ class Daemon:
         process = Process.of(pid) or Process(pid, 0)
         how = {"argv": list(command), "environment": dict(environment), "owner": list(owner) if owner else None}
         facts = {**labels, **how, "pid": process.pid, "started": process.started}
-        write_atomically(self.record, json_bytes(facts), 0o644)
+        write_json(self.record, facts)
         return process
 
     def restart(self) -> Process | None:
@@ -136,7 +132,7 @@ class Daemon:
 
     def label(self, labels: Mapping[str, Any]) -> None:
         """Change labels of what is recorded."""
-        write_atomically(self.record, json_bytes(self.facts() | dict(labels)), 0o644)
+        write_json(self.record, self.facts() | dict(labels))
 
     def stop(self, grace_seconds: float) -> bool:
         """Stop it if it runs and forget it. True if something was stopped."""

@@ -12,23 +12,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import request
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import LOG_TAIL_LINES
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import without_proxies
 
-ENGINE_OPTION = {
-    "type": "dict",
-    "options": {
-        "socket": {"type": "path", "required": True},
-        "program": {"type": "path", "required": True},
-        "configuration": {"type": "path"},
-        "project": {"type": "str", "required": True},
-        "planned": {"type": "bool", "default": False},
-    },
-}
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 LABEL = "whitestar.deploy"
@@ -59,6 +49,16 @@ class Engine:
     is yet to be installed, which check mode meets: there is nothing on it.
     """
 
+    OPTION: ClassVar[dict[str, Any]] = {
+        "type": "dict",
+        "options": {
+            "socket": {"type": "path", "required": True},
+            "program": {"type": "path", "required": True},
+            "configuration": {"type": "path"},
+            "project": {"type": "str", "required": True},
+            "planned": {"type": "bool", "default": False},
+        },
+    }
     socket: str
     program: str
     project: str

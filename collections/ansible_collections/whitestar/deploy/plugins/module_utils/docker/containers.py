@@ -24,6 +24,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 
 # Services, each started before the next; the release is neither.
 STARTED = ("database", "proxy")
+# In which order they are stopped; releases and whatever else come between.
+RANKS = {"proxy": 0, "database": 2}
 
 
 class Containers(Parts):
@@ -32,8 +34,8 @@ class Containers(Parts):
     def __init__(self, state: State, options: Mapping[str, Any]) -> None:
         self.engine = Engine.of(options["engine"])
         self.project = Project.of(state, self.engine)
-        database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
-        super().__init__(state, ComposeRuntime(self.engine, state), database)
+        self.state, self.host = state, ComposeRuntime(self.engine, state)
+        self.database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
 
     def listed(self) -> dict[str, str]:
         """Each container in a few words, by name."""
@@ -47,7 +49,7 @@ class Containers(Parts):
     def running(self) -> list[str]:
         """What runs, or is started again and again, in the order in which it is stopped."""
         found = [
-            (_rank(str(container["Config"]["Labels"].get(SERVICE_LABEL))), str(container["Name"]).lstrip("/"))
+            (RANKS.get(container["Config"]["Labels"].get(SERVICE_LABEL), 1), str(container["Name"]).lstrip("/"))
             for container in self.engine.containers()
             if container["State"]["Running"] or container["State"]["Restarting"]
         ]
@@ -80,11 +82,6 @@ class Containers(Parts):
 
 def _runs(container: Mapping[str, Any]) -> bool:
     return bool(container["State"]["Running"])
-
-
-def _rank(service: str) -> int:
-    """Front door, releases and whatever else, database."""
-    return {"proxy": 0, "database": 2}.get(service, 1)
 
 
 def running_containers(engine: Engine) -> dict[str, str]:

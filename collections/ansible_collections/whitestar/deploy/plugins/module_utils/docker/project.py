@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     read_json,
     stable_hash,
     write_atomically,
+    write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
@@ -117,7 +118,7 @@ class Project:
         before = self._owned()
         owned = {"project": self.engine.project, "volumes": sorted({*before["volumes"], *volumes})}
         if owned != before or not (self.directory / OWNED).is_file():
-            write_atomically(self.directory / OWNED, json_bytes(owned), 0o644)
+            write_json(self.directory / OWNED, owned)
 
     def edited(self) -> bool:
         """Whether the Compose file is another than the parts make it."""

@@ -18,6 +18,5 @@ class ContainerServer(Server):
     container: str
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which reaches it by standard input."""
         words = ["exec", "--interactive", self.container, *PSQL, "-d", database, "-f", "-"]
         return self.engine.run(*words, standard_input=sql).strip()

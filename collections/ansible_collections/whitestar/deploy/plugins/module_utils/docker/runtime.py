@@ -127,10 +127,11 @@ class ComposeColours(HostColours):
 
 
 @dataclass(frozen=True)
-class ContainerPrograms:
-    """Commands of images, each run in a container of its own."""
+class ComposeRuntime:
+    """How releases run on a Compose target."""
 
     engine: Engine
+    state: State
 
     def has_image(self, reference: str) -> bool:
         """Whether the engine has the image."""
@@ -167,15 +168,7 @@ class ContainerPrograms:
             answer = json.loads(done.stdout)
         return done.returncode, answer, done.stderr.strip()
 
-
-@dataclass(frozen=True)
-class ComposeRuntime(ContainerPrograms):
-    """How releases run on a Compose target."""
-
-    state: State
-
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
-        """The two colours, for this workload."""
         return ComposeColours(self.engine, self.state, workload, fingerprint, *limits)
 
     def database_output(self) -> str:

@@ -13,8 +13,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry
 
 
-class Programs(Protocol):
-    """Runs commands of an image: a release directory, or what a reference by digest names."""
+class Runtime(Protocol):
+    """How releases run on a host. An image is a release directory, or what a reference by digest names."""
 
     def missing(self, image: str, command: Sequence[str]) -> str:
         """What is missing to run this command of an image; empty if nothing is."""
@@ -31,10 +31,6 @@ class Programs(Protocol):
 
         Raises subprocess.TimeoutExpired and OSError.
         """
-
-
-class Runtime(Programs, Protocol):
-    """How releases run on a host."""
 
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
         """The two colours, for this workload; ``limits`` are those of :class:`HostColours`."""

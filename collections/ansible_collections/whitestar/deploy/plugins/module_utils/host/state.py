@@ -13,10 +13,10 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
-    json_bytes,
     make_directory,
     read_json,
     write_atomically,
+    write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
@@ -94,7 +94,7 @@ class State:
 
     def write_ledger(self, ledger: Ledger) -> None:
         """Replace the ledger."""
-        write_atomically(self.root / "ledger.json", json_bytes(ledger.document()), 0o644)
+        write_json(self.root / "ledger.json", ledger.document())
 
     def stopped(self) -> Stopped | None:
         """By whom and since when it is stopped, if it is. Raises ValueError if that cannot be read."""
@@ -103,7 +103,7 @@ class State:
 
     def write_stopped(self, stopped: Stopped) -> None:
         """Record that it is."""
-        write_atomically(self.root / STOPPED, json_bytes(asdict(stopped)), 0o644)
+        write_json(self.root / STOPPED, asdict(stopped))
 
     def forget_stopped(self) -> None:
         """A release is being started."""

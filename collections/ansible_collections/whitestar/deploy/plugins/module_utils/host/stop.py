@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
@@ -20,39 +19,31 @@ GRACE_SECONDS = 25
 SPARE_SECONDS = 5
 
 
-class Parts(ABC):
+class Parts(Protocol):
     """What runs on a host beside its colours; ``database`` says where that is, for people."""
 
-    def __init__(self, state: State, host: Runtime, database: str) -> None:
-        self.state = state
-        self.host = host
-        self.database = database
+    state: State
+    host: Runtime
+    database: str
 
-    @abstractmethod
     def listed(self) -> dict[str, str]:
         """Each in a few words, by name."""
 
-    @abstractmethod
     def running(self) -> list[str]:
         """What runs, in the order in which it is stopped."""
 
-    @abstractmethod
     def stop(self, seconds: float) -> None:
         """Stop all of it, front door first, which answers what it has; the database when nobody can write any more."""
 
-    @abstractmethod
     def missing(self) -> list[str]:
         """What has to be started before the release, in order."""
 
-    @abstractmethod
     def serves(self) -> bool:
         """Whether a release runs, ready or not."""
 
-    @abstractmethod
     def start(self, name: str) -> None:
         """Start one of them as it was."""
 
-    @abstractmethod
     def remove(self) -> list[str]:
         """Stop and remove what is ours: what of others is left."""
 

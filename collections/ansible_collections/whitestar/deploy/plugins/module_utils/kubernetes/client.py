@@ -22,21 +22,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import quote, urlencode
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
 
-CLUSTER_OPTION = {
-    "type": "dict",
-    "options": {
-        "kubectl": {"type": "str", "default": "kubectl"},
-        "kubeconfig": {"type": "path"},
-        "context": {"type": "str"},
-        "namespace": {"type": "str", "required": True},
-    },
-}
 # The first in which a container's preStop may be a sleep without a feature gate (release notes of 1.30).
 OLDEST = (1, 30)
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -64,6 +55,15 @@ class Cluster:
     ``calls`` counts what the API was asked.
     """
 
+    OPTION: ClassVar[dict[str, Any]] = {
+        "type": "dict",
+        "options": {
+            "kubectl": {"type": "str", "default": "kubectl"},
+            "kubeconfig": {"type": "path"},
+            "context": {"type": "str"},
+            "namespace": {"type": "str", "required": True},
+        },
+    }
     namespace: str
     kubectl: str = "kubectl"
     kubeconfig: str = ""

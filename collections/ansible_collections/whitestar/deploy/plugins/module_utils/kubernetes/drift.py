@@ -20,6 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference
     in_words,
     value_at,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import managed_fields
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     CONTENT,
     HASH_DIGITS,
@@ -31,15 +32,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import as_it_is_now
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import (
-    Entry,
-    beside,
-    entries,
-    others,
-    own,
-    owner,
-    shared,
-)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
     MANAGER,
     Object,
@@ -136,7 +128,7 @@ def _with_content(wanted: Object, live: Object) -> Object:
     """Of a Secret, whose content is not recorded, with that which is ours still; otherwise we would give it up."""
     if wanted["kind"] != "Secret":
         return wanted
-    mine = own(live).get("f:data", {})
+    mine = managed_fields.own(live).get("f:data", {})
     return wanted | {"data": {name: value for name, value in live.get("data", {}).items() if f"f:{name}" in mine}}
 
 
@@ -144,20 +136,22 @@ def _changed(what: str, wanted: Object, live: Object, again: Object) -> Iterator
     """The fields that would be set, or set back."""
     for path, then, now in compared(stripped(again), stripped(live)):
         meant = value_at(wanted, path)
-        yield Difference(what, in_words(path), then if meant is None else meant, now, **_who(owner(live, path)))
+        yield Difference(
+            what, in_words(path), then if meant is None else meant, now, **_who(managed_fields.owner(live, path))
+        )
 
 
 def _added(what: str, live: Object, again: Object) -> Iterator[Difference]:
     """The fields that others have put beside ours and would keep, and those of ours that they claim too."""
-    mine = own(again)
+    mine = managed_fields.own(again)
     differing = {in_words(path) for path, _, _ in compared(stripped(again), stripped(live))}
-    for entry in others(again):
+    for entry in managed_fields.others(again):
         tree = entry.get("fieldsV1", {})
-        for path, value in beside(tree, mine, live):
+        for path, value in managed_fields.beside(tree, mine, live):
             if value is not None and not any(in_words(path[:length]) in differing for length in range(len(path) + 1)):
                 yield Difference(what, in_words(path), live=value, **_who(entry))
         if entry.get("operation") == "Apply":
-            for path in shared(tree, mine, live):
+            for path in managed_fields.shared(tree, mine, live):
                 yield Difference(what, in_words(path), said="is applied by somebody else too", **_who(entry))
 
 
@@ -173,7 +167,7 @@ def replicas_drift(cluster: Cluster, wanted: Object, made: list[Object]) -> Iter
     ``made`` is what the stages have made, in which the autoscaler is.
     """
     live = cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
-    having = owner(live, REPLICAS) if live else None
+    having = managed_fields.owner(live, REPLICAS) if live else None
     # Who scales to none by its subresource leaves no name: zero is no value there.
     if live is None or (having and having["manager"] == MANAGER):
         return
@@ -193,14 +187,14 @@ def _secrets(cluster: Cluster) -> Iterator[Difference]:
         return
     said = "is another than was applied"
     for path, _ in _foreign(kept):
-        yield Difference(f"Secret {SECRETS}", in_words(path), said=said, **_who(owner(kept, path)))
+        yield Difference(f"Secret {SECRETS}", in_words(path), said=said, **_who(managed_fields.owner(kept, path)))
     key = decoded(kept).get(KEY, "")
     for name in secret_names(cluster).values():
         found = cluster.get("v1", "Secret", name)
         if found is None:
             yield Difference(f"Secret {name}", said="is gone")
         elif not name.endswith(f"-{keyed(key, decoded(found))}"):
-            yield Difference(f"Secret {name}", "data", said=said, **_who(owner(found, ("data",))))
+            yield Difference(f"Secret {name}", "data", said=said, **_who(managed_fields.owner(found, ("data",))))
 
 
 def _record(cluster: Cluster, name: str) -> Iterator[Difference]:
@@ -211,19 +205,19 @@ def _record(cluster: Cluster, name: str) -> Iterator[Difference]:
         return
     for path, _ in _foreign(found):
         said = "what is recorded was changed"
-        yield Difference(f"ConfigMap {name}", in_words(path), said=said, **_who(owner(found, path)))
+        yield Difference(f"ConfigMap {name}", in_words(path), said=said, **_who(managed_fields.owner(found, path)))
 
 
 def _foreign(thing: Object) -> Iterator[tuple[Path, Any]]:
     """The fields that others have and we have not."""
-    for entry in others(thing):
-        yield from beside(entry.get("fieldsV1", {}), own(thing), thing)
+    for entry in managed_fields.others(thing):
+        yield from managed_fields.beside(entry.get("fieldsV1", {}), managed_fields.own(thing), thing)
 
 
-def _who(entry: Entry | None) -> Mapping[str, str]:
+def _who(entry: managed_fields.Entry | None) -> Mapping[str, str]:
     """Who and when, as the fields of a Difference."""
     return {"by": str(entry["manager"]), "at": str(entry.get("time", ""))} if entry else {}
 
 
 def _last_writer(thing: Object) -> Mapping[str, str]:
-    return _who(next(iter(entries(thing)), None))
+    return _who(next(iter(managed_fields.entries(thing)), None))

@@ -26,7 +26,8 @@ def selecting(cluster: Cluster, objects: Sequence[Object]) -> list[Object]:
     """The objects, the API's Service among them as it is during a maintenance while there is one."""
     if not any(_is_front(thing) for thing in objects) or maintenance(cluster) is None:
         return list(objects)
-    return [_during(thing) if _is_front(thing) else thing for thing in objects]
+    during = {COMPONENT: SELECTED[True]}
+    return [_with_selector(thing, during) if _is_front(thing) else thing for thing in objects]
 
 
 def as_it_is_now(cluster: Cluster, objects: Sequence[Object]) -> list[Object]:
@@ -37,10 +38,6 @@ def as_it_is_now(cluster: Cluster, objects: Sequence[Object]) -> list[Object]:
 
 def _is_front(thing: Object) -> bool:
     return (thing["kind"], thing["metadata"]["name"]) == ("Service", API)
-
-
-def _during(service: Object) -> Object:
-    return _with_selector(service, {COMPONENT: SELECTED[True]})
 
 
 def _with_selector(service: Object, over: Mapping[str, str]) -> Object:

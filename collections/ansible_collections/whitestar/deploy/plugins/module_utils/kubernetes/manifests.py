@@ -23,11 +23,7 @@ LEAVE_SECONDS = 5
 # Beside the time for what a pod leaves and drains.
 MARGIN_SECONDS = 5
 READ_MODE = 0o440
-HARDENED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
+HARDENED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def labels(component: str) -> dict[str, str]:
@@ -37,10 +33,7 @@ def labels(component: str) -> dict[str, str]:
 
 def pod(container: Mapping[str, Any], user: int, account: str, secret: str, directory: str) -> dict[str, Any]:
     """A pod that Pod Security ``restricted`` admits, with one container that reads its ``secret`` in ``directory``."""
-    mounts = [
-        {"name": "secrets", "mountPath": directory, "readOnly": True},
-        {"name": "scratch", "mountPath": SCRATCH},
-    ]
+    mounts = [{"name": "secrets", "mountPath": directory, "readOnly": True}, {"name": "scratch", "mountPath": SCRATCH}]
     return {
         "serviceAccountName": account,
         "automountServiceAccountToken": False,

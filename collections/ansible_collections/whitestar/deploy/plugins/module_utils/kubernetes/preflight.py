@@ -130,9 +130,8 @@ def unchangeable(cluster: Cluster, volume: dict[str, Any], overlays: list[dict[s
 def _refusals(cluster: Cluster, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
     """Why the cluster refuses objects with what is laid over them, for each that it refuses."""
     over = overlay["over"]
-    tries: list[Callable[[], Any]] = [
-        partial(planned, cluster, thing, check=True) for thing in overridden(_of(over, made), over)
-    ]
+    changed = overridden([thing for thing in made if thing["kind"] in over], over)
+    tries: list[Callable[[], Any]] = [partial(planned, cluster, thing, check=True) for thing in changed]
     if overlay["stage"] == "api" and "Deployment" in over:
         records = ClusterRecords(cluster)
         current = records.ledger().current()
@@ -145,7 +144,3 @@ def _refusals(cluster: Cluster, made: list[Object], overlay: dict[str, Any]) -> 
             if not error.status:
                 raise
             yield error
-
-
-def _of(over: dict[str, Any], things: list[Object]) -> list[Object]:
-    return [thing for thing in things if thing["kind"] in over]

@@ -19,6 +19,5 @@ class PodServer(Server):
     container: str
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:
-        """Run ``sql``, which reaches it by standard input."""
         words = ["exec", "--stdin", self.pod, f"--container={self.container}", "--", *PSQL, "-d", database, "-f", "-"]
         return self.cluster.run(*words, standard_input=sql).strip()

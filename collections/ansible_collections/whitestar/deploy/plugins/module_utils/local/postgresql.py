@@ -121,7 +121,7 @@ class Cluster(Server):
         }
         lines = [f"{name} = '{_escape(value)}'\n" for name, value in sorted((ours | dict(settings)).items())]
         users = f"local all {ADMINISTRATOR} peer map=administrator\nlocal all all scram-sha-256\n"
-        account = _account_name(self.owner[0] if self.owner else os.geteuid())
+        account = pwd.getpwuid(self.owner[0] if self.owner else os.geteuid()).pw_name
         return {
             self.data / "titanic.conf": "".join(lines).encode(),
             self.data / "pg_hba.conf": users.encode(),
@@ -147,7 +147,7 @@ class Cluster(Server):
 
     def running(self) -> bool:
         """Whether the server runs."""
-        return self._status("pg_ctl", "status", "--pgdata", str(self.data)) == 0
+        return self._start("pg_ctl", ["status", "--pgdata", str(self.data)], "").returncode == 0
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises DatabaseError with its last words."""
@@ -161,19 +161,8 @@ class Cluster(Server):
     def stop(self) -> None:
         """Stop it; sessions are disconnected, everything committed is on disk."""
         if self.exists() and self.running():
-            self._run(
-                [
-                    "pg_ctl",
-                    "stop",
-                    "--mode",
-                    "fast",
-                    "--wait",
-                    "--timeout",
-                    str(START_SECONDS),
-                    "--pgdata",
-                    str(self.data),
-                ]
-            )
+            seconds = ["--wait", "--timeout", str(START_SECONDS)]
+            self._run(["pg_ctl", "stop", "--mode", "fast", *seconds, "--pgdata", str(self.data)])
 
     def reload(self) -> None:
         """Read the configuration again."""
@@ -188,9 +177,6 @@ class Cluster(Server):
         """Run ``sql`` as the administrator; it goes in by standard input, so it is in no process list."""
         place = ["-h", str(self.socket_directory), "-p", str(PORT)]
         return self._run([*PSQL, *place, "-d", database, "-f", "-"], sql).strip()
-
-    def _status(self, program: str, *arguments: str) -> int:
-        return self._start(program, arguments, "").returncode
 
     def _run(self, command: Sequence[str], standard_input: str = "") -> str:
         done = self._start(command[0], command[1:], standard_input)
@@ -221,7 +207,3 @@ _INCLUDE = "\ninclude 'titanic.conf'\n"
 
 def _escape(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace("'", "''")
-
-
-def _account_name(uid: int) -> str:
-    return pwd.getpwuid(uid).pw_name

@@ -27,7 +27,8 @@ class Processes(Parts):
 
     def __init__(self, state: State, options: Mapping[str, Any]) -> None:
         self.cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
-        super().__init__(state, LocalRuntime(state), f"socket in {self.cluster.socket_directory}")
+        self.state, self.host = state, LocalRuntime(state)
+        self.database = f"socket in {self.cluster.socket_directory}"
 
     def listed(self) -> dict[str, str]:
         """Each process in a few words, by name."""

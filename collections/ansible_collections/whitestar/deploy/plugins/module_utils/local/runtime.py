@@ -92,8 +92,11 @@ class LocalColours(HostColours):
         (self.state.run / f"{colour}.sock").unlink(missing_ok=True)
 
 
-class LocalPrograms:
-    """Commands of releases, run where they are."""
+@dataclass(frozen=True)
+class LocalRuntime:
+    """How releases run on a local target."""
+
+    state: State
 
     def missing(self, image: str, command: Sequence[str]) -> str:
         """What is missing to run a command of a release; empty if nothing is."""
@@ -125,15 +128,7 @@ class LocalPrograms:
             said = said.replace(copy, path)
         return code, answer, said
 
-
-@dataclass(frozen=True)
-class LocalRuntime(LocalPrograms):
-    """How releases run on a local target."""
-
-    state: State
-
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
-        """The two colours, for this workload."""
         return LocalColours(self.state, workload, fingerprint, *limits)
 
     def has_image(self, reference: str) -> bool:

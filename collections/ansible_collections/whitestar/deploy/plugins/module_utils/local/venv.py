@@ -18,13 +18,12 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     copy_tree,
-    json_bytes,
     make_directory,
     read_json,
     stable_hash,
     tree_hash,
     umask,
-    write_atomically,
+    write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.package_index import uv_variables
 
@@ -80,7 +79,7 @@ class Environment:
             facts = {"identity": self.identity(), "python": interpreter_version(self.python)}
             if describe:
                 facts["description"] = _described([str(directory / "bin" / describe[0]), *describe[1:]])
-            write_atomically(directory / MARKER, json_bytes(facts), 0o644)
+            write_json(directory / MARKER, facts)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise

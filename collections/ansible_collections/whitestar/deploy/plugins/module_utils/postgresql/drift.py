@@ -12,15 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
-    DATABASE,
-    GRANTS,
-    Beside,
-    beside,
-    in_defaults,
-    in_relation,
-    in_schema,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import grants
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ATTRIBUTES, LIMITS
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches
@@ -42,7 +34,7 @@ SELECT json_build_object(
     'superusers', (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]') FROM pg_authid
                    WHERE rolsuper AND oid <> 10 AND rolname NOT IN ({{owner}}, {{user}})),
     'database', (SELECT json_build_object('owner', pg_get_userbyid(datdba), 'grants',
-                     {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")})
+                     {grants.GRANTS.format(acl="datacl", kind="'d'", owner="datdba")})
                  FROM pg_database WHERE datname = {{database}}))
 """
 REVISION = "SELECT to_json(max(version_num)) FROM alembic_version"
@@ -72,7 +64,7 @@ def database_drift(
         return
     database = facts["database"]
     owners = {names["owner"], database["owner"]}
-    yield from _owned(what, database, names, beside(database["grants"], names["user"], owners, ["CONNECT"]))
+    yield from _owned(what, database, names, grants.beside(database["grants"], names["user"], owners, ["CONNECT"]))
     yield from _tables(server, what, names, answers)
 
 
@@ -98,14 +90,16 @@ def _role(what: str, found: Mapping[str, Any] | None, password: str | None) -> I
         yield Difference(what, "password", said="is another than the recorded one")
 
 
-def _owned(what: str, found: Mapping[str, Any], names: Mapping[str, str], differs: Beside) -> Iterator[Difference]:
+def _owned(
+    what: str, found: Mapping[str, Any], names: Mapping[str, str], differs: grants.Beside
+) -> Iterator[Difference]:
     """Whether the right role owns something, and its grants."""
     if found["owner"] != names["owner"]:
         yield Difference(what, "owner", names["owner"], found["owner"])
     yield from _grants(what, differs, names["user"])
 
 
-def _grants(what: str, differs: Beside, user: str) -> Iterator[Difference]:
+def _grants(what: str, differs: grants.Beside, user: str) -> Iterator[Difference]:
     for grantee, privilege in differs.added:
         yield Difference(what, f"grants[{grantee}]", live=privilege)
     for privilege in differs.lacking:
@@ -115,16 +109,16 @@ def _grants(what: str, differs: Beside, user: str) -> Iterator[Difference]:
 def _tables(
     server: Server, what: str, names: Mapping[str, str], answers: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    found: Any = server.ask(DATABASE, names["database"])
+    found: Any = server.ask(grants.DATABASE, names["database"])
     told = answers.get("migrate", {})
     granted = told.get("grants")
     if told:
-        yield from _grants(f"{what} schema public", in_schema(found, names), names["user"])
-        for where, objects, grantee, privilege in in_defaults(found, names):
+        yield from _grants(f"{what} schema public", grants.in_schema(found, names), names["user"])
+        for where, objects, grantee, privilege in grants.in_defaults(found, names):
             yield Difference(f"{what} later {objects} {where}", f"grants[{grantee}]", live=privilege)
     for name, relation in sorted(found["relations"].items()):
         wanted = None if granted is None else granted.get(name, [])
-        yield from _owned(f"{what} relation {name}", relation, names, in_relation(relation, names, wanted))
+        yield from _owned(f"{what} relation {name}", relation, names, grants.in_relation(relation, names, wanted))
     for name in sorted(set(granted or ()) - set(found["relations"])):
         yield Difference(f"{what} relation {name}", said="is gone")
     for path, table, sql, value in (

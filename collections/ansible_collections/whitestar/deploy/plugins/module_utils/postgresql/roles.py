@@ -10,13 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.grants import (
-    DATABASE,
-    GRANTS,
-    beside,
-    grant_steps,
-    statements,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import grants
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
@@ -45,7 +39,7 @@ SELECT json_build_object(
                     pg_get_userbyid(member), pg_get_userbyid(roleid), pg_get_userbyid(grantor))), '[]')
                     FROM pg_auth_members WHERE pg_get_userbyid(member) IN ({{owner}}, {{user}})),
     'owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {{database}}),
-    'grants', (SELECT {GRANTS.format(acl="datacl", kind="'d'", owner="datdba")}
+    'grants', (SELECT {grants.GRANTS.format(acl="datacl", kind="'d'", owner="datdba")}
                FROM pg_database WHERE datname = {{database}}))
 """
 # What everybody may on a new database, by PostgreSQL's own defaults.
@@ -82,8 +76,8 @@ def role_steps(facts: dict[str, Any], names: dict[str, str], passwords: dict[str
             f"REVOKE {identifier(group)} FROM {identifier(member)} GRANTED BY {identifier(grantor)}"
         )
     found = NEW if facts["grants"] is None else facts["grants"]
-    differs = beside(found, names["user"], {names["owner"], facts["owner"]}, ["CONNECT"])
-    if needed := statements("DATABASE", names["database"], differs, names["user"]):
+    differs = grants.beside(found, names["user"], {names["owner"], facts["owner"]}, ["CONNECT"])
+    if needed := grants.statements("DATABASE", names["database"], differs, names["user"]):
         steps["let only the two roles connect"] = "; ".join(needed.values())
     return steps
 
@@ -123,8 +117,8 @@ def keep_roles(
         server.run_sql(";\n".join(needed.values()))
     if granted is None or facts["owner"] is None:
         return list(needed)
-    found: Any = server.ask(DATABASE, names["database"])
-    kept = grant_steps(found, names, granted)
+    found: Any = server.ask(grants.DATABASE, names["database"])
+    kept = grants.grant_steps(found, names, granted)
     if kept and not check:
         server.run_sql(";\n".join(kept.values()), names["database"])
     return [*needed, *kept]

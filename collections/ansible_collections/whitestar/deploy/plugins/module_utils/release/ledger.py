@@ -14,7 +14,6 @@ from typing import Any, Protocol
 FORMAT = 1
 ENTRIES_KEPT = 100
 CAPSULES_KEPT = 10
-OUTCOMES = ("started", "succeeded", "failed", "interrupted")
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
 NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"

@@ -13,11 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    json_bytes,
-    read_json,
-    write_atomically,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json, write_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
 
 
@@ -86,7 +82,7 @@ class Lock:
             if holder and not holder.same_run(owner) and not holder.gone(now):
                 raise LockedError.of(holder, now)
             lease = Owner(owner.host, owner.user, owner.pid, owner.started, since=now, until=now + lease_seconds)
-            write_atomically(self.path, json_bytes(asdict(lease)), 0o644)
+            write_json(self.path, asdict(lease))
         return holder if holder and not holder.same_run(owner) else None
 
     def release(self, owner: Owner) -> bool:

@@ -20,11 +20,9 @@ import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.tls import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import (
     TLS_OPTION,
-    Answer,
     Tls,
     request,
     try_request,
-    wait_for_status,
 )
 from ansible_collections.whitestar.deploy.tests.helpers import certificate, free_port, run_module
 
@@ -111,23 +109,9 @@ def test_silence_ends(address: str) -> None:
         request(address, "/silence", seconds=0.1)
 
 
-def test_a_status_is_waited_for(address: str) -> None:
-    answer = wait_for_status(address, "/late", 200, 60)
-    assert answer is not None
-    assert answer.status == 200
-
-
-def test_waiting_ends(address: str) -> None:
-    began = time.monotonic()
-    answer = wait_for_status(address, "/nothing", 200, 0.2)
-    assert answer == Answer(404, answer.headers if answer else {}, b'{"title": "Not Found"}')
-    assert time.monotonic() - began < 30
-
-
 def test_nobody_answers(place: Path) -> None:
     assert try_request(f"127.0.0.1:{free_port()}", "/") is None
     assert try_request(f"unix:{place}/none.sock", "/") is None
-    assert wait_for_status(f"unix:{place}/none.sock", "/", 200, 0.1) is None
 
 
 KEPT: list[dict[str, Any]] = [
