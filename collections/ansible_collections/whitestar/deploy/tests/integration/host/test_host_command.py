@@ -53,7 +53,7 @@ def test_a_command_is_not_root_and_reads_what_only_root_may(state: State, image:
         path.write_text(path.name)
         path.chmod(0o600)
     environment = {"TINY_SECRET": str(secret)}
-    lent = {"environment": environment, "secret_files": {"password": str(secret), "csv": str(rows)}}
+    lent: dict[str, Any] = {"environment": environment, "secret_files": {"password": str(secret), "csv": str(rows)}}
     found = run(image, "read", str(rows), **lent)
     assert found["answer"] == {"account": [10003, 10003], "text": ["owner_password", "people.csv"]}
     assert "Permission denied" in run(image, "read", str(rows), environment=environment).message
