@@ -128,8 +128,16 @@ def test_a_release_that_the_live_schema_cannot_serve_is_refused() -> None:
     assert ledger.rollback_target("", "0001").release == "old"
     with pytest.raises(RollbackRefusedError, match=r"old needs schema 0001, but .* from 0002 on"):
         ledger.rollback_target("", "0002")
-    with pytest.raises(RollbackRefusedError, match="choose a newer release"):
+    with pytest.raises(RollbackRefusedError, match="from 0002 on: no other is recorded: correct the source"):
         ledger.rollback_target("old", "0002")
+
+
+def test_a_refusal_names_the_releases_that_the_live_schema_serves_and_no_other() -> None:
+    ledger = Ledger()
+    for release, required in (("old", "0001"), ("older", "0001"), ("fits", "0002"), ("new", "0003")):
+        ledger = add_release(ledger, release, schema_required=required)
+    with pytest.raises(RollbackRefusedError, match=r"from 0002 on: choose a newer release \(fits\)$"):
+        ledger.rollback_target("older", "0002")
 
 
 def test_an_interrupted_entry_is_closed_by_the_next() -> None:

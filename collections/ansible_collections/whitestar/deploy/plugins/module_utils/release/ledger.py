@@ -143,9 +143,11 @@ class Ledger:
                 )
             target = before
         if live_tolerates and target.schema_required < live_tolerates:
+            served = ", ".join(entry.release for entry in candidates if entry.schema_required >= live_tolerates)
+            remedy = f"choose a newer release ({served})" if served else "no other is recorded: correct the source"
             raise RollbackRefusedError(
                 f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
-                f"from {live_tolerates} on: choose a newer release (recorded: {known}) or restore a backup"
+                f"from {live_tolerates} on: {remedy}"
             )
         return target
 
