@@ -89,6 +89,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME as WRITTEN
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
@@ -105,7 +106,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped i
 
 STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
-# All that a deployment puts into its state directory, beside files with a dot that an interrupted write leaves.
+# All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
 OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", STOPPED}
 # What a file system of its own has at its root (mke2fs(8)).
@@ -146,10 +147,15 @@ def down(runs: Parts) -> str:
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 
+def _hidden(name: str) -> bool:
+    """Whether a file is our note of what was written, or what a write that was cut off has left beside one of ours."""
+    return name == WRITTEN or any(name.startswith(f".{own}.") for own in {*OURS, WRITTEN})
+
+
 def deployed(state: State) -> bool:
     """Whether there is more than the lock of this run. Raises ValueError if the directory is not ours."""
     names = {path.name for path in state.root.iterdir()} if state.root.exists() else set()
-    foreign = sorted(name for name in names - OURS - {RECOVERED} if name[0] != ".")
+    foreign = sorted(name for name in names - OURS - {RECOVERED} if not _hidden(name))
     if foreign:
         raise ValueError(
             f"titanic_target_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "

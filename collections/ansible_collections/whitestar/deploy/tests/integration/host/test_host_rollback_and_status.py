@@ -189,10 +189,13 @@ def test_a_directory_that_is_a_file_system_of_its_own_is_emptied(target: Target)
         subprocess.run(["umount", root], check=True)
 
 
-def test_a_directory_that_is_not_ours_alone_is_refused(target: Target, history: list[dict[str, Any]]) -> None:
-    (target.state.root / "thesis.tex").write_text("years of work")
+@pytest.mark.parametrize("name", ["thesis.tex", ".profile"])
+def test_a_directory_that_is_not_ours_alone_is_refused(
+    target: Target, history: list[dict[str, Any]], name: str
+) -> None:
+    (target.state.root / name).write_text("years of work")
     before = spool(target.state.root)
     for check in (True, False):
         complaint = target("absent", check=check).message
-        assert "holds what no deployment made (thesis.tex): move that away first" in complaint
+        assert f"holds what no deployment made ({name}): move that away first" in complaint
     assert spool(target.state.root) == before
