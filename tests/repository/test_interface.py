@@ -230,6 +230,38 @@ def test_an_inventory_sets_what_follows_from_another_setting_otherwise(tmp_path:
     assert json.loads((tmp_path / "mine.json").read_text()) == list(own.values())
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"titanic_provider": "local"}, "-U postgres people > titanic.sql"),
+        ({"titanic_provider": "compose"}, "exec -T database pg_dump -U postgres people > titanic.sql"),
+        ({"titanic_provider": "kubernetes"}, "exec titanic-database-0 -- pg_dump -U postgres people > titanic.sql"),
+        (
+            {"titanic_provider": "kubernetes", "titanic_database_kind": "external"},
+            "as whoever runs the database does it, which is of the kind external",
+        ),
+    ],
+)
+def test_a_teardown_that_is_not_confirmed_says_how_this_database_is_dumped(
+    tmp_path: Path, settings: dict[str, str], words: str
+) -> None:
+    role = {"ansible.builtin.import_role": {"name": "whitestar.deploy.titanic_teardown", "rolespec_validate": False}}
+    play = {
+        "name": "Tear down",
+        "hosts": "all",
+        "gather_facts": False,
+        "roles": ["whitestar.deploy.titanic_wiring"],
+        "vars": {"ansible_connection": "local", "titanic_database_name": "people", **settings},
+        "tasks": [role],
+    }
+    (tmp_path / "down.yml").write_text(yaml.safe_dump([play]))
+    command = ["ansible-playbook", str(tmp_path / "down.yml"), "-i", "here,"]
+    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert words in " ".join(done.stdout.split())
+
+
 def test_required_options_are_wired_or_the_inventory_s() -> None:
     """A run needs nothing but what the inventories of this checkout say."""
     inventory = load(ROOT / "inventories/local/group_vars/all/titanic.yml")
