@@ -17,7 +17,7 @@ help: ## what there is
 up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
 
-status: ## which release runs, its ledger, ports and rows
+status: ## which release runs, its processes, ledger and rows
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) --tags status $(ARGS)
 
 stop: ## stop what `make up` made and keep all of it: data, secrets, releases
@@ -57,7 +57,7 @@ bench: ## measure the service beside two others, in one run, and draw the plot; 
 	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.compose
 	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.kubernetes
 
-docs: ## write the generated parts of the documentation: variable tables, figures
+docs: ## write the generated parts of the documentation: variables, roles, playbooks, promises, figures
 	@bin/run test python bin/docs.py $(ARGS)
 
 lock: ## resolve requirements/*.in to the newest versions allowed

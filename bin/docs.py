@@ -1,14 +1,16 @@
-"""Writes the generated parts of the documentation: variables, playbooks, figures of the bench, imports of the plugins.
+"""Writes the generated parts of the documentation: roles and their variables, playbooks, promises, the bench's figures.
 
 Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails when a part is not current. Each part
 stands between two marker comments. The tables come from the argument specifications and defaults (a role's README
 without markers gets a section "Variables" at its end), the list of playbooks from what each says first of itself and
-the tags of the site's, the figures from the committed ``bench/results/latest.md``, the drawing from the plugins' text.
+the tags of the site's, the promises from the module that asks for them, the figures from the committed
+``bench/results/latest.md``, the drawing of the packages from the plugins' imports.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,10 @@ BEGIN = "<!-- begin variables: written by `make docs` from meta/argument_specs.y
 END = "<!-- end variables -->"
 PLAYBOOKS_BEGIN = "<!-- begin playbooks: written by `make docs` from what each says first of itself -->"
 PLAYBOOKS_END = "<!-- end playbooks -->"
+ROLES_BEGIN = "<!-- begin roles: written by `make docs` from meta/argument_specs.yml -->"
+ROLES_END = "<!-- end roles -->"
+PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/promises.py -->"
+PROMISES_END = "<!-- end promises -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
 BENCH_END = "<!-- end bench -->"
@@ -123,7 +129,36 @@ def role_readme(role: Path) -> str:
     text = readme.read_text() if readme.is_file() else f"# {role.name}\n"
     if BEGIN not in text:
         text = f"{text.rstrip()}\n\n## Variables\n\n{BEGIN}\n{END}\n"
+    if PROMISES_BEGIN in text:
+        text = replaced(text, PROMISES_BEGIN, PROMISES_END, promises())
     return replaced(text, BEGIN, END, table(role))
+
+
+def promises() -> str:
+    """The table of what the Titanic API promises, markers included."""
+    sys.path.insert(0, str(COLLECTION.parents[2]))
+    module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.promises")
+    lines = [PROMISES_BEGIN, "", "| promise | asked | what must come |", "|---|---|---|"]
+    for promise in module.promised(None, "the release"):
+        wanted = [str(promise["status"])]
+        wanted += [
+            f"`{name}` " + (f"begins with `{start}`" if start else "is there")
+            for name, start in promise["headers"].items()
+        ]
+        wanted += [f"`{key}` is {value}" for key, value in promise["json"].items()]
+        lines.append(f"| {promise['name']} | `GET {promise['path']}` | {'; '.join(wanted)} |")
+    return "\n".join([*lines, "", PROMISES_END])
+
+
+def role_list() -> str:
+    """The table of the collection's roles that have variables, markers included."""
+    lines = [ROLES_BEGIN, "", "| role | what it does |", "|---|---|"]
+    for role in roles():
+        entries = entry_points(role)
+        if role.is_relative_to(COLLECTION) and entries:
+            does = text_of(next(iter(entries.values()))["short_description"])
+            lines.append(f"| [{role.name}](roles/{role.name}/README.md) | {does} |")
+    return "\n".join([*lines, "", ROLES_END])
 
 
 def playbooks() -> str:
@@ -145,8 +180,9 @@ def playbooks() -> str:
 
 
 def collection_readme() -> str:
-    """The collection's README with the list of its playbooks."""
-    return replaced((COLLECTION / "README.md").read_text(), PLAYBOOKS_BEGIN, PLAYBOOKS_END, playbooks())
+    """The collection's README with the lists of its playbooks and its roles."""
+    text = replaced((COLLECTION / "README.md").read_text(), PLAYBOOKS_BEGIN, PLAYBOOKS_END, playbooks())
+    return replaced(text, ROLES_BEGIN, ROLES_END, role_list())
 
 
 def main_readme() -> str:
