@@ -128,12 +128,14 @@ def test_the_oldest_versions_that_will_do_are_those_that_are_looked_for() -> Non
     debian, ubuntu = (engine_packages.DISTRIBUTIONS[name][0] for name in ("debian", "ubuntu"))
     assert (debian, ubuntu) == ((13,), (24, 4))
     ansible = yaml.safe_load((COLLECTION / "meta/runtime.yml").read_text())["requires_ansible"]
+    first, beyond = map(int, re.findall(r"2\.(\d+)\.0", ansible))
+    *earlier, last = [f"2.{minor}" for minor in range(first, beyond)]
     expected = {
         README: [
             engine,
             "Debian 13 and Ubuntu 24.04, or later",
             f"a cluster of {words(kubernetes.OLDEST)} or later",
-            f"ansible-core {ansible.removeprefix('>=').partition('.0,')[0]} or later",
+            f"ansible-core {', '.join(earlier)} or {last};",
         ],
         GUIDE: [
             engine,
@@ -264,3 +266,10 @@ def test_the_rooms_of_tests_name_steps_that_there_are() -> None:
 def test_the_load_client_names_its_fields(kind: type[LoadPlan | LoadReport]) -> None:
     text = (ROOT / "tests/end_to_end/load/README.md").read_text()
     assert [field.name for field in dataclasses.fields(kind) if f"`{field.name}" not in text] == []
+
+
+def test_how_long_a_connection_may_take_to_bring_its_request_is_told() -> None:
+    (seconds,) = re.findall(
+        r"^ARRIVAL_SECONDS = (\d+)$", (ROOT / "service/src/titanic_api/serve.py").read_text(), re.MULTILINE
+    )
+    assert f"one that brings no request is closed after {seconds} s." in (ROOT / "service/README.md").read_text()
