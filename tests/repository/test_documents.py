@@ -23,6 +23,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils import (
     trial,
 )
 from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
+from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
 
 from tests.end_to_end.load.open_loop import LoadPlan, LoadReport
 from tests.interface import COLLECTION, ROOT, options, role_path
@@ -273,3 +274,38 @@ def test_how_long_a_connection_may_take_to_bring_its_request_is_told() -> None:
         r"^ARRIVAL_SECONDS = (\d+)$", (ROOT / "service/src/titanic_api/serve.py").read_text(), re.MULTILINE
     )
     assert f"one that brings no request is closed after {seconds} s." in (ROOT / "service/README.md").read_text()
+
+
+# What only processes need in a state directory.
+OF_PROCESSES = {"Caddyfile", "database", "log", "supervise.py", "tools"}
+
+
+def test_the_guide_says_what_is_in_the_state_directory_of_containers() -> None:
+    assert OF_PROCESSES < OURS
+    chapter = GUIDE.partition("### What is made\n")[2].partition("\n### ")[0]
+    assert sorted(name for name in OURS - OF_PROCESSES if not re.search(rf"`{re.escape(name)}[/`]", chapter)) == []
+
+
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "docs/**/*.md", "bench/*.md", "service/*.md", "roles/*/*.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name != "CHANGELOG.md"
+] + [COLLECTION / "README.md", *sorted(COLLECTION.glob("roles/*/README.md"))]
+
+
+# The reader's own, and what a run leaves.
+NOT_THERE = {"inventories/new", "inventories/local/group_vars/all/vault.yml", "tests/full_measure.json"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_files_and_names_in_a_document_are_there(path: Path) -> None:
+    code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", path.read_text(), re.DOTALL))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", code, re.MULTILINE)) <= set(targets)
+    files = set(re.findall(r"(?<![\w/.])((?:playbooks|inventories|tests|docs|bin)/[\w/-]+(?:\.\w+)?)", code))
+    places = (ROOT, COLLECTION, path.parent)
+    assert sorted(name for name in files - NOT_THERE if not any((place / name).exists() for place in places)) == []
+    known = {found.stem for kind in ("plugins/*", "playbooks") for found in COLLECTION.glob(f"{kind}/*.*")}
+    known |= {*ROLES, *re.findall(r'^            "(\w+)": ', source("plugins/filter/*.py"), re.MULTILINE)}
+    assert set(re.findall(r"whitestar\.deploy\.([a-z]\w+)", code)) <= known
