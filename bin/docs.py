@@ -27,7 +27,7 @@ PLAYBOOKS_BEGIN = "<!-- begin playbooks: written by `make docs` from what each s
 PLAYBOOKS_END = "<!-- end playbooks -->"
 ROLES_BEGIN = "<!-- begin roles: written by `make docs` from meta/argument_specs.yml -->"
 ROLES_END = "<!-- end roles -->"
-PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/promises.py -->"
+PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/release/http_checks.py -->"
 PROMISES_END = "<!-- end promises -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
@@ -137,7 +137,7 @@ def role_readme(role: Path) -> str:
 def promises() -> str:
     """The table of what the Titanic API promises, markers included."""
     sys.path.insert(0, str(COLLECTION.parents[2]))
-    module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.promises")
+    module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks")
     lines = [PROMISES_BEGIN, "", "| promise | asked | what must come |", "|---|---|---|"]
     for promise in module.promised(None, "the release"):
         wanted = [str(promise["status"])]

@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.filter.workload import database_environment
-from ansible_collections.whitestar.deploy.plugins.module_utils import (
-    colours,
-    compose,
-    engine_packages,
-    kubernetes,
-    ledger,
-    package_index,
-    postgresql,
-    trial,
-)
+from ansible_collections.whitestar.deploy.plugins.module_utils.common import package_index
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker import client as docker
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker import packages as engine_packages
+from ansible_collections.whitestar.deploy.plugins.module_utils.host import blue_green as colours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import client as kubernetes
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import postgresql
+from ansible_collections.whitestar.deploy.plugins.module_utils.release import ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release import smoke_test as trial
 from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
 from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
 
@@ -110,7 +108,7 @@ def test_the_metrics_that_a_probation_reads_are_named() -> None:
 def test_every_variable_that_a_service_is_given_is_named() -> None:
     every = ("host", "port", "name", "user", "password_file", "owner", "owner_password_file", "sslmode", "sslrootcert")
     given = set(database_environment(dict.fromkeys(every, "x"))) | {"TITANIC_RELEASE"}
-    text = source("roles/titanic_api/vars/*.yml", "plugins/module_utils/*.py")
+    text = source("roles/titanic_api/vars/*.yml", "plugins/module_utils/*/*.py")
     given |= set(re.findall(r"""["'{](TITANIC_[A-Z_]+)["']?(?:: |\] = )""", text))
     rows = README.partition("| variable | what | to |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(TITANIC_\w+)`", rows)) == given
@@ -123,8 +121,8 @@ def words(version: tuple[int, ...]) -> str:
 
 def test_the_oldest_versions_that_will_do_are_those_that_are_looked_for() -> None:
     engine = (
-        f"Docker {words(compose.OLDEST_ENGINE)}, Compose {words(compose.OLDEST_COMPOSE)} and "
-        f"Buildx {words(compose.OLDEST_BUILDX)}, or later"
+        f"Docker {words(docker.OLDEST_ENGINE)}, Compose {words(docker.OLDEST_COMPOSE)} and "
+        f"Buildx {words(docker.OLDEST_BUILDX)}, or later"
     )
     debian, ubuntu = (engine_packages.DISTRIBUTIONS[name][0] for name in ("debian", "ubuntu"))
     assert (debian, ubuntu) == ((13,), (24, 4))
@@ -183,7 +181,7 @@ def test_who_owns_a_secret_is_told() -> None:
 
 
 def test_every_kind_of_object_on_a_cluster_is_named() -> None:
-    templates = source("roles/titanic_*/templates/*.j2", "plugins/module_utils/manifests.py")
+    templates = source("roles/titanic_*/templates/*.j2", "plugins/module_utils/kubernetes/manifests.py")
     kinds = set(re.findall(r"""^\s*["']?kind["']?: ["']?([A-Z]\w+)\b["',]*$""", templates, re.MULTILINE))
     # What an administrator has made, and what is part of another object.
     kinds -= {"Role", "RoleBinding"}
@@ -195,9 +193,9 @@ def test_every_kind_of_object_on_a_cluster_is_named() -> None:
 def differing() -> set[str]:
     """What drift tells of on a host, by its first word, in the plural."""
     found = re.findall(
-        r"""Difference\(\s*f?"(\w+) """, source("plugins/module_utils/host_drift.py", "plugins/modules/host_drift.py")
+        r"""Difference\(\s*f?"(\w+) """, source("plugins/module_utils/[!k]*/drift.py", "plugins/modules/host_drift.py")
     )
-    found += re.findall(r"""f"(role|database) """, source("plugins/module_utils/database_drift.py"))
+    found += re.findall(r"""f"(role|database) """, source("plugins/module_utils/postgresql/drift.py"))
     return set(found)
 
 
@@ -223,7 +221,9 @@ OTHERS = {"UNREACHABLE!", "Make sure this host can be reached over ssh", "Compos
 def test_the_guide_explains_errors_that_there_are() -> None:
     rows = re.findall(r"^\| (`.*?) \| ", GUIDE.partition("## What an error means")[2], re.MULTILINE)
     assert len(rows) > 20
-    said = source("plugins/**/*.py", "roles/**/*.yml") + "".join(path.read_text() for path in (ROOT / "bin").iterdir())
+    said = source("plugins/**/*.py", "roles/**/*.yml") + "".join(
+        path.read_text() for path in (ROOT / "bin").iterdir() if path.is_file()
+    )
     # A sentence may go on in the next line of the source.
     whole = re.sub(r'"\s*\n\s*f?"', "", said)
     parts = [part for row in rows for message in re.findall(r"`(.+?)`", row) for part in message.split("…")]
@@ -245,7 +245,7 @@ def test_the_decisions_are_listed_by_their_titles() -> None:
 
 def test_the_types_of_problems_that_the_runbook_explains_are_those_of_a_503() -> None:
     registry = (ROOT / "service/src/titanic_api/errors.py").read_text()
-    front = source("roles/titanic_api/templates/Caddyfile.j2", "plugins/module_utils/maintenance.py")
+    front = source("roles/titanic_api/templates/Caddyfile.j2", "plugins/module_utils/release/maintenance.py")
     types = set(re.findall(r'Kind\(503, "([a-z-]+)"', registry))
     types |= set(re.findall(r'"urn:titanic:problem:([a-z-]+)"[^}]*?"status": ?503', front))
     chapter = RUNBOOK.partition("## The API answers 503 for some requests")[2].partition("\n## ")[0]

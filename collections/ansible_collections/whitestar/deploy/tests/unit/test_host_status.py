@@ -7,9 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
 from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS, deployed
 
 
