@@ -68,9 +68,14 @@ KEPT = ("database_owner_password", "database_app_password", "database_superuser_
 # Settings of the service that each target gives it.
 GIVEN = re.compile("TITANIC_(BIND|RELEASE|DRAIN_FILE|METRICS_DIRECTORY|COUNTS_FILE|DATABASE_.+)")
 # How variables end that name something to read.
-FILES = ("_csv", "_context")
-# Those that are read on the target, on this provider or on any.
-ON_TARGET = {"local": {"titanic_seed_csv", "titanic_image_context"}, "compose": {"titanic_seed_csv"}}
+FILES = ("_csv", "_context", "image_dockerfile", "image_requirements")
+# Those that nobody reads on this provider, and those that are read on the target.
+UNREAD = {"local": {"titanic_image_dockerfile"}, "compose": {"titanic_image_requirements"}}
+UNREAD["kubernetes"] = UNREAD["compose"]
+ON_TARGET = {
+    "local": {"titanic_seed_csv", "titanic_image_context", "titanic_image_requirements"},
+    "compose": {"titanic_seed_csv"},
+}
 
 
 def role_options() -> dict[str, dict[str, Any]]:
@@ -367,7 +372,9 @@ class ActionModule(ActionBase):
         values = self._values(variables, options)
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options)
-        elsewhere = set() if self._connection.transport == "local" else ON_TARGET.get(str(provider), set())
+        elsewhere = set(UNREAD.get(str(provider), ()))
+        if self._connection.transport != "local":
+            elsewhere |= ON_TARGET.get(str(provider), set())
         together = {**values, "titanic_provider": provider}
         problems += wrong_values(values, options, elsewhere) or [
             *wrong_address(together),

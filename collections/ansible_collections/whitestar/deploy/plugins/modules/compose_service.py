@@ -77,7 +77,9 @@ options:
     type: dict
     default: {}
   answers_at:
-    description: Where the service answers HTTP once it is ready (C(host:port)).
+    description: >-
+      Where the service answers HTTP once it is ready (C(host:port)). A container that runs is restarted when nothing
+      listens there, as when the engine's own proxy for the port has ended.
     type: str
   seconds:
     description: How long it may take to become ready, in seconds.
@@ -210,7 +212,7 @@ def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[
         options["files"],
         fingerprint(state, options["watched"], check=check) if options["watched"] else "",
     )
-    steps = service.steps()
+    steps = service.steps(options["answers_at"] or "")
     if steps and not check:
         if "write" in steps and options["check_command"]:
             judge(engine, image, options["files"], options["check_command"])

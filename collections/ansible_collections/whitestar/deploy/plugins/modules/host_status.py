@@ -121,11 +121,12 @@ def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -
     ledger = state.ledger()
     current = ledger.current()
     counted = try_request(address, "/people?limit=1", tls=tls)
+    ready = try_request(address, "/readyz", tls=tls)
     return {
         "url": url or f"http://{address}",
-        "ready": (ready := try_request(address, "/readyz", tls=tls)) is not None and ready.status == 200,
+        "ready": ready is not None and ready.status == 200,
         "stopped": str(state.stopped() or "no"),
-        "down": down(runs) or "nothing",
+        "down": down(runs, "" if counted or ready else address) or "nothing",
         "maintenance": str(maintenance(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
@@ -138,12 +139,17 @@ def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -
     }
 
 
-def down(runs: Parts) -> str:
-    """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it."""
+def down(runs: Parts, silent: str) -> str:
+    """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it.
+
+    ``silent`` is the front door's address where it did not answer.
+    """
     current = runs.state.ledger().current()
     if current is None or runs.state.stopped():
         return ""
     found = runs.missing() + ([] if runs.serves() else [f"release {current.release}"])
+    if not found and silent:
+        return f"the front door runs and does not answer at {silent}: the next run of the site (make up) restarts it"
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 

@@ -152,6 +152,8 @@ def test_what_is_not_ours_passes() -> None:
         ("titanic_api_environment", "A=1 B", "unable to convert to dict"),
         ("titanic_seed_csv", "/nowhere/rows.csv", "there is no /nowhere/rows.csv on this machine"),
         ("titanic_image_context", "/nowhere", "there is no /nowhere on this machine"),
+        ("titanic_image_dockerfile", "/nowhere", "there is no /nowhere on this machine"),
+        ("titanic_image_requirements", "/etc", "/etc is a directory; name the file"),
         ("titanic_seed_csv", "/etc", "/etc is a directory; name the file"),
         ("titanic_image_context", "/etc/passwd", "/etc/passwd is no directory; name the one that holds the project"),
         ("titanic_target_state_directory", "relative/path", "relative/path is not an absolute path"),

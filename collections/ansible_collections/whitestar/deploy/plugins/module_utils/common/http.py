@@ -125,6 +125,20 @@ def try_request(address: str, path: str, seconds: float = 2, tls: Tls | None = N
         return None
 
 
+def refuses(address: str) -> bool:
+    """Whether nobody listens at ``host:port``, three times within a second."""
+    for _ in range(3):
+        try:
+            socket.create_connection(split_host_port(address), 2).close()
+        except ConnectionRefusedError:
+            time.sleep(0.3)
+        except OSError:
+            return False
+        else:
+            return False
+    return True
+
+
 def answers(address: str, path: str, seconds: float) -> bool:
     """Whether there is an answer, whatever it says, within ``seconds``."""
     deadline = time.monotonic() + seconds

@@ -24,7 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_atomically,
     write_json,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import refuses, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     COMMAND_SECONDS,
     LABEL,
@@ -200,13 +200,16 @@ class Service:
         """Its configuration directory on the host."""
         return self.project.directory / self.name
 
-    def steps(self) -> list[str]:
-        """What is needed, in order: write, start, reload."""
+    def steps(self, answers_at: str = "") -> list[str]:
+        """What is needed, in order: write, start, reload, restart."""
         steps = ["write"] if self.stale() else []
         if not self._runs():
             steps.append("start")
         elif self._applied() != self.configuration:
             steps.append("reload")
+        elif answers_at and refuses(answers_at):
+            # What the engine publishes the port with has ended, and is started with the container alone.
+            steps.append("restart")
         return steps
 
     def carry_out(self, steps: Sequence[str], reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
@@ -219,6 +222,8 @@ class Service:
             self.project.up(self.name, anew=self._altered())
         if "reload" in steps:
             engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
+        if "restart" in steps:
+            engine.run("restart", str(engine.containers(self.name)[0]["Id"]))
         if steps:
             self._wait(answers_at, seconds, before)
         if steps and self.configured:

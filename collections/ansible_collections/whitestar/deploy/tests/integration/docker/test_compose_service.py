@@ -205,6 +205,30 @@ def test_a_container_that_was_removed_is_made_again(door: Door) -> None:
     assert door.answer() == "one"
 
 
+def test_a_port_that_the_engine_passes_on_no_more_is_opened_again(door: Door) -> None:
+    """The engine's proxy for a published port ends for ever when it has too many connections; the container runs on."""
+    name, started = door.run()
+    port = door.address.rpartition(":")[2]
+    proxies = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if passes_on(path, port)]
+    if os.geteuid() != 0 or not proxies:
+        pytest.skip("only root ends a process of the engine, where that has one for each port")
+    for process in proxies:
+        os.kill(int(process.name), signal.SIGKILL)
+    wait_for(lambda: door.answer() == "")
+    assert door.keep(check=True)["steps"] == ["restart"]
+    assert door.run() == (name, started)
+    assert door.keep()["steps"] == ["restart"]
+    assert door.answer() == "one"
+    assert door.run()[0] == name
+    assert not door.keep().changed
+
+
+def passes_on(path: Path, port: str) -> bool:
+    """Whether this is the command line of the engine's proxy for a port of the host."""
+    words = path.read_bytes().decode(errors="replace").split("\0") if path.exists() else []
+    return "docker-proxy" in words[0] and port in words if words else False
+
+
 def test_a_container_that_the_engine_has_restarted_once_is_no_failure(door: Door) -> None:
     """A crash long ago is counted for as long as the container lives."""
     check = {"test": ["CMD", "true"], "interval": "1s", "start_period": "9s", "start_interval": "1s"}
