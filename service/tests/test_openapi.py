@@ -137,9 +137,14 @@ class Operation:
         return service(self.method.upper(), self.path.replace("{uuid}", uuid) + query, **more)
 
     def unchanged(self) -> requests.Response:
-        accept, uuid = PAGE if self.path in ("/", "/docs") else {}, self.known()
-        first = self.send(uuid=uuid, headers=accept)
-        return self.send(uuid=uuid, headers={**accept, "If-None-Match": first.headers["ETag"]})
+        uuid = self.known()
+        first = self.send(uuid=uuid, headers=self.accept)
+        return self.send(uuid=uuid, headers={**self.accept, "If-None-Match": first.headers["ETag"]})
+
+    @property
+    def accept(self) -> dict[str, str]:
+        """What asks for the answer that has an entity tag."""
+        return PAGE if self.path in ("/", "/docs") else {}
 
     def bad(self) -> list[requests.Response]:
         """For each part of a request that can be malformed."""
@@ -208,7 +213,7 @@ PROVOKED: dict[str, Callable[[Operation], list[requests.Response]]] = {
     "406": lambda each: [each.send(headers={"Accept": "image/png"})],
     "408": lambda each: [each.send(service=each.services.guarded, uuid=ABSENT, data=slowly(), headers=WITH_TOKEN)],
     "409": lambda each: [each.send(json={**PERSON, "age": 1}, headers=TAKEN)],
-    "412": lambda each: [each.send(headers={"If-Match": '"another"'})],
+    "412": lambda each: [each.send(headers={**each.accept, "If-Match": '"another"'})],
     "413": lambda each: [each.send(data=b"x" * 70_000, headers=JSON)],
     "415": lambda each: [each.send(data="{}", headers={"Content-Type": "text/plain"})],
     "422": lambda each: [each.send(json={**PERSON, "age": -1})],

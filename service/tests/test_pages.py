@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from titanic_api import pages
+from titanic_api.errors import PreconditionFailed
 
 ASSET_NAMES = sorted(pages.ASSETS)
 BROWSER_ACCEPT = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -19,6 +20,7 @@ BROWSER_ACCEPT = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0
 def client() -> FlaskClient:
     """A client of the blueprint alone, with its index where the service puts it. No database is needed."""
     app = Flask("pages_alone")
+    app.testing = True
     app.register_blueprint(pages.blueprint)
     app.add_url_rule("/", "root", pages.index)
     return app.test_client()
@@ -95,6 +97,15 @@ def test_an_answer_is_not_sent_twice(client: FlaskClient, path: str) -> None:
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert client.get(path, headers={"If-None-Match": '"another"'}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", f"/pages/{pages.ASSETS_VERSION}/docs.js"])
+def test_what_has_changed_since_is_refused(client: FlaskClient, path: str) -> None:
+    tag = client.get(path).headers["ETag"]
+    for same in (tag, "*", f'"a", {tag}'):
+        assert client.get(path, headers={"If-Match": same}).status_code == 200
+    with pytest.raises(PreconditionFailed):  # which the service tells as a problem document
+        client.get(path, headers={"If-Match": '"another"'})
 
 
 def test_pages_are_revalidated_and_vary(client: FlaskClient) -> None:

@@ -339,8 +339,8 @@ def _service_paths() -> Json:
         return {"get": _operation(operation_id, "service", summary, {"200": response, **_problems(*problems)})}
 
     def page(operation_id: str, summary: str, response: Json, *problems: type[TitanicError]) -> Json:
-        answers = {"200": response, **UNCHANGED, **_problems(*problems)}
-        parameters = [_ref("parameters", "ifNoneMatch")]
+        answers = {"200": response, **UNCHANGED, **_problems(*problems, PreconditionFailed)}
+        parameters = [_ref("parameters", "readIfMatch"), _ref("parameters", "ifNoneMatch")]
         return {"get": _operation(operation_id, "service", summary, answers, parameters=parameters)}
 
     return {

@@ -14,6 +14,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from flask import Blueprint, Response, abort, render_template, request
+from werkzeug.http import quote_etag
+
+from titanic_api.people.preconditions import check_match
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +88,15 @@ def _page(template: str) -> Response:
     response.headers["Cache-Control"] = _REVALIDATE
     response.vary.add("Accept")
     response.add_etag()
-    response.make_conditional(request)
+    return _conditional(response)
+
+
+def _conditional(response: Response) -> Response:
+    """The response, or 304 in its place (RFC 9110, 13.2.2). Raises PreconditionFailed."""
+    tag, _ = response.get_etag()
+    check_match(request.headers.get("If-Match"), quote_etag(tag or ""))
+    # Werkzeug would answer 412 itself, as HTML, and to * too.
+    response.make_conditional({**request.environ, "HTTP_IF_MATCH": ""})
     return response
 
 
@@ -117,5 +128,4 @@ def asset(version: str, name: str) -> Response:
     response.headers.update(_SECURITY_HEADERS)
     response.headers["Cache-Control"] = _FOREVER if version == ASSETS_VERSION else _REVALIDATE
     response.set_etag(found.digest)
-    response.make_conditional(request)
-    return response
+    return _conditional(response)

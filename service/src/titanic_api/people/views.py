@@ -262,7 +262,7 @@ def no_parameters(environ: Environ) -> None:
 
 def _conditional(environ: Environ, found: Rendered) -> Answer:
     """The answer to a read, in the order of RFC 9110, 13.2.2. Raises PreconditionFailed."""
-    check_match(environ.get("HTTP_IF_MATCH"), found)
+    check_match(environ.get("HTTP_IF_MATCH"), found.etag)
     wanted = environ.get("HTTP_IF_NONE_MATCH")
     if wanted is not None and matches(wanted, found):
         return Answer(304, b"", (("ETag", found.etag), REVALIDATE))
