@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import registry_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report, reported, share
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import registry_of, report_step
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context
 
@@ -80,3 +81,11 @@ def test_arguments_are_read_as_buildkit_reads_them(head: str) -> None:
     assert wrong_arguments(head, named) == []
     (wrong,) = wrong_arguments(head, {"C": "1"})
     assert "the Dockerfile has no ARG C; it has " in wrong
+
+
+def test_steps_of_a_build_are_reported() -> None:
+    share()
+    for line in ("#7 [base 1/2] FROM python:3.13\n", "#7 CACHED\n", "#8 0.2 Collecting flask\n"):
+        report_step(line)
+    assert reported() == "[base 1/2] FROM python:3.13"
+    report("")

@@ -340,3 +340,19 @@ def test_nothing_runs_on_an_engine_that_is_yet_to_be_installed(place: Path) -> N
     assert (parts.listed(), parts.running(), parts.missing(), parts.serves()) == ({}, [], [], False)
     assert stop(parts, "alice@laptop", 1, check=True) == ["record that it is stopped"]
     assert running_containers(parts.engine) == {}
+
+
+def test_a_command_that_is_followed_tells_each_line_and_fails_as_any_other(tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho ignored\necho one >&2\necho two >&2\n[ $1 = good ] || exit 3\n")
+    program.chmod(0o755)
+    engine, told = Engine("/nowhere", str(program), "titanic"), list[str]()
+    assert engine.follow(["good"], 60, told.append) == "one\ntwo\n"
+    assert told == ["one\n", "two\n"]
+    with pytest.raises(EngineError, match=r"docker bad failed \(3\): one\ntwo"):
+        engine.follow(["bad"], 60, told.append)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(EngineError, match=r"docker bad took longer than 0.1 s"):
+        engine.follow(["bad"], 0.1, told.append)
+    with pytest.raises(EngineError, match="cannot be run"):
+        Engine("/nowhere", str(tmp_path / "none"), "titanic").follow(["good"], 60, told.append)

@@ -9,7 +9,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, ClassVar
@@ -39,6 +40,15 @@ class EngineError(RuntimeError):
 
 class EngineTimeoutError(EngineError):
     """The client took too long and was ended."""
+
+
+def _failure(arguments: Sequence[str], status: int, said: str) -> EngineError:
+    words = said.strip()
+    return EngineError(f"docker {' '.join(arguments[:6])} failed ({status}): {words[-2000:]}", words)
+
+
+def _too_long(arguments: Sequence[str], seconds: float) -> EngineTimeoutError:
+    return EngineTimeoutError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s")
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,52 @@ class Engine:
         """Run the client to a good end: both of its outputs. Raises EngineError with its words."""
         done = self.start(arguments, standard_input, seconds, directory)
         if done.returncode:
-            words = (done.stderr or done.stdout).strip()
-            message = f"docker {' '.join(arguments[:6])} failed ({done.returncode}): {words[-2000:]}"
-            raise EngineError(message, words)
+            raise _failure(arguments, done.returncode, done.stderr or done.stdout)
         return done
+
+    def follow(self, arguments: Sequence[str], seconds: float, tell: Callable[[str], None]) -> str:
+        """Run the client to a good end: its standard error, of which each line is told as it comes.
+
+        Raises EngineError with that, and EngineTimeoutError.
+        """
+        try:
+            process = subprocess.Popen(
+                [self.program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                cwd="/",
+                env=self.environment(),
+            )
+        except OSError as error:
+            raise self._missing(error) from error
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        said = []
+        with process:
+            try:
+                for line in process.stderr or ():
+                    said.append(line)
+                    tell(line)
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                timer.cancel()
+        if late.is_set():
+            raise _too_long(arguments, seconds)
+        if process.returncode:
+            raise _failure(arguments, process.returncode, "".join(said))
+        return "".join(said)
 
     def once(
         self, image: str, command: Sequence[str], *options: str, seconds: float
@@ -153,9 +205,12 @@ class Engine:
                 env=self.environment(),
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineTimeoutError(f"docker {' '.join(arguments[:6])} took longer than {seconds:g} s") from error
+            raise _too_long(arguments, seconds) from error
         except OSError as error:
-            raise EngineError(f"the docker client {self.program} cannot be run ({error.strerror})") from error
+            raise self._missing(error) from error
+
+    def _missing(self, error: OSError) -> EngineError:
+        return EngineError(f"the docker client {self.program} cannot be run ({error.strerror})")
 
     def environment(self) -> dict[str, str]:
         """The environment of a program that is to talk to this engine."""

@@ -28,6 +28,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.package_index import build_secrets
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, pinned
 
 SBOM = "sbom.cdx.json"
@@ -35,6 +36,8 @@ PROVENANCE = "provenance.json"
 SBOM_STAGE = re.compile(r"^\s*FROM\s.*\sAS\s+sbom\s*$", re.IGNORECASE | re.MULTILINE)
 # How BuildKit's plain output names a base image: "#7 [base 1/2] FROM docker.io/library/python:3.13@sha256:…".
 BASE_IMAGE = re.compile(r"^#\d+ \[[^]]*] FROM (\S+)$", re.MULTILINE)
+# A step of it: "#12 [stage-1 3/7] RUN pip install …".
+STEP = re.compile(r"#\d+ (\[.+)")
 IN_TOTO = "https://in-toto.io/Statement/v1"
 SLSA = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://github.com/whitestar/titanic/compose_image@v1"
@@ -91,7 +94,7 @@ class Source:
         words += ["--file", str(self.dockerfile), str(self.directory / "context")]
         with tempfile.TemporaryDirectory() as scratch:
             words += build_secrets(os.environ, Path(scratch))
-            return client.finish(words, seconds=seconds).stderr
+            return client.follow(words, seconds, report_step)
 
     def write_sbom(self, client: Engine, directory: Path, *options: str, seconds: float) -> None:
         """Have the Dockerfile's stage ``sbom`` put its file into ``directory``; nothing to do if it has none."""
@@ -104,6 +107,12 @@ class Source:
                 bill = written.read_bytes()
                 if not has_content(directory / SBOM, bill, 0o644):
                     write_atomically(directory / SBOM, bill, 0o644)
+
+
+def report_step(line: str) -> None:
+    """Tell of a line of BuildKit's plain output, if a step begins with it."""
+    if found := STEP.match(line):
+        report(found[1])
 
 
 def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:

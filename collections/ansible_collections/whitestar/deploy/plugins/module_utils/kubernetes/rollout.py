@@ -10,6 +10,7 @@ from copy import deepcopy
 from secrets import token_hex
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Change,
     followed,
@@ -116,6 +117,7 @@ class Rollout:
         pod = self._trial()
         name = pod["metadata"]["name"]
         watch = Watch(self.cluster, pod["metadata"]["labels"])
+        report("try the release out in a pod of its own")
         try:
             try:
                 self.cluster.create(pod)
@@ -172,6 +174,10 @@ class Rollout:
         if found and found["spec"].get("paused"):
             remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
             raise ReleaseError(f"{named(self.deployment)} is paused: {remedy} {self.key[2]}")
+        if found:
+            status, wanted = found.get("status", {}), found["spec"]["replicas"]
+            new, available = (status.get(name, 0) for name in ("updatedReplicas", "availableReplicas"))
+            report(f"{new} of {wanted} replicas are new, {available} available")
         return _complete(found)
 
     def watch(self, watch: Watch, probation: Probation) -> None:
@@ -186,6 +192,7 @@ class Rollout:
             raise
         if not probation.seconds:
             return
+        report(f"watch the release on probation, for {probation.seconds:g} s")
         with ExitStack() as stack:
             pods = [str(pod["metadata"]["name"]) for pod in watch.pods()]
             addresses = [stack.enter_context(self.cluster.forwarded(pod, self.port)) for pod in pods]

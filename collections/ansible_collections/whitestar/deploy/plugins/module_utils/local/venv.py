@@ -26,6 +26,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.package_index import uv_variables
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
 
 LAYOUT = 1
 MARKER = "image.json"
@@ -88,9 +89,11 @@ class Environment:
     def _install(self, directory: Path) -> None:
         uv, python = uv_command(), str(directory / "bin" / "python")
         _run([*uv, "venv", "--quiet", "--allow-existing", "--python", self.python, str(directory)], uv_environment())
+        report(f"install the packages of {self.requirements.name}")
         install = [*uv, "pip", "install", "--quiet", "--python", python]
         _run([*install, "--require-hashes", "--requirement", str(self.requirements)], uv_environment())
         if self.project:
+            report(f"build and install {self.project.name}")
             source = directory / "source"
             copy_tree(self.project, source, self.exclude)
             # uv builds a project of its own backend itself, so no build tool is fetched outside the lock.
@@ -98,6 +101,7 @@ class Environment:
             shutil.rmtree(source)
         if before := newest(self.parent):
             take_bytecode(before, directory)
+        report("compile what was installed")
         _run([python, "-c", COMPILE, str(directory / "lib")], {})
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
+
 COLOURS = ("blue", "green")
 
 
@@ -67,8 +69,11 @@ def switch(colours: Colours, serving: str | None) -> str:
     """
     idle = other(serving) if serving else COLOURS[0]
     try:
+        report("start the release")
         colours.start(idle)
+        report("wait until the release is ready")
         colours.wait_until_ready(idle)
+        report("try the release out")
         colours.try_out(idle)
         colours.admit(idle)
     except BaseException:
@@ -76,8 +81,10 @@ def switch(colours: Colours, serving: str | None) -> str:
         colours.stop(idle)
         raise
     if serving:
+        report("drain the release that served before")
         colours.drain(serving)
         try:
+            report("watch the release on probation")
             colours.watch(idle)
         except ReleaseError:
             # The old one still runs and has only to be let in again.
@@ -86,5 +93,6 @@ def switch(colours: Colours, serving: str | None) -> str:
             colours.keep_evidence(idle)
             colours.stop(idle)
             raise
+        report("stop the release that served before")
         colours.stop(serving)
     return idle
