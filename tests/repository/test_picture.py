@@ -1,0 +1,20 @@
+"""A picture of a terminal has what is left on it, in its colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from bin.picture import COLOURS, INK, main
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_what_is_left_on_a_terminal_is_drawn(tmp_path: Path) -> None:
+    file = tmp_path / "picture.svg"
+    script = r"printf '… moving\r\033[Ka \033[0;32mok\033[0m <b>\n\n'; [ -t 1 ]; exit 3"
+    assert main(["--title", "make it", str(file), "sh", "-c", script]) == 3
+    command, line = ET.parse(file).getroot().iter(f"{SVG}text")
+    assert "".join(command.itertext()) == "$ make it"
+    parts = [(part.text, part.get("fill")) for part in line.iter(f"{SVG}tspan")]
+    assert parts == [("a ", INK), ("ok", COLOURS["32"]), (" <b>", INK)]
