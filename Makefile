@@ -1,5 +1,5 @@
 # What can be asked of this checkout. Each target makes what it needs first; nothing is done twice.
-# ARGS goes to the command a target runs: make up ARGS='--check --diff'; make test ONLY=service runs one step.
+# ARGS goes to the command a target runs: make up ARGS='--check --diff', ARGS=-v for every task; make test ONLY=service runs one step.
 
 .DEFAULT_GOAL := help
 ARGS ?=

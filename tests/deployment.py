@@ -17,6 +17,8 @@ from typing import Any
 RUN_SECONDS = 500
 # Whatever the inventory is called: what a test has made it may take away.
 CONFIRMED = "titanic_confirm_teardown={{ titanic_teardown_name }}"
+# What tests read is Ansible's own output: each task by its name, with all that is said of it.
+EVERY_TASK = {"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
 
 
 class Deployment:
@@ -51,7 +53,8 @@ class Deployment:
     def environment(self) -> dict[str, str]:
         """Where Ansible finds its configuration, and nothing that the machine's user has set for it."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        return {**kept, "ANSIBLE_CONFIG": str(self.project / "ansible.cfg"), "ANSIBLE_HOME": str(self.place / "home")}
+        own = {"ANSIBLE_CONFIG": str(self.project / "ansible.cfg"), "ANSIBLE_HOME": str(self.place / "home")}
+        return {**kept, **own, **EVERY_TASK}
 
     def run(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a playbook to its end; standard output and error together."""

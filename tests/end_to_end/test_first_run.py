@@ -5,6 +5,7 @@ As root the clone is given to an unprivileged account, since "no root" is a prom
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from tests.deployment import RUN_SECONDS, Deployment, workplace
 # much, since the suite runs another step beside this one, on a machine that others may use: bounds against what hangs.
 FIRST_SECONDS = 500
 SECOND_SECONDS = 120
+# A screen, as narrow as a terminal is by default and as wide as one that somebody has made wider.
+SCREEN_LINES = 24
+SCREEN_COLUMNS = (80, 120)
 ACCOUNT = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 
 Make = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,11 +52,16 @@ def clone(root: Path, files: list[Path]) -> Iterator[Deployment]:
         yield deployment
 
 
+def summary_file(clone: Deployment) -> Path:
+    """Where a run leaves its summary for programs."""
+    return clone.place / "summary.json"
+
+
 @pytest.fixture(scope="module")
 def make(clone: Deployment) -> Iterator[Make]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "UV_", "LANG"))}
     path = "/usr/local/bin:/usr/bin:/bin" if unprivileged() else os.environ["PATH"]
-    environment = {**kept, "HOME": str(clone.place), "PATH": path}
+    environment = {**kept, "HOME": str(clone.place), "PATH": path, "TITANIC_SUMMARY_FILE": str(summary_file(clone))}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*unprivileged(), "make", *arguments, f"ARGS=-e @{clone.variables}"]
@@ -63,6 +72,13 @@ def make(clone: Deployment) -> Iterator[Make]:
     yield run
     if clone.state.exists():
         run("down")
+
+
+def assert_one_screen(output: str) -> None:
+    """What a run prints that changes nothing fits on a screen, lines that are too long for it wrapped."""
+    for columns in SCREEN_COLUMNS:
+        rows = sum(max(1, -(-len(line) // columns)) for line in output.splitlines())
+        assert rows <= SCREEN_LINES, f"{rows} rows of {columns} columns:\n{output}"
 
 
 @pytest.mark.slow
@@ -81,6 +97,13 @@ def test_from_a_clone_to_887_passengers_and_back(clone: Deployment, make: Make) 
     assert second.returncode == 0, second.stdout + second.stderr
     assert "changed=0 " in second.stdout
     assert time.monotonic() - started < SECOND_SECONDS
+    assert_one_screen(second.stdout + second.stderr)
+    summary = json.loads(summary_file(clone).read_text())
+    (host,) = summary["hosts"].values()
+    assert (summary["failed"], host["changed"], host["errors"]) == (False, 0, [])
+    assert {stage["state"] for stage in host["stages"]} == {"ok"}
+    assert host["release"] == clone.ask("GET", "/version")[1]["release"]
+    assert host["url"] == f"http://127.0.0.1:{clone.port}"
 
     shown = make("status")
     assert shown.returncode == 0

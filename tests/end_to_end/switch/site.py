@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster
-from tests.deployment import CONFIRMED, free_port
+from tests.deployment import CONFIRMED, EVERY_TASK, free_port
 from tests.end_to_end.load.open_loop import LoadPlan
 from tests.engine import Engine, process_in
 
@@ -106,7 +106,7 @@ class Site(ABC):
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+            env=os.environ | EVERY_TASK | {"PYTHONUNBUFFERED": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         )
 
     def run(self, *arguments: str, playbook: str = "site.yml") -> tuple[int, str]:

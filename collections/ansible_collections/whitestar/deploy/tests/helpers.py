@@ -169,13 +169,11 @@ def begun(root: Path, **options: Any) -> dict[str, Any]:
     return given | options
 
 
-def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a play on this machine, in an empty configuration."""
+def write_play(place: Path, play: dict[str, Any], hosts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Write a play for these hosts, and a configuration of nothing; the command and the environment to run it with."""
     (place / "ansible.cfg").write_text("[defaults]\nstdout_callback = ansible.builtin.default\n")
     (place / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False} | play]))
-    (place / "hosts.yml").write_text(
-        json.dumps({"all": {"hosts": {"here": {"ansible_connection": "local"}}}}), encoding="utf-8"
-    )
+    (place / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
     own = {
         "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
@@ -183,10 +181,17 @@ def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subproces
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_FORCE_COLOR": "0",
     }
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml"]
+    return command, module_environment() | own
+
+
+def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a play on this machine, in an empty configuration."""
+    command, environment = write_play(place, play, {"here": {"ansible_connection": "local"}})
     return subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *arguments],
+        [*command, *arguments],
         cwd=place,
-        env=module_environment() | own,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
