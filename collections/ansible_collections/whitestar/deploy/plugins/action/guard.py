@@ -237,10 +237,20 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
     if values.get("titanic_provider") == "kubernetes":
         return [*wrong_on_kubernetes(values), *wrong_choices(values)]
-    if found := [*wrong_project(values), *wrong_elsewhere(values)]:
+    if found := [*wrong_project(values), *wrong_elsewhere(values), *wrong_redirect(values)]:
         return found
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
+    return []
+
+
+def wrong_redirect(values: Mapping[str, Any]) -> list[str]:
+    """Why nothing could be sent on to HTTPS, if so."""
+    port = int(values.get("titanic_api_redirect_port") or 0)
+    if port and values.get("titanic_api_tls", "none") == "none":
+        return ["titanic_api_redirect_port: there is no HTTPS to send to: leave it out, or set titanic_api_tls"]
+    if port and port == int(values.get("titanic_api_port", 5000)):
+        return [f"titanic_api_redirect_port: {port} is titanic_api_port: choose another port, such as 80"]
     return []
 
 

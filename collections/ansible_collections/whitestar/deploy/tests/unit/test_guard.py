@@ -297,6 +297,16 @@ def test_pgadmin_is_refused_where_there_are_no_containers() -> None:
     assert wrong_together({"titanic_provider": "local"}) == []
 
 
+def test_what_would_be_sent_on_to_nowhere_or_to_itself_is_refused() -> None:
+    asked = {"titanic_provider": "local", "titanic_api_tls": "internal", "titanic_api_redirect_port": 5000}
+    assert wrong_together(asked | {"titanic_api_port": 443}) == []
+    assert wrong_together(asked) == [
+        "titanic_api_redirect_port: 5000 is titanic_api_port: choose another port, such as 80"
+    ]
+    (useless,) = wrong_together({"titanic_provider": "compose", "titanic_api_redirect_port": 80})
+    assert useless.startswith("titanic_api_redirect_port: there is no HTTPS to send to")
+
+
 ON_KUBERNETES = {"titanic_provider": "kubernetes", "titanic_image_repository": "registry.example.org/titanic"}
 
 
