@@ -25,6 +25,10 @@ SECONDS = 120
 QUIET_SECONDS = 240
 POD = "app.kubernetes.io/component"
 PYTHON = "127.0.0.1:5055/library/python:3.13-slim-trixie"
+# The network of all pods, the ingress controller's too: roles/lab_cluster/vars/main.yml.
+PODS = "10.244.0.0/24"
+# Where that network begins: this machine, as the controller sees it.
+HERE = "10.244.0.1"
 # A stranger tries every way to the database that it could find: its name in each form, and its address.
 REACH = """
 import socket, sys
@@ -318,13 +322,24 @@ def test_planted_secrets_are_in_secrets_alone(site: KubernetesSite) -> None:
         assert "cGxhbnRlZC" not in text, "in base 64"
 
 
+def clients(site: KubernetesSite) -> set[str]:
+    """Who has asked, as the API's pods log it."""
+    return set(re.findall(r'"client": ?"([^"]*)"', site.logs()))
+
+
 def test_https_at_an_ingress_with_a_given_certificate(site: KubernetesSite) -> None:
-    """The run itself asks, and trusts nothing but that certificate; the next one is served without a new pod."""
+    """The run itself asks, and trusts nothing but that certificate; the next one is served without a new pod.
+
+    Who is trusted to say whose request it is are the controller's pods: the client in the log is this machine.
+    """
+    assert HERE not in clients(site)
     pods = []
     for certificate in (new_certificate(site.host), new_certificate(site.host)):
         settings = {"titanic_api_tls": "given", "titanic_api_port": 443, **certificate.settings}
+        settings["titanic_api_trusted_proxies"] = [PODS]
         https = ["-e", json.dumps(settings)]
         assert f"people at https://{site.host}/people" in site.succeed(*https)
         pods.append({pod["metadata"]["uid"] for pod in site.pods("api")})
     assert pods[0] == pods[1]
+    assert HERE in clients(site)
     assert site.changed(site.succeed(*https)) == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     LABELS,
@@ -100,6 +101,16 @@ class Reader:
         return self.kinds[name]
 
 
+def version(item: dict[str, Any]) -> str:
+    """What changes when somebody writes an object, and not with what a controller or a kubelet says of it."""
+    metadata = item["metadata"]
+    if item["kind"] == "Pod":
+        return str(metadata["uid"])
+    if item["kind"] in ("Deployment", "StatefulSet"):
+        return stable_hash([item["spec"], metadata.get("labels"), metadata.get("annotations")])
+    return str(metadata["resourceVersion"])
+
+
 @dataclass(frozen=True)
 class Space:
     """A namespace for tests: the option ``cluster`` of modules, and kubectl for what people do by hand."""
@@ -140,12 +151,7 @@ class Space:
         kinds = (
             "configmap,secret,serviceaccount,service,networkpolicy,resourcequota,lease,job,deployment,statefulset,pod"
         )
-        # A pod's own version moves with what its kubelet says of it.
-        keys = {"Pod": "uid"}
-        return {
-            f"{item['kind']} {item['metadata']['name']}": item["metadata"][keys.get(item["kind"], "resourceVersion")]
-            for item in self.all(kinds)
-        }
+        return {f"{item['kind']} {item['metadata']['name']}": version(item) for item in self.all(kinds)}
 
     def run(self, module: str, *, check: bool = False, **options: Any) -> Result:
         return run_module(module, {"cluster": self.options} | options, check=check)
