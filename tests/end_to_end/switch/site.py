@@ -615,3 +615,5 @@ def new_site(engine: Engine | Cluster | None, **settings: Any) -> Iterator[Site]
         finally:
             if site.left():
                 site.remove()
+            elif site.provider == "kubernetes":
+                site.clear()  # what is recorded of images, which a teardown leaves
