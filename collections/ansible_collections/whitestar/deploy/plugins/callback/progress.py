@@ -45,15 +45,12 @@ options:
 
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
 from ansible import constants, context
-from ansible.playbook.block import Block
-from ansible.playbook.role_include import IncludeRole
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.utils.color import stringc
@@ -62,25 +59,22 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.run_report import
     RunReport,
     Stage,
     TaskFacts,
+    debugged,
     error_lines,
     short_name,
-    stage_name,
     text_lines,
 )
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.running_line import RunningLine
-
-LINEAR = ("linear", "ansible.builtin.linear", "ansible.legacy.linear")
-# What asks somebody something.
-PROMPTS = ("pause", "ansible.builtin.pause", "ansible.legacy.pause")
-DEBUG = ("debug", "ansible.builtin.debug", "ansible.legacy.debug")
-# What Ansible puts before the tasks of a role that has specifications, with whatever tags.
-VALIDATIONS = (
-    "validate_argument_spec",
-    "ansible.builtin.validate_argument_spec",
-    "ansible.legacy.validate_argument_spec",
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.task_facts import (
+    DEBUG,
+    LINEAR,
+    PROMPTS,
+    VALIDATIONS,
+    is_rescued,
+    role_of,
+    stage_of,
 )
-# What the result of a debug task has besides what it was asked to show.
-NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
+
 COLOURS = {
     "skipped": constants.COLOR_SKIP,
     "ok": constants.COLOR_OK,
@@ -261,8 +255,7 @@ class CallbackModule(Default):
         self._close_stages()
         if self._running:
             self._running.close()
-        failed = bool(stats.failures or stats.dark)
-        if failed and self._brief:
+        if (failed := bool(stats.failures or stats.dark)) and self._brief:
             self._say("Ansible's own output: run it again with -v", constants.COLOR_SKIP)
         super().v2_playbook_on_stats(stats)
         if path := self._summary_path():
@@ -310,14 +303,9 @@ class CallbackModule(Default):
 
     def _take_message(self, result: Any) -> None:
         """What a debug task was asked to show."""
-        shown = {
-            name: value for name, value in result.result.items() if name not in NOT_SHOWN and not name.startswith("_")
-        }
-        if "censored" in result.result or not shown:
-            return
-        text = shown.get("msg", shown)
-        host = result.host.get_name()
-        self._report.say(host, self._current(host), text_lines(text), inline=isinstance(text, str))
+        host, text = result.host.get_name(), debugged(result.result)
+        if text:
+            self._report.say(host, self._current(host), text_lines(text), inline=isinstance(text, str))
 
     def _take_error(self, result: Any, lines: list[str]) -> None:
         message = "\n".join(lines)
@@ -363,9 +351,8 @@ class CallbackModule(Default):
         key = (result.task._uuid, "\n".join(lines))
         first = self._told.setdefault(key, result.host.get_name())
         head = f"fatal: [{self.host_label(result)}]: {self._name(result)}"
-        to_errors = self.get_option("display_failed_stderr")
         text = f"{head}: as on {first}" if first != result.host.get_name() else "\n  ".join([head, *lines])
-        self._display.display(text, color=constants.COLOR_ERROR, stderr=to_errors)
+        self._display.display(text, color=constants.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
         sys.stdout.flush()
 
     def _end(self, result: Any) -> None:
@@ -410,38 +397,3 @@ class CallbackModule(Default):
             write_atomically(path, text.encode(), 0o644)
         except OSError as error:
             self._display.warning(f"summary_file: {path} cannot be written: {error.strerror}. Name another file.")
-
-
-def parents(task: Any) -> Iterator[tuple[Any, Any]]:
-    """Each block or include that a task is in, from the inside, with what leads to the task in it."""
-    child, parent = task, getattr(task, "_parent", None)
-    while parent is not None:
-        yield parent, child
-        child, parent = parent, getattr(parent, "_parent", None)
-
-
-def is_rescued(task: Any) -> bool:
-    """Whether a block that a task is in goes on after its failure."""
-    return any(
-        isinstance(parent, Block) and parent.rescue and child._uuid in {each._uuid for each in parent.block}
-        for parent, child in parents(task)
-    )
-
-
-def role_of(task: Any) -> str:
-    """The full name of a task's role, empty where it has none."""
-    return task._role.get_name() if task._role else ""
-
-
-def stage_of(task: Any) -> tuple[str, str]:
-    """The stage that a task belongs to, and its role.
-
-    It is what the play includes under a name of its own, otherwise the role, otherwise the play. So a role that is
-    included to stop, to start and to remove is a stage of that name each time.
-    """
-    includes = [each for each in (task, *(parent for parent, _ in parents(task))) if isinstance(each, IncludeRole)]
-    if includes and includes[-1].name and " | " not in includes[-1].name:
-        return includes[-1].name, includes[-1]._role_name
-    if role := role_of(task):
-        return stage_name(role), role
-    return task.get_play().get_name().strip(), ""

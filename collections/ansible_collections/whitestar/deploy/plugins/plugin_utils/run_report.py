@@ -36,6 +36,8 @@ RELEASED = {
     "finished": ("a switch to {} that was cut off is finished", "a switch to {} that was cut off would be finished"),
     "switched": ("switched to {}", "would switch to {}"),
 }
+# What the result of a debug task has besides what it was asked to show.
+NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
 # What a program says of a failure besides its message.
 OUTPUTS = ("stderr", "stdout", "module_stderr", "module_stdout")
 
@@ -259,6 +261,12 @@ def text_lines(value: Any) -> list[str]:
     except yaml.YAMLError:
         shown = json.dumps(value, default=str, ensure_ascii=False, indent=2)
     return shown.removesuffix("...\n").splitlines()
+
+
+def debugged(result: Mapping[str, Any]) -> Any:
+    """What a debug task was asked to show: its message, or variables by name; empty where that is hidden."""
+    shown = {name: value for name, value in result.items() if name not in NOT_SHOWN and not name.startswith("_")}
+    return {} if "censored" in result else shown.get("msg", shown)
 
 
 def error_lines(result: Mapping[str, Any], role: str = "") -> list[str]:
