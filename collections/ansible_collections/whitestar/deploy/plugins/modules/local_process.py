@@ -116,7 +116,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import split_host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
-    exclusively,
     has_content,
     make_directory,
     stable_hash,
@@ -275,7 +274,10 @@ def main() -> None:
     path = Path(options["configuration_file"])
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     try:
-        with nullcontext() if module.check_mode else exclusively(state.run):
+        with ExitStack() as locks:
+            if not module.check_mode:
+                locks.enter_context(state.exclusively())
+                locks.enter_context(state.exclusively_of(options["name"]))
             if options["state"] == "stopped":
                 stops = daemon.process() is not None
                 if not module.check_mode:

@@ -128,6 +128,10 @@ class State:
         """Be the only step at work here. Raises TimeoutError."""
         return exclusively(self.run)
 
+    def exclusively_of(self, name: str) -> AbstractContextManager[None]:
+        """Be the only one who starts or stops a process, as the supervisor may during a run. Raises TimeoutError."""
+        return exclusively(self.run / f".{name}")
+
     def workload(self, release: str) -> dict[str, Any]:
         """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""
         found = read_json(self.configurations / f"{release}.json", {})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import GRACE_SECONDS, SPARE_SECONDS, Parts
@@ -67,9 +68,14 @@ class Processes(Parts):
     def start(self, name: str) -> None:
         """Start one of them as it was. Raises DatabaseError, OSError, ReleaseError."""
         if name == POSTGRESQL:
-            self.cluster.start()
-        elif not self.state.daemon(name).restart():
-            raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
+            with exclusively(self.cluster.directory):
+                if not self.cluster.running():
+                    self.cluster.start()
+            return
+        daemon = self.state.daemon(name)
+        with self.state.exclusively_of(name):
+            if not daemon.process() and not daemon.restart():
+                raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
 
     def remove(self) -> list[str]:
         """Stop everything, front door first; nothing of others is near it."""

@@ -3,8 +3,9 @@
 """Starts again what has ended by itself on a local target: PostgreSQL, the front door, the release that serves.
 
 ``python3 supervise.py STATE_DIRECTORY BINDIR``, where BINDIR has PostgreSQL's programs. It stays on the target and
-needs nothing but Python. It starts what the records there say, as it was started last, and nothing during a run, nor
-while the deployment is stopped. There is one for each state directory: a second one ends at once.
+needs nothing but Python. It starts what the records there say, as it was started last, and nothing while the deployment
+is stopped. During a run it leaves the release to that, and PostgreSQL and the front door to a step that is at work on
+them. There is one for each state directory: a second one ends at once.
 """
 
 from __future__ import annotations
@@ -89,15 +90,25 @@ class Supervisor:
         if own and own.get("pid") != os.getpid():
             # Started at boot rather than by a run, which is to find it.
             write(self.run / "supervisor.json", own | {"pid": os.getpid(), "started": started(os.getpid())})
-        if not self.may_act():
+        if not self.deployed():
             return
-        self.keep("postgresql", self.database_ended, self.start_database, self.state / "database")
-        for name in ("caddy", *COLOURS):
-            self.keep(name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run)
+        self.keep("postgresql", self.database_ended, self.start_database, self.state / "database", self.deployed)
+        # As local_process has it: a switch, which takes its time, is at work in run/.
+        own_place = self.run / ".caddy"
+        own_place.mkdir(exist_ok=True)
+        for name, place, may_act in (
+            ("caddy", own_place, self.deployed),
+            *((c, self.run, self.alone) for c in COLOURS),
+        ):
+            self.keep(name, lambda name=name: self.ended(name), lambda name=name: self.start(name), place, may_act)
 
-    def may_act(self) -> bool:
-        """Whether it is deployed, not stopped, and no run is at work."""
-        if (self.state / "stopped.json").exists() or not (self.state / "ledger.json").exists():
+    def deployed(self) -> bool:
+        """Whether there is a deployment, and nobody has stopped it."""
+        return (self.state / "ledger.json").exists() and not (self.state / "stopped.json").exists()
+
+    def alone(self) -> bool:
+        """Whether it is so, and no run is at work."""
+        if not self.deployed():
             return False
         holder = read(self.state / "lock.json")
         if not holder:
@@ -106,18 +117,18 @@ class Supervisor:
             return started(int(holder["pid"])) != int(holder["started"])
         return time.time() > float(holder.get("until", 0))
 
-    def keep(self, name: str, ended: Any, start: Any, directory: Path) -> None:
-        """Start a part that has ended, unless it was tried in vain a short while ago."""
+    def keep(self, name: str, ended: Any, start: Any, directory: Path, may_act: Any) -> None:
+        """Start a part that has ended, if it may be, unless it was tried in vain a short while ago."""
         seconds, until = self.pauses.get(name, (SHORTEST_SECONDS, 0.0))
         now = time.monotonic()
-        if now < until or not ended():
+        if now < until or not may_act() or not ended():
             return
         if now > until + LONGEST_SECONDS:
             seconds = SHORTEST_SECONDS
         try:
             with alone(directory):
                 # It may have been started, taken away or stopped meanwhile.
-                if not (self.may_act() and ended()):
+                if not (may_act() and ended()):
                     return
                 start()
             told = "has ended; it is started again"

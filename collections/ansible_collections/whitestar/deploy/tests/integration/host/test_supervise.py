@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively, json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import (
     Process,
@@ -118,17 +118,24 @@ def test_nothing_is_started_that_somebody_wants_down(site: Site) -> None:
     assert me
     owner = Owner(os.uname().nodename, "alice", me.pid, me.started)
     Lock(state.lock).acquire(owner, 3600)
-    gone = site.kill("caddy")
-    time.sleep(ROUNDS_SECONDS)
-    assert not site.runs("caddy"), "a run is at work"
+    gone = site.kill("blue")
+    with state.exclusively_of("caddy"), exclusively(site.cluster.directory):
+        ended = {name: site.kill(name) for name in ("caddy", "postgresql")}
+        time.sleep(ROUNDS_SECONDS)
+        assert [name for name in ended if site.runs(name)] == [], "steps are at work on them"
+    with state.exclusively():  # as a switch is, which needs them
+        for name, pid in ended.items():
+            wait_for(partial(site.comes_back, name, pid), 20)
+    assert not site.runs("blue"), "a run is at work"
     state.write_stopped(Stopped.now("alice@laptop"))
+    site.kill("caddy")
     Lock(state.lock).release(owner)
     time.sleep(ROUNDS_SECONDS)
-    assert not site.runs("caddy"), "it is stopped"
+    assert [name for name in ("caddy", "blue") if site.runs(name)] == [], "it is stopped"
     state.forget_stopped()
     # The lock of a run that was killed keeps nobody.
     Lock(state.lock).acquire(Owner(owner.host, "alice", 2**22, 1), 3600)
-    wait_for(lambda: site.comes_back("caddy", gone), 20)
+    wait_for(lambda: site.comes_back("blue", gone), 20)
 
     # A release that is not the ledger's, and one that is held back.
     state.drain_file("blue").touch()
