@@ -130,7 +130,7 @@ class State:
 
     def exclusively_of(self, name: str) -> AbstractContextManager[None]:
         """Be the only one who starts or stops a process, as the supervisor may during a run. Raises TimeoutError."""
-        return exclusively(self.run / f".{name}")
+        return exclusively(self.run / f".{name}.lock")
 
     def workload(self, release: str) -> dict[str, Any]:
         """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""

@@ -94,7 +94,7 @@ class Supervisor:
             return
         self.keep("postgresql", self.database_ended, self.start_database, self.state / "database", self.deployed)
         # As local_process has it: a switch, which takes its time, is at work in run/.
-        own_place = self.run / ".caddy"
+        own_place = self.run / ".caddy.lock"
         own_place.mkdir(exist_ok=True)
         for name, place, may_act in (
             ("caddy", own_place, self.deployed),
