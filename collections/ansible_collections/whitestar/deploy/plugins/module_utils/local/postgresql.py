@@ -19,7 +19,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import as_owner, service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ADMINISTRATOR, PSQL, Server
 
 OLDEST_MAJOR = 15
@@ -186,7 +186,6 @@ class Cluster(Server):
         return done.stdout
 
     def _start(self, program: str, arguments: Sequence[str], standard_input: str) -> subprocess.CompletedProcess[str]:
-        uid, gid = self.owner or (None, None)
         return subprocess.run(
             [str(self.bindir / program), *arguments],
             input=standard_input,
@@ -195,10 +194,8 @@ class Cluster(Server):
             check=False,
             cwd="/",
             env=service_environment({"HOME": str(self.directory)}),
-            user=uid,
-            group=gid,
-            extra_groups=None if uid is None else [],
             timeout=START_SECONDS * 2,
+            **as_owner(self.owner),
         )
 
 

@@ -117,9 +117,7 @@ class LocalRuntime:
         ReleaseError.
         """
         owner = account(image, COMMAND_USER)
-        if not owner:
-            return run_json(command_line(image, command), service_environment(environment), seconds)
-        with lent(secret_files.values()) as descriptors:
+        with lent(secret_files.values() if owner else ()) as descriptors:
             copies = {path: f"/dev/fd/{number}" for path, number in descriptors.items()}
             words = command_line(image, [copies.get(word, word) for word in command])
             settings = service_environment({key: copies.get(str(value), value) for key, value in environment.items()})

@@ -94,20 +94,20 @@ class Supervisor:
             return
         self.keep("postgresql", self.database_ended, self.start_database, self.state / "database", self.deployed)
         # As local_process has it: a switch, which takes its time, is at work in run/.
-        own_place = self.run / ".caddy.lock"
-        own_place.mkdir(exist_ok=True)
-        for name, place, may_act in (
-            ("caddy", own_place, self.deployed),
-            *((c, self.run, self.alone) for c in COLOURS),
-        ):
-            self.keep(name, lambda name=name: self.ended(name), lambda name=name: self.start(name), place, may_act)
+        door = self.run / ".caddy.lock"
+        door.mkdir(exist_ok=True)
+        self.keep("caddy", lambda: self.ended("caddy"), lambda: self.start("caddy"), door, self.deployed)
+        for name in COLOURS:
+            self.keep(
+                name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run, self.no_run
+            )
 
     def deployed(self) -> bool:
         """Whether there is a deployment, and nobody has stopped it."""
         return (self.state / "ledger.json").exists() and not (self.state / "stopped.json").exists()
 
-    def alone(self) -> bool:
-        """Whether it is so, and no run is at work."""
+    def no_run(self) -> bool:
+        """Whether there is a deployment that nobody has stopped, and no run is at work."""
         if not self.deployed():
             return False
         holder = read(self.state / "lock.json")
