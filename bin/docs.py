@@ -30,6 +30,7 @@ ROLES_END = "<!-- end roles -->"
 PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/release/http_checks.py -->"
 PROMISES_END = "<!-- end promises -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
+SHARED = "titanic_common"
 BENCH_BEGIN = "<!-- begin bench: written by `make docs` from bench/results/latest.md -->"
 BENCH_END = "<!-- end bench -->"
 PLUGINS = COLLECTION / "plugins"
@@ -113,7 +114,9 @@ def table(role: Path) -> str:
         if options:
             lines += ["", "| variable | type | default | meaning |", "|---|---|---|---|", *rows(options, defaults)]
         else:
-            lines += ["", "It takes no variables."]
+            lines += ["", "It takes no variables of its own."]
+    if f"whitestar.deploy.{SHARED}" in load(role / "meta/main.yml").get("dependencies", []):
+        lines += ["", f"Besides, it takes the [settings that roles share](../{SHARED}/README.md#variables)."]
     return "\n".join([*lines, "", END])
 
 

@@ -62,7 +62,7 @@ class Cluster:
     def variables(self) -> dict[str, Any]:
         """Variables of the collection that name this cluster."""
         return {
-            "titanic_target_cluster": {"kubectl": self.program, "kubeconfig": self.kubeconfig},
+            "titanic_cluster": {"kubectl": self.program, "kubeconfig": self.kubeconfig},
             "titanic_api_address": self.address,
         }
 

@@ -42,7 +42,7 @@ class Deployment:
 
     def configure(self, **variables: Any) -> None:
         """Sets variables for the runs that follow; a file, since arguments can be read by every user of the machine."""
-        own = {"titanic_target_state_directory": str(self.state), "titanic_api_port": self.port}
+        own = {"titanic_state_directory": str(self.state), "titanic_api_port": self.port}
         self.variables.write_text(json.dumps({**own, **variables}))
 
     def command(self, playbook: str, *arguments: str) -> list[str]:

@@ -41,7 +41,7 @@ class Engine:
     def variables(self) -> dict[str, Any]:
         """Variables of the collection that name this engine."""
         named = {"socket": self.socket, "program": self.program}
-        return {"titanic_target_engine": named | ({"configuration": self.configuration} if self.configuration else {})}
+        return {"titanic_engine": named | ({"configuration": self.configuration} if self.configuration else {})}
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What became of ``docker words…``, whatever its exit status."""

@@ -43,9 +43,16 @@ def results() -> set[str]:
     return {f"{role}_result" for role in options()}
 
 
+@cache
+def shared() -> set[str]:
+    """The settings that several roles share."""
+    return set(options()["titanic_common"])
+
+
 def defaults(role: str) -> dict[str, Any]:
-    """What a role's defaults/main.yml sets."""
-    return load(role_path(role) / "defaults/main.yml")
+    """What a role's defaults/main.yml sets, without what only a playbook may hand over."""
+    found = load(role_path(role) / "defaults/main.yml")
+    return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
 def role_path(role: str) -> Path:

@@ -17,6 +17,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = Path("collections/ansible_collections/whitestar/deploy")
 PROVIDERS = ("local", "compose", "kubernetes")
+# What takes minutes of the tests of the repository, each a step of its own.
+ALONE = ("options", "bootstrap")
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 LAB = "lab"
 CLUSTER = "kubernetes-up"
@@ -175,7 +177,9 @@ def steps() -> list[Step]:
         *linters(),
         pytest_step("lint-rules", ".ansible-lint-rules"),
         Step(LAB, [*PLAYBOOK, "playbooks/lab-up.yml"]),
-        pytest_step("repository", "tests/repository", more=["--ignore=tests/repository/test_bootstrap.py"]),
+        pytest_step(
+            "repository", "tests/repository", more=[f"--ignore=tests/repository/test_{name}.py" for name in ALONE]
+        ),
         switch_compose,  # the longest first
         pytest_step("service", "service/tests"),
         switch_local,
@@ -194,6 +198,6 @@ def steps() -> list[Step]:
         pytest_step("site", *deploying, engine=True),
         pytest_step("second-host", "tests/end_to_end/test_second_host.py", engine=True),
         pytest_step("image", "tests/end_to_end/image", engine=True),
-        pytest_step("bootstrap", "tests/repository/test_bootstrap.py"),
+        *(pytest_step(name, f"tests/repository/test_{name}.py") for name in ALONE),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
     ]

@@ -54,7 +54,7 @@ def deployment(engine: Engine) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def output(deployment: Deployment, engine: Engine) -> str:
-    own = {"titanic_target_project": PROJECT, "titanic_image_repository": PROJECT}
+    own = {"titanic_project": PROJECT, "titanic_image_repository": PROJECT}
     return live(deployment, **engine.variables, **own)
 
 

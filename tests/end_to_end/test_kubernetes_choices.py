@@ -365,7 +365,7 @@ def test_secrets_out_of_a_store(cluster: Cluster) -> None:
     }
     kinds = ("secretstores.external-secrets.io", "externalsecrets.external-secrets.io")
     with knowing(cluster, *kinds), small_site(cluster, **settings) as site:
-        options = site.settings["titanic_target_cluster"] | {"namespace": site.namespace}
+        options = site.settings["titanic_cluster"] | {"namespace": site.namespace}
         with ExternalSecrets(options, store) as operator:
             said = site.succeed()
             assert rows(site) == 887

@@ -166,8 +166,8 @@ def test_an_account_of_its_own_deploys_and_may_do_nothing_elsewhere(site: Kubern
     assert site.changed(site.succeed(*made, playbook="playbooks/make-deployer.yml")) == 2
     assert site.changed(site.succeed(*made, playbook="playbooks/make-deployer.yml")) == 0
     assert file.stat().st_mode & 0o777 == 0o600
-    cluster = site.settings["titanic_target_cluster"]
-    own = ["-e", json.dumps({"titanic_target_cluster": cluster | {"kubeconfig": str(file)}})]
+    cluster = site.settings["titanic_cluster"]
+    own = ["-e", json.dumps({"titanic_cluster": cluster | {"kubeconfig": str(file)}})]
     assert site.changed(site.succeed(*own)) == 0
     site.change_service("# by the deployer")
     assert site.changed(site.succeed("--tags", "api", *own)) > 0
@@ -190,10 +190,10 @@ def test_credentials_that_may_too_little_are_refused_by_what_they_lack(site: Kub
     config = json.loads(site.cluster("config", "view", "--raw", "--output", "json"))
     config["users"][0]["user"] = {"token": token}
     file.write_text(json.dumps(config))
-    cluster = site.settings["titanic_target_cluster"] | {"kubeconfig": str(file)}
+    cluster = site.settings["titanic_cluster"] | {"kubeconfig": str(file)}
     began = time.monotonic()
-    output = " ".join(site.refuse("-e", json.dumps({"titanic_target_cluster": cluster})).split())
-    assert "titanic_target_cluster: these credentials may not" in output
+    output = " ".join(site.refuse("-e", json.dumps({"titanic_cluster": cluster})).split())
+    assert "titanic_cluster: these credentials may not" in output
     assert "deployments" in output
     assert "make-deployer.yml" in output
     assert time.monotonic() - began < SECONDS

@@ -157,9 +157,9 @@ class Site(Deployment):
 
     def configure(self, **variables: Any) -> None:
         """The same with names that nobody else has, and with an engine that is installed."""
-        own = {"titanic_target_project": PROJECT, "titanic_image_repository": PROJECT}
+        own = {"titanic_project": PROJECT, "titanic_image_repository": PROJECT}
         own["titanic_image_context"] = str(self.context)
-        super().configure(**own, **{"titanic_target_engine_install": True, **variables})
+        super().configure(**own, **{"titanic_engine_install": True, **variables})
 
     def succeed(self, *arguments: str) -> str:
         """Output of a run of the site that must succeed."""
@@ -215,12 +215,12 @@ def test_a_host_that_cannot_be_reached_is_named_at_once(
 
 
 def test_without_the_switch_a_host_without_an_engine_is_refused(site: Site) -> None:
-    site.configure(titanic_target_engine_install=False)
+    site.configure(titanic_engine_install=False)
     done = site.run("site.yml")
     site.configure()
     assert done.returncode == 2, done.stdout
     assert "no Docker engine answers at /var/run/docker.sock" in done.stdout
-    assert "titanic_target_engine_install=true" in done.stdout
+    assert "titanic_engine_install=true" in done.stdout
 
 
 def test_a_check_of_the_bare_host_says_what_would_be_installed(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import RENAMED
 
 from bin.docs import load
 from bin.docs import main as docs
@@ -26,17 +26,20 @@ from tests.interface import (
     public_names,
     results,
     role_path,
+    shared,
     without_comments,
 )
 from tests.steps import PROVIDERS, promises
 
 ROLES = sorted(options())
-WIRING = COLLECTION / "roles/titanic_wiring/vars/main.yml"
+SHARED = "titanic_common"
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_are_the_options(role: str) -> None:
-    files = [path for part in ("tasks/*.yml", "vars/*.yml", "templates/*") for path in role_path(role).rglob(part)]
+    users = ROLES if role == SHARED else [role]
+    parts = [role_path(user).rglob(part) for user in users for part in ("tasks/*.yml", "vars/*.yml", "templates/*")]
+    files = [path for part in parts for path in part]
     values, tasks = defaults(role), "".join(path.read_text() for path in files)
     assert set(values) <= set(options()[role])
     for name, option in options()[role].items():
@@ -45,6 +48,25 @@ def test_defaults_are_the_options(role: str) -> None:
         elif name not in values:
             # one that may be left out and has no default: the role says what it does without it
             assert re.search(rf"\b{name} *(\| *default\(|is (not )?defined)", tasks), f"{name} has no default"
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role.startswith("titanic_") and role != SHARED])
+def test_every_role_has_the_shared_settings_and_says_no_other_s_option(role: str) -> None:
+    assert load(role_path(role) / "meta/main.yml")["dependencies"] == [f"whitestar.deploy.{SHARED}"]
+    assert not set(options()[role]) & shared()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_overrules_an_inventory_is_no_option(role: str) -> None:
+    """Ansible takes a role's variables before those of an inventory, and its defaults after them."""
+    assert [name for name in load(role_path(role) / "vars/main.yml") if not name.startswith(f"__{role}_")] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_s_result_is_set_once(role: str) -> None:
+    """In main.yml, and where another entry point has another one; a provider's file only registers what it did."""
+    own = [path.name for path in role_path(role).rglob("tasks/*.yml") if "ansible.builtin.set_fact" in path.read_text()]
+    assert set(own) <= {"main.yml", "objects.yml", "image.yml"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -76,9 +98,10 @@ def test_defaults_say_what_they_are_for(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_role_reads_its_own_variables_only(role: str) -> None:
-    own = set(options()[role]) | results()
-    # where one role's variable is handed to another, and nowhere else
-    for path in set(role_path(role).rglob("*")) - {WIRING}:
+    own = set(options()[role]) | results() | (shared() if role.startswith("titanic_") else set())
+    # the old names of what roles share, which it takes for one version
+    own |= set(RENAMED) if role == SHARED else set()
+    for path in role_path(role).rglob("*"):
         if path.is_file() and path.suffix in (".yml", ".yaml", ".j2") and path.parent.name != "meta":
             # a hint names where a value comes from; it reads nothing
             foreign = names_in(re.sub(r"undef\(hint=.*\)", "", without_comments(path))) - own
@@ -86,11 +109,24 @@ def test_role_reads_its_own_variables_only(role: str) -> None:
 
 
 @pytest.mark.parametrize("playbook", playbooks(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_playbooks_pass_what_roles_take(playbook: Path) -> None:
+def test_playbooks_hand_over_what_no_user_may_set(playbook: Path) -> None:
+    """What a call sets wins over an inventory, and so is no option; the lab's roles are called with their options."""
     for role, given in calls(playbook):
-        unknown = {name for name in given if name.startswith("titanic_")} - set(options()[role])
-        assert not unknown, f"{role} does not take {sorted(unknown)}"
+        wrong = [name for name in given if not name.startswith(f"__{role}_")]
+        assert not wrong or set(wrong) <= set(options()[role]) - public_settings(), f"{role} does not take {wrong}"
+        read = "".join(path.read_text() for part in ("tasks", "vars", "defaults") for path in parts(role, part))
+        assert [name for name in given if not re.search(rf"\b{name}\b", read)] == []
     assert names_in(without_comments(playbook)) <= public_names() | results()
+
+
+def public_settings() -> set[str]:
+    """The options of the collection's roles, which an inventory sets."""
+    return {name for role, own in options().items() if role.startswith("titanic_") for name in own}
+
+
+def parts(role: str, part: str) -> list[Path]:
+    """The files of one part of a role."""
+    return sorted((role_path(role) / part).glob("*.yml"))
 
 
 @pytest.mark.parametrize("place", ["inventories", "molecule", "docs", ".github", "README.md"])
@@ -109,7 +145,7 @@ def test_every_input_is_set_by_a_test() -> None:
     """House rule: an input exists when a test, a scenario or an inventory sets it."""
     places = [ROOT / "molecule", ROOT / "inventories", ROOT / "tests", COLLECTION / "tests"]
     paths = [path for place in places for path in place.rglob("*") if path.suffix in (".yml", ".py", ".j2")]
-    texts = "\n".join(path.read_text() for path in [*paths, WIRING, *playbooks()])
+    texts = "\n".join(path.read_text() for path in [*paths, *playbooks()])
     assert sorted(name for name in public_names() if not re.search(rf"\b{name}\b", texts)) == []
 
 
@@ -121,7 +157,7 @@ def test_every_role_has_a_scenario(role: str) -> None:
             for path in ("end_to_end/image/test_lab.py", "lab/test_cluster.py")
         )
         return
-    if role == "titanic_wiring":  # has no task; every scenario's roles live on it
+    if role == SHARED:  # has no task; every scenario's roles live on it
         assert all(role in (ROOT / f"molecule/shared/{name}.yml").read_text() for name in ("stages", "verify"))
         return
     assert promises(role.removeprefix("titanic_"))
@@ -173,61 +209,8 @@ def listed_tags() -> set[str]:
 
 
 def guarded_tags() -> set[str]:
-    """Tags that the guard lets pass, from the file in which the playbooks hand values to roles."""
-    return set(load(WIRING)["titanic_guard_tags"])
-
-
-def test_wiring_hands_over_what_roles_take() -> None:
-    given = {name for name in load(WIRING) if not name.startswith("__")}
-    assert given <= public_names()
-    assert names_in(without_comments(WIRING)) <= public_names() | results()
-
-
-def test_what_an_inventory_cannot_set_is_refused_by_name(tmp_path: Path) -> None:
-    """All else is a role's default, which an inventory overrules by Ansible's own order."""
-    wired = sorted(name for name in load(WIRING) if not name.startswith("__"))
-    variables = {"ansible_connection": "local", "titanic_provider": "local", **dict.fromkeys(wired, "mine")}
-    inventory = tmp_path / "inventory.yml"
-    inventory.write_text(yaml.safe_dump({"titanic": {"hosts": {"a": None}, "vars": variables}}))
-    command = ["ansible-playbook", "site.yml", "-i", str(inventory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert [name for name in wired if f"{name}: it follows from other settings" not in done.stdout] == []
-    assert "titanic_rollback_replicas: it follows from other settings: set titanic_api_replicas instead" in done.stdout
-
-
-# What follows from another setting unless an inventory sets it: the other setting, its value, and one of one's own.
-FOLLOWING = {
-    "titanic_verify_seconds": ("titanic_api_tls", "acme", 90, 77),
-    "titanic_maintenance_image": ("titanic_api_proxy_image", "caddy:theirs", "caddy:theirs", "caddy:mine"),
-    "titanic_maintenance_drain_seconds": ("titanic_api_drain_seconds", 31, 31, 7),
-    "titanic_manifests_namespace": ("titanic_target_project", 5700, "5700", "mine"),
-    "titanic_manifests_hostname": ("titanic_api_hostname", "theirs.test", "theirs.test", "mine.test"),
-    "titanic_manifests_version": ("titanic_image_result", {"description": {"version": "2.1.0"}}, "2.1.0", "9.9.9"),
-}
-
-
-def test_an_inventory_sets_what_follows_from_another_setting_otherwise(tmp_path: Path) -> None:
-    others = {other: value for other, value, _, _ in FOLLOWING.values()}
-    own = {name: mine for name, (*_, mine) in FOLLOWING.items()}
-    here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
-    shared = {**here, "titanic_provider": "local", **others}
-    inventory = {"titanic": {"hosts": {"theirs": None, "mine": own}, "vars": shared}}
-    (tmp_path / "inventory.yml").write_text(yaml.safe_dump(inventory))
-    asked = ", ".join(f"'{name}'" for name in FOLLOWING)
-    written = {
-        "content": f"{{{{ query('whitestar.deploy.setting', {asked}) | to_json }}}}",
-        "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}.json",
-        "mode": "0600",
-    }
-    roles, tasks = ["whitestar.deploy.titanic_wiring"], [{"name": "Ask", "ansible.builtin.copy": written}]
-    play = {"name": "Ask", "hosts": "titanic", "gather_facts": False, "roles": roles, "tasks": tasks}
-    (tmp_path / "ask.yml").write_text(yaml.safe_dump([play]))
-    command = ["ansible-playbook", str(tmp_path / "ask.yml"), "-i", str(tmp_path / "inventory.yml")]
-    environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    assert json.loads((tmp_path / "theirs.json").read_text()) == [follows for _, _, follows, _ in FOLLOWING.values()]
-    assert json.loads((tmp_path / "mine.json").read_text()) == list(own.values())
+    """Tags that the guard lets pass."""
+    return set(load(role_path("titanic_guard") / "vars/main.yml")["__titanic_guard_tags"])
 
 
 @pytest.mark.parametrize(
@@ -245,12 +228,11 @@ def test_an_inventory_sets_what_follows_from_another_setting_otherwise(tmp_path:
 def test_a_teardown_that_is_not_confirmed_says_how_this_database_is_dumped(
     tmp_path: Path, settings: dict[str, str], words: str
 ) -> None:
-    role = {"ansible.builtin.import_role": {"name": "whitestar.deploy.titanic_teardown", "rolespec_validate": False}}
+    role = {"ansible.builtin.import_role": {"name": "whitestar.deploy.titanic_teardown"}}
     play = {
         "name": "Tear down",
         "hosts": "all",
         "gather_facts": False,
-        "roles": ["whitestar.deploy.titanic_wiring"],
         "vars": {"ansible_connection": "local", "titanic_database_name": "people", **settings},
         "tasks": [role],
     }
@@ -262,11 +244,21 @@ def test_a_teardown_that_is_not_confirmed_says_how_this_database_is_dumped(
     assert words in " ".join(done.stdout.split())
 
 
-def test_required_options_are_wired_or_the_inventory_s() -> None:
+def test_required_options_are_the_inventory_s() -> None:
     """A run needs nothing but what the inventories of this checkout say."""
     inventory = load(ROOT / "inventories/local/group_vars/all/titanic.yml")
-    required = {name for role in options().values() for name, option in role.items() if option.get("required")}
-    assert required <= set(load(WIRING)) | set(inventory) | {"titanic_confirm_teardown"}
+    required = {
+        name for name in public_settings() if any(own.get(name, {}).get("required") for own in options().values())
+    }
+    assert required <= set(inventory) | {"titanic_confirm_teardown"}
+
+
+def test_old_names_are_documented() -> None:
+    text = (role_path(SHARED) / "README.md").read_text()
+    assert [old for old, new in RENAMED.items() if f"| `{old}` | `{new}` |" not in text] == []
+    taken = (role_path(SHARED) / "defaults/main.yml").read_text()
+    for old, new in RENAMED.items():
+        assert re.search(rf"^{new}: .*\b{old} \| default\(", taken, re.MULTILINE), old
 
 
 def test_tags_are_closed() -> None:

@@ -78,7 +78,7 @@ class Site(ABC):
         self.url = f"http://{address}:{port}"
         self.host = host
         self.settings: dict[str, Any] = {
-            "titanic_target_state_directory": str(state),
+            "titanic_state_directory": str(state),
             "titanic_image_context": str(context),
             "titanic_api_port": port,
         }
@@ -384,7 +384,7 @@ class ComposeSite(HostSite):
         self.project = state.name
         self.settings |= {
             **engine.variables,
-            "titanic_target_project": self.project,
+            "titanic_project": self.project,
             "titanic_image_repository": self.project,
         }
 
@@ -466,7 +466,7 @@ class KubernetesSite(Site):
         self.namespace = state.name
         self.settings |= {
             **cluster.variables,
-            "titanic_target_project": self.namespace,
+            "titanic_project": self.namespace,
             "titanic_api_hostname": self.host,
             "titanic_image_repository": f"{REGISTRY}/{self.namespace}",
             # This machine, which pods see by its end of the cable, asks the Service itself as well.

@@ -8,7 +8,6 @@ import re
 from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,20 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import in_process  # noqa: F401 (loads once what workers use)
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_choices, wrong_elsewhere
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import REFUSED_FROM, RENAMED, following
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
+    asked_of_a_cluster,
+    wrong_choices,
+    wrong_elsewhere,
+)
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
-# What this file sets follows from other settings, or from what a stage gives back.
-WIRING = ROLES / "titanic_wiring" / "vars" / "main.yml"
 PREFIX = "titanic_"
-# A setting that the wiring hands on.
-LOOKED_UP = re.compile(r"deploy\.setting', '(titanic_[a-z_]+)'")
+# What roles have for themselves and what playbooks hand them.
+INTERNAL = "__titanic_"
 # RFC 1123, as Kubernetes names a namespace.
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # As Docker Compose names a project.
@@ -87,35 +89,29 @@ def role_options() -> dict[str, dict[str, Any]]:
     return options
 
 
-@cache
-def wiring() -> dict[str, Any]:
-    """What the wiring sets, as it is written there."""
-    found: dict[str, Any] = yaml.safe_load(WIRING.read_text(encoding="utf-8"))
-    return found
+def internal(inventory: Mapping[str, Any]) -> list[str]:
+    """One sentence for each variable of an inventory that is a role's own, and would be overruled without a word.
 
-
-def settings_given(variables: Mapping[str, Any], options: Container[str], wired: Mapping[str, Any]) -> list[str]:
-    """The names of settings that somebody has given: not those that have the wiring's own value, which is ours."""
-    return sorted(
-        str(name)
-        for name, value in variables.items()
-        if name in options and (name not in wired or value != wired[name])
-    )
-
-
-def overruled(inventory: Mapping[str, Any], variables: Mapping[str, Any], wired: Mapping[str, Any]) -> list[str]:
-    """One sentence for each variable of an inventory that the wiring would overrule without a word."""
+    What a task of an earlier play has registered is none.
+    """
     return [
-        f"{name}: it follows from other settings: {_instead(str(wired[name]))}"
-        for name in sorted(wired)
-        if name.startswith(PREFIX) and name in inventory and inventory[name] != variables.get(name)
+        f"{name}: it is the collection's own: leave it out"
+        for name, value in sorted(inventory.items())
+        if name.startswith(INTERNAL) and not (isinstance(value, Mapping) and {"changed", "skipped"} & set(value))
     ]
 
 
-def _instead(expression: str) -> str:
-    """What to do rather than set what is made of this expression."""
-    settings = sorted(set(LOOKED_UP.findall(expression)))
-    return f"set {' or '.join(settings)} instead" if settings else "leave it out"
+def renamed(variables: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """One sentence for each old name that is used, and one for each that says something else than the new name does.
+
+    ``variables`` are all with their values, ``values`` those of the settings.
+    """
+    used = {old: new for old, new in RENAMED.items() if old in variables}
+    clashing = {old: new for old, new in used.items() if variables[old] != values.get(new)}
+    return (
+        [f"{old}: this setting is called {new} now: rename it" for old, new in used.items() if old not in clashing],
+        [f"{old}: {new}, its new name, has another value: leave {old} out" for old, new in clashing.items()],
+    )
 
 
 def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -156,9 +152,9 @@ def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
     options = sorted(known)
     results = {f"{role.name}_result" for role in ROLES.iterdir()}
     return [
-        f"{name}: there is no such variable{_suggestion(name, options)}"
+        f"{name}: {following(name) or 'there is no such variable' + _suggestion(name, options)}"
         for name in sorted(names)
-        if name.startswith(PREFIX) and name not in options and name not in results
+        if name.startswith(PREFIX) and name not in options and name not in results and name not in RENAMED
     ]
 
 
@@ -272,20 +268,20 @@ def wrong_address(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_project(values: Mapping[str, Any]) -> list[str]:
     """Why Docker Compose cannot have a project of this name, if so."""
-    name = str(values.get("titanic_target_project", "titanic"))
+    name = str(values.get("titanic_project", "titanic"))
     if values.get("titanic_provider") != "compose" or PROJECT.fullmatch(name):
         return []
     rule = "lower-case letters, digits, - and _, a letter or digit first"
-    return [f"titanic_target_project: '{name}' cannot be a Compose project: use {rule}"]
+    return [f"titanic_project: '{name}' cannot be a Compose project: use {rule}"]
 
 
 def wrong_on_kubernetes(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each value that a cluster has no use for, or cannot use."""
     found = []
-    name = str(values.get("titanic_target_project", "titanic"))
+    name = str(values.get("titanic_project", "titanic"))
     if not DNS_LABEL.fullmatch(name):
         rule = "lower-case letters, digits and -, at most 63, a letter or digit first and last"
-        found.append(f"titanic_target_project: '{name}' cannot be a namespace: use {rule}")
+        found.append(f"titanic_project: '{name}' cannot be a namespace: use {rule}")
     if "/" not in str(values.get("titanic_image_repository", "titanic")):
         where = "a registry that the cluster pulls from, such as registry.example.org/titanic"
         found.append(f"titanic_image_repository: the image has to be pushed: name a repository of {where}")
@@ -364,7 +360,7 @@ def _suggestion(name: str, known: list[str]) -> str:
 
 
 class ActionModule(ActionBase):
-    """Compare tags and variables of this run with what the collection knows."""
+    """Compare tags and variables of this run with what the collection knows, and say what it asks of a target."""
 
     _requires_connection = False
     _VALID_ARGS = frozenset({"tags", "deploys"})
@@ -378,8 +374,12 @@ class ActionModule(ActionBase):
         problems = unknown_tags([*run_tags, *skip_tags], self._task.args.get("tags", []))
         problems += clashing_tags(run_tags, skip_tags, deploys=boolean(self._task.args.get("deploys", True)))
         problems += unknown_variables(map(str, variables), options)
-        problems += overruled(self._inventory(variables), variables, wiring())
+        problems += internal(self._inventory(variables))
         values = self._values(variables, options)
+        old, clashing = renamed(self._values(variables, RENAMED), values)
+        problems += clashing
+        for message in old:
+            self._display.deprecated(message, version=REFUSED_FROM, collection_name="whitestar.deploy")
         provider = values.pop("titanic_provider", "")
         problems += wrong_values({"titanic_provider": provider}, options)
         elsewhere = set(UNREAD.get(str(provider), ()))
@@ -393,6 +393,8 @@ class ActionModule(ActionBase):
             *wrong_together(together),
         ]
         result.update(changed=False, problems=problems)
+        if not problems:
+            result.update(redirect_port=values.get("titanic_api_redirect_port", 0), **asked_of_a_cluster(values))
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))
         return dict(result)
@@ -402,10 +404,10 @@ class ActionModule(ActionBase):
         found = variables["hostvars"].raw_get(variables["inventory_hostname"]) if "hostvars" in variables else {}
         return found if isinstance(found, Mapping) else {}
 
-    def _values(self, variables: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    def _values(self, variables: Mapping[str, Any], options: Container[str]) -> dict[str, Any]:
         """Every setting that is known now, by name."""
         values = {}
-        for name in settings_given(variables, options, wiring()):
+        for name in sorted(name for name in variables if name in options):
             try:
                 values[name] = self._templar.template(variables[name])
             except AnsibleError:

@@ -83,6 +83,38 @@ def _external(external: dict[str, Any], authority_file: str) -> dict[str, Any]:
     return found | ({"sslrootcert": trusted} if trusted else {})
 
 
+def reverse_proxy(settings: dict[str, Any]) -> dict[str, Any]:
+    """How the reverse proxy is reached, from settings: provider, address, port, hostname, tls, given, state_directory.
+
+    ``given`` is the certificate as titanic_secrets_tls has it. The result has ``address`` (host:port), ``url`` (what
+    users call it), ``host`` (the name to ask by where that is not the address, as on Kubernetes), ``tls`` (hostname and
+    authority, whom to trust: a file on a host, on Kubernetes as PEM; empty for plain HTTP) and ``files`` (on a host,
+    of the certificate, by name).
+    """
+    kind, name, port = settings["tls"], settings["hostname"], int(settings["port"])
+    cluster = settings["provider"] == "kubernetes"
+    address = host_port(settings["address"], port)
+    given = dict(settings["given"]) if kind in {"given", "acme"} else {}
+    place = f"{settings['state_directory']}/secrets/tls"
+    files = {} if cluster else {key: f"{place}/{key}" for key in given}
+    known = given if cluster else files
+    trusted = {
+        "given": known.get("certificate", ""),
+        "internal": f"{settings['state_directory']}/front/caddy/pki/authorities/local/root.crt",
+        "acme": known.get("authority", ""),
+    }
+    scheme, usual = ("http", 80) if kind == "none" else ("https", 443)
+    # A cluster is asked by name, wherever the address is that leads to it; a host by its address without certificate.
+    called = (name if port == usual else f"{name}:{port}") if cluster or kind != "none" else address
+    return {
+        "address": address,
+        "url": f"{scheme}://{called}",
+        "host": name if cluster else "",
+        "tls": {} if kind == "none" else {"hostname": name, "authority": trusted[kind]},
+        "files": files,
+    }
+
+
 def database_secret_files(connection: dict[str, Any]) -> dict[str, str]:
     """The files with secrets that a database ``connection`` names, by their own names."""
     paths = (connection.get(key) for key in ("password_file", "owner_password_file", "sslrootcert"))
@@ -287,6 +319,7 @@ class FilterModule:
             "promised": promised,
             "overridden": overridden,
             "release_objects": release_objects,
+            "reverse_proxy": reverse_proxy,
             "run_identity": run_identity,
             "server_arguments": server_arguments,
             "state_directory": state_directory,

@@ -121,9 +121,9 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=str(error))
     except EngineError as error:
-        module.fail_json(msg=f"titanic_target_engine_install: {error}")
+        module.fail_json(msg=f"titanic_engine_install: {error}")
     except OSError as error:
-        module.fail_json(msg=f"titanic_target_state_directory: {error}")
+        module.fail_json(msg=f"titanic_state_directory: {error}")
     module.exit_json(
         changed=bool(steps),
         steps=steps,

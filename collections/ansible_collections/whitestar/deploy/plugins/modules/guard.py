@@ -44,4 +44,26 @@ problems:
   returned: always
   type: list
   elements: str
+redirect_port:
+  description: Port on which the settings have plain HTTP sent to HTTPS; 0 is none.
+  returned: success
+  type: int
+needs:
+  description: What the settings need of a cluster, as M(whitestar.deploy.kubernetes_session) takes it.
+  returned: success
+  type: list
+  elements: dict
+volume:
+  description: What the settings want the database's volumes on a cluster to be; empty where others run the database.
+  returned: success
+  type: dict
+overlays:
+  description: What the settings lay over objects of a cluster.
+  returned: success
+  type: list
+  elements: dict
+adopt:
+  description: Whether the settings allow a namespace on a cluster that somebody else made.
+  returned: success
+  type: bool
 """

@@ -142,7 +142,7 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
         remedy = "choose another directory or change its owner"
-        return [f"titanic_target_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
+        return [f"titanic_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
     found = refusal(state.stopped()) if options["needs_running"] else []
     found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
@@ -171,7 +171,7 @@ def process_problems(state: State, existing: Path, account: str) -> list[str]:
     socket_path = str(state.longest_socket())
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(
-            f"titanic_target_state_directory: {state.root} is too long: sockets below it would have "
+            f"titanic_state_directory: {state.root} is too long: sockets below it would have "
             f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
         )
     owner = None
@@ -187,7 +187,7 @@ def process_problems(state: State, existing: Path, account: str) -> list[str]:
         )
     if owner and (closed := closed_to_others(existing)):
         found.append(
-            f"titanic_target_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
+            f"titanic_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
             f"choose a directory whose parents are open to others, such as /var/lib/titanic"
         )
     return found
@@ -199,7 +199,7 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
     free, needed = shutil.disk_usage(existing).free // 2**20, options["free_mebibytes"]
     if free < needed:
         found.append(
-            f"titanic_target_state_directory: only {free} MiB are free on the disk of {existing}, "
+            f"titanic_state_directory: only {free} MiB are free on the disk of {existing}, "
             f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
         )
     address, engine = options["address"], options["engine"]

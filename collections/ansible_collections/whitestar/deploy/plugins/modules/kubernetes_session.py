@@ -205,7 +205,7 @@ def namespace(cluster: Cluster, *, make: bool) -> bool:
             return True
         raise
     if found and found.get("status", {}).get("phase") == "Terminating":
-        what = f"titanic_target_project: namespace {cluster.namespace} is being removed: wait for that"
+        what = f"titanic_project: namespace {cluster.namespace} is being removed: wait for that"
         raise ClusterError(what, HTTPStatus.CONFLICT)
     if found is None and make:
         metadata = {"name": cluster.namespace}

@@ -26,7 +26,6 @@ from ansible.module_utils.common.json import Direction, get_module_encoder
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
-from ansible_collections.whitestar.deploy.plugins.lookup import setting
 
 PROFILE = "legacy"
 COLLECTION = "ansible_collections.whitestar.deploy.plugins"
@@ -46,8 +45,6 @@ def load_once() -> None:
     # Ansible's own, which each worker would read for its first template.
     for loader in (filter_loader, test_loader):
         list(loader.all())
-    for role in setting.ROLES.iterdir():
-        setting.defaults_of(role.name)
 
 
 load_once()

@@ -20,6 +20,7 @@ PASSWORDS = ("database_owner_password", "database_app_password")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+CHOOSE_CLASS = "name one that there is, or make one the default"
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 
 
@@ -35,6 +36,73 @@ def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:
 def wrong_choices(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each of these choices that another one rules out or leaves open."""
     return [*_database(values), *_secrets(values)]
+
+
+def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a deployment with these settings asks of a cluster, for the checks before the first change.
+
+    ``needs`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects) as
+    kubernetes_session takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
+    """
+    volume = {
+        "size": values.get("titanic_database_storage", "1Gi"),
+        "storage_class": values.get("titanic_database_storage_class", ""),
+    }
+    return {
+        "needs": list(_needs(values)),
+        "volume": {} if values.get("titanic_database_kind") == "external" else volume,
+        "overlays": list(_overlays(values)),
+        "adopt": boolean(values.get("titanic_target_namespace_adopt", False)),
+    }
+
+
+def _needs(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    kind, front = values.get("titanic_database_kind", "pod"), values.get("titanic_api_front", "ingress")
+    if kind != "external":
+        yield _need("storage.k8s.io/v1 StorageClass", "titanic_database_storage_class", CHOOSE_CLASS) | {
+            "name": values.get("titanic_database_storage_class", ""),
+            "default": "storageclass.kubernetes.io/is-default-class",
+        }
+    if front == "ingress":
+        remedy = "name one that there is, install a controller, or set titanic_api_front to another way in"
+        yield _need("networking.k8s.io/v1 IngressClass", "titanic_api_ingress_class", remedy) | {
+            "name": values.get("titanic_api_ingress_class", ""),
+            "default": "ingressclass.kubernetes.io/is-default-class",
+        }
+    if front == "gateway":
+        remedy = "install the Gateway API and a controller of it, or use ingress"
+        yield _need("gateway.networking.k8s.io/v1 HTTPRoute", "titanic_api_front", remedy)
+    if kind == "cloudnative_pg":
+        remedy = "install the CloudNativePG operator, or set it to pod or external"
+        yield _need("postgresql.cnpg.io/v1 Cluster", "titanic_database_kind", remedy)
+    if values.get("titanic_secrets_source") == "external_secrets":
+        remedy = "install the External Secrets Operator, or set it to generated"
+        for stored in ("SecretStore", "ExternalSecret"):
+            yield _need(f"external-secrets.io/v1 {stored}", "titanic_secrets_source", remedy)
+    if values.get("titanic_api_tls") == "acme":
+        remedy = "install cert-manager and make that issuer, or give a certificate (titanic_api_tls given)"
+        issuer = {"name": values.get("titanic_api_issuer", "letsencrypt")}
+        yield _need("cert-manager.io/v1 ClusterIssuer", "titanic_api_issuer", remedy) | issuer
+    if int(values.get("titanic_api_max_replicas", 5)) > int(values.get("titanic_api_replicas", 2)):
+        remedy = "install metrics-server, or set it to no more than titanic_api_replicas"
+        yield _need("metrics.k8s.io/v1beta1 PodMetrics", "titanic_api_max_replicas", remedy)
+
+
+def _need(what: str, variable: str, remedy: str) -> dict[str, Any]:
+    version, kind = what.split()
+    return {"api_version": version, "kind": kind, "variable": variable, "remedy": remedy}
+
+
+def _overlays(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for stage in ("target", "database", "api"):
+        variable = f"titanic_{stage}_kubernetes_overrides"
+        if over := _mapping(values, variable):
+            yield {"variable": variable, "stage": stage, "over": over}
+    port = int(values.get("titanic_api_node_port", 0))
+    if port and values.get("titanic_api_front") == "node_port":
+        ports = [{"name": "http", "nodePort": port}]
+        over = {"Service": {"spec": {"type": "NodePort", "ports": ports}}}
+        yield {"variable": "titanic_api_node_port", "stage": "api", "over": over}
 
 
 def _database(values: Mapping[str, Any]) -> Iterator[str]:

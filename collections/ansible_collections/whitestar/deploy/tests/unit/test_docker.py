@@ -258,7 +258,7 @@ def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
 
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:
     (problem,) = engine_problems(Engine(f"{place}/docker.sock", "/nowhere/docker", "people"))
-    said = f"titanic_target_engine: no Docker engine answers at {place}/docker.sock (No such file or directory)"
+    said = f"titanic_engine: no Docker engine answers at {place}/docker.sock (No such file or directory)"
     assert problem.startswith(f"{said}: start it, name its socket, or ")
 
 
@@ -281,7 +281,7 @@ def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
 def test_what_is_too_old_or_missing_is_named(place: Path, engine: str, compose: str, buildx: str, words: str) -> None:
     with answering(place, version(engine)) as path:
         (problem,) = engine_problems(Engine(path, client(place, compose, buildx), "people"))
-    assert problem.startswith("titanic_target_engine: ")
+    assert problem.startswith("titanic_engine: ")
     assert words in problem
 
 

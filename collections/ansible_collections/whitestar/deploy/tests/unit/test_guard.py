@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.guard import (
     clashing_tags,
-    overruled,
+    internal,
+    renamed,
     role_options,
-    settings_given,
     unknown_tags,
     unknown_variables,
     wrong_address,
@@ -21,37 +21,50 @@ from ansible_collections.whitestar.deploy.plugins.action.guard import (
     wrong_together,
     wrong_values,
 )
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
 from ansible_collections.whitestar.deploy.tests.helpers import certificate
 
 OPTIONS = role_options()
 TAGS = ["image", "database", "api", "rollback"]
 
 
-def test_what_the_wiring_hands_on_is_ours_unless_somebody_gave_another_value() -> None:
-    wired = {"titanic_api_engine": "{{ __titanic_engine }}", "titanic_api_tools": "{{ __titanic_tools }}"}
-    variables = {**wired, "titanic_api_tools": 7, "titanic_api_port": 80, "titanic_api_result": {}, "other": 1}
-    assert settings_given(variables, {*wired, "titanic_api_port", "titanic_api_tls"}, wired) == [
-        "titanic_api_port",
-        "titanic_api_tools",
+def test_what_is_a_role_s_own_is_refused_and_what_an_earlier_play_registered_is_not() -> None:
+    registered = {"__titanic_guard_session": {"changed": False}, "__titanic_api_front": {"skipped": True}}
+    given = {"__titanic_guard_deploys": False, "__titanic_verify_did": {"release": "nothing"}}
+    assert internal({**registered, **given, "titanic_api_port": 80}) == [
+        "__titanic_guard_deploys: it is the collection's own: leave it out",
+        "__titanic_verify_did: it is the collection's own: leave it out",
     ]
 
 
-def test_what_the_wiring_would_overrule_is_refused_with_what_to_set() -> None:
-    wired = {
-        "titanic_rollback_replicas": "{{ lookup('whitestar.deploy.setting', 'titanic_api_replicas') }}",
-        "titanic_api_tools": "{{ __titanic_tools }}",
-        "__titanic_tools": "/tools",
-    }
-    inventory = {"titanic_rollback_replicas": 3, "titanic_api_tools": "/mine", "titanic_api_port": 80}
-    assert overruled(inventory, wired, wired) == [
-        "titanic_api_tools: it follows from other settings: leave it out",
+def test_an_old_name_is_taken_and_told_its_new_one() -> None:
+    assert set(RENAMED.values()) <= set(OPTIONS)
+    assert not set(RENAMED) & set(OPTIONS)
+    assert unknown_variables(RENAMED, OPTIONS) == []
+    told, clashing = renamed({"titanic_target_project": "a"}, {"titanic_project": "a"})
+    assert told == ["titanic_target_project: this setting is called titanic_project now: rename it"]
+    assert clashing == []
+
+
+def test_an_old_name_that_says_something_else_than_the_new_one_is_refused() -> None:
+    told, clashing = renamed({"titanic_target_project": "a"}, {"titanic_project": "b"})
+    assert told == []
+    assert clashing == [
+        "titanic_target_project: titanic_project, its new name, has another value: leave titanic_target_project out"
+    ]
+
+
+def test_what_follows_from_other_settings_is_refused_with_what_to_set() -> None:
+    assert unknown_variables(["titanic_rollback_replicas", "titanic_seed_sha256"], OPTIONS) == [
         "titanic_rollback_replicas: it follows from other settings: set titanic_api_replicas instead",
+        "titanic_seed_sha256: it follows from other settings: leave it out",
     ]
-    assert overruled(inventory, inventory, wired) == [], "an extra variable wins"
+    assert not set(FOLLOWING) & set(OPTIONS)
+    assert {name for settings in FOLLOWING.values() for name in settings} <= set(OPTIONS)
 
 
 def test_every_role_s_options_are_known() -> None:
-    assert {"titanic_api_port", "titanic_target_state_directory", "titanic_rollback_to"} <= set(OPTIONS)
+    assert {"titanic_api_port", "titanic_state_directory", "titanic_rollback_to"} <= set(OPTIONS)
     assert OPTIONS["titanic_api_port"]["type"] == "int"
 
 
@@ -156,7 +169,7 @@ def test_what_is_not_ours_passes() -> None:
         ("titanic_image_requirements", "/etc", "/etc is a directory; name the file"),
         ("titanic_seed_csv", "/etc", "/etc is a directory; name the file"),
         ("titanic_image_context", "/etc/passwd", "/etc/passwd is no directory; name the one that holds the project"),
-        ("titanic_target_state_directory", "relative/path", "relative/path is not an absolute path"),
+        ("titanic_state_directory", "relative/path", "relative/path is not an absolute path"),
         ("titanic_provider", "docker", "value of titanic_provider must be one of: local, compose, kubernetes"),
     ],
 )
@@ -173,10 +186,9 @@ def test_a_wrong_value_is_refused(name: str, value: Any, words: str) -> None:
         ("titanic_api_port", "65535"),
         ("titanic_api_workers", 2),
         ("titanic_seed_reset", "yes"),
-        ("titanic_target_state_directory", "~/titanic"),
+        ("titanic_state_directory", "~/titanic"),
         ("titanic_seed_csv", __file__),
         ("titanic_image_context", str(Path(__file__).parent)),
-        ("titanic_guard_port", 5000),
     ],
 )
 def test_a_right_value_passes(name: str, value: Any) -> None:
@@ -188,7 +200,7 @@ def test_a_right_value_passes(name: str, value: Any) -> None:
     [
         ("titanic_secrets_values", "hunter2-secret"),
         ("titanic_api_write_tokens", {"hunter2-secret": 1}),
-        ("titanic_secrets_write_tokens", [{"a": "hunter2-secret"}]),
+        ("titanic_api_write_tokens", [{"a": "hunter2-secret"}]),
     ],
 )
 def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> None:
@@ -202,8 +214,8 @@ def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> 
         ("titanic_secrets_values", "database_app_pasword", "database_app_password"),
         ("titanic_secrets_tls", "certifcate", "certificate"),
         ("titanic_secrets_database_tls", "Key", "key"),
-        ("titanic_target_engine", "sockett", "socket"),
-        ("titanic_target_cluster", "kubecofnig", "kubeconfig"),
+        ("titanic_engine", "sockett", "socket"),
+        ("titanic_cluster", "kubecofnig", "kubeconfig"),
         ("titanic_database_external", "hots", "host"),
         ("titanic_image_registry_login", "user_name", "username"),
         ("titanic_api_gateway", "sectionname", "sectionName"),
@@ -230,12 +242,6 @@ def test_a_path_on_another_machine_is_not_looked_for_on_this_one() -> None:
 
 def test_a_secret_of_the_wrong_type_is_named() -> None:
     assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be of type dict"]
-
-
-def test_a_value_that_another_role_is_handed_does_not_break_the_guard() -> None:
-    """The port is also handed to the guard, whose own option takes anything so that the message names the user's."""
-    problems = wrong_values({"titanic_api_port": "many", "titanic_guard_port": "many"}, OPTIONS)
-    assert len(problems) == 1
 
 
 def given(files: dict[str, str]) -> dict[str, Any]:
@@ -312,9 +318,9 @@ ON_KUBERNETES = {"titanic_provider": "kubernetes", "titanic_image_repository": "
 
 def test_what_a_cluster_can_use_passes() -> None:
     assert wrong_together(ON_KUBERNETES) == []
-    good = {"titanic_target_project": "titanic-2", "titanic_api_tls": "acme", "titanic_database_pgadmin": "no"}
+    good = {"titanic_project": "titanic-2", "titanic_api_tls": "acme", "titanic_database_pgadmin": "no"}
     assert wrong_together(ON_KUBERNETES | good) == []
-    assert wrong_together(ON_KUBERNETES | {"titanic_target_project": "7" * 63}) == []
+    assert wrong_together(ON_KUBERNETES | {"titanic_project": "7" * 63}) == []
 
 
 @pytest.mark.parametrize(
@@ -358,20 +364,20 @@ def test_any_kind_of_address_passes(address: str, provider: str) -> None:
 
 @pytest.mark.parametrize("name", ["Hunt-Big", "_titanic", "-titanic", "a.b", "a b", ""])
 def test_a_name_that_no_compose_project_can_have_is_refused(name: str) -> None:
-    named = {"titanic_provider": "compose", "titanic_target_project": name}
+    named = {"titanic_provider": "compose", "titanic_project": name}
     (problem,) = wrong_together(named)
-    assert problem.startswith(f"titanic_target_project: '{name}' cannot be a Compose project: use lower-case letters")
+    assert problem.startswith(f"titanic_project: '{name}' cannot be a Compose project: use lower-case letters")
 
 
 @pytest.mark.parametrize("name", ["titanic", "5700", 5700, "titanic_2-b"])
 def test_a_name_that_a_compose_project_can_have_passes(name: Any) -> None:
-    assert wrong_together({"titanic_provider": "compose", "titanic_target_project": name}) == []
+    assert wrong_together({"titanic_provider": "compose", "titanic_project": name}) == []
 
 
 @pytest.mark.parametrize("name", ["Titanic", "titanic_2", "-titanic", "titanic-", "t" * 64, "", "a.b", "titanic\n"])
 def test_a_name_that_no_namespace_can_have_is_refused(name: str) -> None:
-    (problem,) = wrong_together(ON_KUBERNETES | {"titanic_target_project": name})
-    assert problem.startswith(f"titanic_target_project: '{name}' cannot be a namespace: use lower-case letters")
+    (problem,) = wrong_together(ON_KUBERNETES | {"titanic_project": name})
+    assert problem.startswith(f"titanic_project: '{name}' cannot be a namespace: use lower-case letters")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "titanic_api_write_tokens": {"type": "list", "no_log": True},
     "titanic_seed_csv": {"type": "path"},
     "titanic_plan": {"type": "path"},
-    "titanic_guard_port": {"type": "int"},
 }
 
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_choices, wrong_elsewhere
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
+    asked_of_a_cluster,
+    wrong_choices,
+    wrong_elsewhere,
+)
 
 GIVEN = {"titanic_secrets_values": {"database_owner_password": "one", "database_app_password": "other"}}
 EXTERNAL = {"titanic_database_kind": "external", "titanic_database_external": {"host": "db.example.org"}, **GIVEN}
@@ -45,3 +49,44 @@ def test_a_host_has_none_of_these_choices() -> None:
     assert wrong_elsewhere({"titanic_database_kind": "pod"}) == []
     (found,) = wrong_elsewhere({"titanic_database_kind": "external"})
     assert "is for Kubernetes" in found
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ({}, ["StorageClass", "IngressClass", "PodMetrics"]),
+        ({"titanic_api_max_replicas": 2, "titanic_api_replicas": "2"}, ["StorageClass", "IngressClass"]),
+        ({"titanic_api_front": "gateway"}, ["StorageClass", "HTTPRoute", "PodMetrics"]),
+        ({"titanic_api_front": "none", "titanic_api_tls": "acme"}, ["StorageClass", "ClusterIssuer", "PodMetrics"]),
+        ({"titanic_database_kind": "cloudnative_pg"}, ["StorageClass", "IngressClass", "Cluster", "PodMetrics"]),
+        (EXTERNAL, ["IngressClass", "PodMetrics"]),
+        (STORE, ["StorageClass", "IngressClass", "SecretStore", "ExternalSecret", "PodMetrics"]),
+    ],
+)
+def test_a_cluster_is_asked_for_what_the_settings_need(values: dict[str, Any], kinds: list[str]) -> None:
+    assert [need["kind"] for need in asked_of_a_cluster(values)["needs"]] == kinds
+
+
+def test_a_class_or_issuer_that_is_named_is_asked_for_by_name() -> None:
+    named = {"titanic_database_storage_class": "fast", "titanic_api_ingress_class": "nginx", "titanic_api_tls": "acme"}
+    needs = asked_of_a_cluster(named)["needs"]
+    assert {need["variable"]: need.get("name") for need in needs} == {
+        "titanic_database_storage_class": "fast",
+        "titanic_api_ingress_class": "nginx",
+        "titanic_api_issuer": "letsencrypt",
+        "titanic_api_max_replicas": None,
+    }
+
+
+def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
+    port = {"titanic_api_front": "node_port", "titanic_api_node_port": "30500"}
+    asked = asked_of_a_cluster(port | {"titanic_database_kubernetes_overrides": {"Service": {}}})
+    assert [(overlay["variable"], overlay["stage"]) for overlay in asked["overlays"]] == [
+        ("titanic_database_kubernetes_overrides", "database"),
+        ("titanic_api_node_port", "api"),
+    ]
+    assert asked["overlays"][1]["over"]["Service"]["spec"]["ports"] == [{"name": "http", "nodePort": 30500}]
+    assert asked["volume"] == {"size": "1Gi", "storage_class": ""}
+    assert not asked["adopt"]
+    other = asked_of_a_cluster(EXTERNAL | {"titanic_target_namespace_adopt": "yes", "titanic_api_node_port": 30500})
+    assert (other["volume"], other["overlays"], other["adopt"]) == ({}, [], True)

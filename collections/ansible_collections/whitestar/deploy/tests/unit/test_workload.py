@@ -18,6 +18,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     database_environment,
     database_secret_files,
     identity_text,
+    reverse_proxy,
     run_identity,
     server_arguments,
     state_directory,
@@ -329,3 +330,68 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
 def test_check_mode_says_what_would_be(did: dict[str, Any], lines: list[str]) -> None:
     said = summary({"check_mode": True, "kept": [], "items": {}}, "http://a:1", "r", did)
     assert said == [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
+
+
+def proxy(**settings: Any) -> dict[str, Any]:
+    """How a reverse proxy with these settings is reached."""
+    usual = {"provider": "local", "address": "127.0.0.1", "port": "5000", "hostname": "api.example.org", "tls": "none"}
+    return reverse_proxy({**usual, "given": {}, "state_directory": "/state", **settings})
+
+
+def test_a_plain_reverse_proxy_is_asked_by_its_address() -> None:
+    assert proxy() == {
+        "address": "127.0.0.1:5000",
+        "url": "http://127.0.0.1:5000",
+        "host": "",
+        "tls": {},
+        "files": {},
+    }
+    assert proxy(address="::1", port=80)["url"] == "http://[::1]:80"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "authority", "files"),
+    [
+        ({"tls": "given"}, "https://api.example.org:5000", "/state/secrets/tls/certificate", ["certificate", "key"]),
+        (
+            {"tls": "given", "port": "443"},
+            "https://api.example.org",
+            "/state/secrets/tls/certificate",
+            ["certificate", "key"],
+        ),
+        (
+            {"tls": "internal", "given": {}},
+            "https://api.example.org:5000",
+            "/state/front/caddy/pki/authorities/local/root.crt",
+            [],
+        ),
+        (
+            {"tls": "acme", "given": {"authority": "PEM"}},
+            "https://api.example.org:5000",
+            "/state/secrets/tls/authority",
+            ["authority"],
+        ),
+        ({"tls": "acme", "given": {}}, "https://api.example.org:5000", "", []),
+    ],
+)
+def test_a_host_with_a_certificate_is_asked_by_its_name(
+    settings: dict[str, Any], url: str, authority: str, files: list[str]
+) -> None:
+    found = proxy(**{"given": {"certificate": "PEM", "key": "KEY"}, **settings})
+    assert found["url"] == url
+    assert found["host"] == ""
+    assert found["tls"] == {"hostname": "api.example.org", "authority": authority}
+    assert found["files"] == {name: f"/state/secrets/tls/{name}" for name in files}
+
+
+def test_a_cluster_is_asked_by_name_at_any_address_and_trusts_what_is_given_as_text() -> None:
+    found = proxy(provider="kubernetes", address="10.0.0.2", port=80)
+    assert (found["address"], found["url"], found["host"]) == (
+        "10.0.0.2:80",
+        "http://api.example.org",
+        "api.example.org",
+    )
+    given = proxy(provider="kubernetes", tls="given", given={"certificate": "PEM", "key": "KEY"})
+    assert given["tls"] == {"hostname": "api.example.org", "authority": "PEM"}
+    assert given["files"] == {}
+    assert "KEY" not in str(given)

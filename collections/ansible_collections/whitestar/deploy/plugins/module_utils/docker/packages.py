@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
 
-VARIABLE = "titanic_target_engine_install"
+VARIABLE = "titanic_engine_install"
 # First release with packages that are new enough (packages.debian.org, packages.ubuntu.com), and what they are called.
 DISTRIBUTIONS = {
     "debian": ((13,), ("docker.io", "docker-cli", "docker-compose", "docker-buildx")),
@@ -73,7 +73,7 @@ class Host:
         if os.path.realpath(engine.socket) != os.path.realpath(self.root / SOCKET):
             found.append(
                 f"{VARIABLE}: the packages' engine answers at /{SOCKET}, not at {engine.socket}: "
-                f"name that in titanic_target_engine"
+                f"name that in titanic_engine"
             )
         if not self.packages():
             name = self.release().get("PRETTY_NAME", "this system")

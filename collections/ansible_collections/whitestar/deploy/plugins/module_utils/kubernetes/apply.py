@@ -155,7 +155,7 @@ class Stage:
         recorded = [_key(thing) for thing in self._recorded()]
         for wanted in self.objects:
             if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
-                remedy = "choose another namespace (titanic_target_project), or remove it first"
+                remedy = "choose another namespace (titanic_project), or remove it first"
                 raise ClusterError(f"{named(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
         found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
         return [change for change in [*found, *self._unwanted()] if change.needed]

@@ -60,12 +60,12 @@ def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:
     name = f"namespace {cluster.namespace}"
     if space and not made_by_us(space) and not adopt:
         remedy = "choose another, or set titanic_target_namespace_adopt to deploy beside what is in it"
-        return [f"titanic_target_project: {name} is there and was made by somebody else: {remedy}"]
+        return [f"titanic_project: {name} is there and was made by somebody else: {remedy}"]
     if record(cluster, STAGES):
         # It has been deployed to; what comes to it is looked at stage by stage.
         return []
     remedy = "choose another namespace, or remove it first"
-    return [f"titanic_target_project: {thing} in {name} is not of this deployment: {remedy}" for thing in _met(cluster)]
+    return [f"titanic_project: {thing} in {name} is not of this deployment: {remedy}" for thing in _met(cluster)]
 
 
 def _met(cluster: Cluster) -> Iterator[str]:

@@ -40,7 +40,7 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
     number = re.match(r"v(\d+)\.(\d+)", version)
     if number and (int(number[1]), int(number[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        return [f"titanic_target_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
+        return [f"titanic_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
     at_rest = refusal(stopped(cluster)) if options["needs_running"] else []
     if at_rest or not options["deploys"]:
         return at_rest
@@ -54,7 +54,7 @@ def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
 
 def unreachable(error: ClusterError) -> str:
     """Why the cluster cannot be used, with the variable and the remedy."""
-    return f"titanic_target_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
+    return f"titanic_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
 
 
 def denied(cluster: Cluster) -> list[str]:
@@ -74,7 +74,7 @@ def denied(cluster: Cluster) -> list[str]:
         return []
     what = f"these credentials may not {', '.join(found)} in namespace {cluster.namespace}"
     remedy = "use others, or have an administrator make some (playbooks/make-deployer.yml)"
-    return [f"titanic_target_cluster: {what}: {remedy}"]
+    return [f"titanic_cluster: {what}: {remedy}"]
 
 
 def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:

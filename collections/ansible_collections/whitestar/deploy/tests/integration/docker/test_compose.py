@@ -20,5 +20,5 @@ def test_a_run_begins_with_what_the_engine_lacks(place: Path) -> None:
     )
     for check in (True, False):
         message = run_module("host_session", given, check=check).message
-        assert message.startswith("titanic_target_engine: no Docker engine answers at")
+        assert message.startswith("titanic_engine: no Docker engine answers at")
     assert not (place / "state").exists()

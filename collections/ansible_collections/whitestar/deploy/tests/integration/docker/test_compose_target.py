@@ -82,7 +82,7 @@ def test_a_release_that_is_new_enough_has_packages(place: Path, release: str, fi
 def test_a_release_that_is_too_old_or_unknown_is_refused_with_the_remedy(place: Path, release: str, name: str) -> None:
     found = host(place, release)
     (problem,) = lasting_problems(engine_of(found), found)
-    assert problem.startswith(f"titanic_target_engine_install: {name} has no packages that are new enough (Debian ")
+    assert problem.startswith(f"titanic_engine_install: {name} has no packages that are new enough (Debian ")
     assert problem.endswith("install Docker's own, see docs.docker.com/engine/install")
     assert found.missing() == []
 
@@ -105,7 +105,7 @@ def test_another_engine_is_not_replaced(place: Path) -> None:
     (place / "usr/bin/dockerd").touch()
     (problem,) = lasting_problems(engine_of(found), found)
     words = f"there is another engine, {place}/usr/bin/dockerd: start or update that one, or remove it"
-    assert problem == f"titanic_target_engine_install: {words}"
+    assert problem == f"titanic_engine_install: {words}"
 
 
 @needs_root
@@ -121,8 +121,8 @@ def test_a_socket_where_the_packages_have_none_is_refused(place: Path) -> None:
     found = host(place, TRIXIE)
     (problem,) = lasting_problems(Engine("/run/mine.sock", "docker", "people"), found)
     assert problem == (
-        "titanic_target_engine_install: the packages' engine answers at /var/run/docker.sock, not at /run/mine.sock: "
-        "name that in titanic_target_engine"
+        "titanic_engine_install: the packages' engine answers at /var/run/docker.sock, not at /run/mine.sock: "
+        "name that in titanic_engine"
     )
 
 
@@ -145,9 +145,7 @@ def test_who_is_not_root_is_refused_with_the_remedy(place: Path) -> None:
     command = [sys.executable, "-c", AS_NOBODY, str(place)]
     done = subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=True)
     (problem,) = json.loads(done.stdout)
-    assert (
-        problem == "titanic_target_engine_install: only root installs packages, this is uid 65534: set ansible_become"
-    )
+    assert problem == "titanic_engine_install: only root installs packages, this is uid 65534: set ansible_become"
 
 
 @needs_root
@@ -161,7 +159,7 @@ def test_what_a_new_engine_lacks_is_installed_and_what_is_too_old_is_refused(pla
         status.write("Package: docker-compose\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n")
     with answering(place, engine_version("24.0.7")):
         (problem,) = lasting_problems(engine_of(found, client(place, *GOOD_PLUGINS)), found)
-    assert problem == "titanic_target_engine: the engine is 24.0.7: install Docker 25.0 or later"
+    assert problem == "titanic_engine: the engine is 24.0.7: install Docker 25.0 or later"
 
 
 def test_there_is_nothing_on_an_engine_that_is_only_planned() -> None:
@@ -191,7 +189,7 @@ def test_what_is_no_directory_is_refused(engine: dict[str, Any], place: Path) ->
     (place / "file").touch()
     for wrong in (place / "file", place / "file" / "below"):
         message = run_module("compose_target", {"engine": engine, "state_directory": str(wrong)}).message
-        assert message.startswith("titanic_target_state_directory: ")
+        assert message.startswith("titanic_state_directory: ")
         assert str(place / "file") in message
 
 
@@ -203,7 +201,7 @@ def test_the_module_refuses_before_it_installs(place: Path) -> None:
     message = run_module("compose_target", options, check=True).message
     assert not (place / "state").exists()
     assert message.startswith(
-        f"titanic_target_engine_install: the packages' engine answers at /var/run/docker.sock, not at {socket}"
+        f"titanic_engine_install: the packages' engine answers at /var/run/docker.sock, not at {socket}"
     )
 
 
@@ -216,6 +214,6 @@ def test_a_run_that_installs_is_refused_for_what_keeps_it_from_that(place: Path,
         installs_engine=installs,
     )
     message = run_module("host_session", given).message
-    assert ("titanic_target_engine_install: the packages' engine" in message) is installs
-    assert ("titanic_target_engine: no Docker engine answers at" in message) is not installs
+    assert ("titanic_engine_install: the packages' engine" in message) is installs
+    assert ("titanic_engine: no Docker engine answers at" in message) is not installs
     assert not (place / "state").exists()

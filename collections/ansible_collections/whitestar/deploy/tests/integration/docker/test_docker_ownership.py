@@ -85,10 +85,8 @@ def test_somebody_s_project_is_refused_by_name_and_left_as_it_was(place: Path, d
     for check in (True, False):
         message = deployment.begin(check=check).message
         for thing in ("container {}-database-1", "container {}-web-1", "network {}_default", "volume {}_kept"):
-            told = (
-                f"titanic_target_project: {thing.format(engine.project)} is not of the deployment in {deployment.state}"
-            )
-            assert f"{told}: choose another titanic_target_project" in message
+            told = f"titanic_project: {thing.format(engine.project)} is not of the deployment in {deployment.state}"
+            assert f"{told}: choose another titanic_project" in message
     assert not deployment.state.exists()
     assert not deployment.tear_down().changed
     assert seen(engine) == before
@@ -104,7 +102,7 @@ def test_what_has_one_of_our_names_without_a_project_is_refused(deployment: Depl
     engine.run(kind, "create", *(more or [engine.project + name]))
     try:
         message = deployment.begin(check=True).message
-        assert f"titanic_target_project: {kind} {engine.project}{name} is not of the deployment" in message
+        assert f"titanic_project: {kind} {engine.project}{name} is not of the deployment" in message
     finally:
         engine.run(kind, "rm", engine.project + name)
 
@@ -134,7 +132,7 @@ def test_a_volume_of_others_is_not_ours_for_its_name(deployment: Deployment, lab
     try:
         for check in (True, False):
             message = deployment.begin(check=check).message
-            assert f"titanic_target_project: volume {name} is not of the deployment in" in message
+            assert f"titanic_project: volume {name} is not of the deployment in" in message
         done = deployment.tear_down()
         assert f"volume {name} has been left: others made it, or use it" in str(done["warnings"])
         assert engine.get(f"/volumes/{name}") == before

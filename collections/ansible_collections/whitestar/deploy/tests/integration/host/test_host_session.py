@@ -169,7 +169,7 @@ def test_any_kind_of_address_will_do_while_its_port_is_free(place: Path, address
 
 def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
     message = begin(place / ("x" * 90)).message
-    assert "titanic_target_state_directory" in message
+    assert "titanic_state_directory" in message
     assert "the system allows 107: choose a shorter path" in message
 
 
@@ -233,7 +233,7 @@ def problems_of(uid: int, root: Path) -> list[str]:
 def test_a_place_that_is_not_ours_is_refused_by_its_variable(place: Path, below: str) -> None:
     (place / "closed").mkdir(mode=0o700)
     (problem,) = problems_of(65534, place / "closed" / below)
-    assert problem.startswith("titanic_target_state_directory: ")
+    assert problem.startswith("titanic_state_directory: ")
     assert f"{place}/closed is not a directory writable by uid 65534" in problem
 
 

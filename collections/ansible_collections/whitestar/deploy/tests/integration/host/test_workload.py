@@ -39,6 +39,7 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
         "place",
         "promised",
         "release_objects",
+        "reverse_proxy",
         "run_identity",
         "server_arguments",
         "state_directory",

@@ -51,7 +51,7 @@ def test_a_namespace_of_others_is_refused_and_left_as_it_was(shop: Space) -> Non
     for check in (True, False):
         message = begin(shop, check=check).message
         assert message.startswith(
-            f"titanic_target_project: namespace {shop.name} is there and was made by somebody else: choose another"
+            f"titanic_project: namespace {shop.name} is there and was made by somebody else: choose another"
         )
         assert "titanic_target_namespace_adopt" in message
     assert shop.versions() | theirs(shop) == before
@@ -61,7 +61,7 @@ def test_what_has_our_names_in_a_namespace_of_others_is_refused_by_name(shop: Sp
     before = shop.versions()
     message = begin(shop, adopt=True).message
     for thing in ("Secret titanic-secrets", "Service titanic-api"):
-        assert f"titanic_target_project: {thing} in namespace {shop.name} is not of this deployment" in message
+        assert f"titanic_project: {thing} in namespace {shop.name} is not of this deployment" in message
     assert "settings" not in message
     assert shop.versions() == before
 

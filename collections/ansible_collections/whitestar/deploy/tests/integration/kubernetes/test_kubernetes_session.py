@@ -99,7 +99,7 @@ def test_a_namespace_that_is_missing_is_made_for_the_lock(
     space.kubectl("delete", "namespace", space.name, "--wait=false")
     message = begin(space).message
     space.kubectl("patch", "namespace", space.name, "--patch", '{"metadata": {"finalizers": null}}')
-    assert message == f"titanic_target_project: namespace {space.name} is being removed: wait for that"
+    assert message == f"titanic_project: namespace {space.name} is being removed: wait for that"
 
 
 def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_named(free: Space) -> None:
@@ -203,7 +203,7 @@ def test_rights_that_are_missing_are_named_before_anything_is_done(free: Space, 
     free.make(role | {"kind": "Role", "rules": [rule]})
     free.make(role | {"kind": "RoleBinding", "roleRef": reference, "subjects": subjects})
     (problem,) = begin(limited(free, place))["problems"]
-    assert problem.startswith("titanic_target_cluster: these credentials may not ")
+    assert problem.startswith("titanic_cluster: these credentials may not ")
     assert problem.endswith("use others, or have an administrator make some (playbooks/make-deployer.yml)")
     for words in ("create/patch/update/delete configmaps", "create/delete pods", "get/list/create/patch/delete jobs"):
         assert words in problem
@@ -221,7 +221,7 @@ class Old(Cluster):
 def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
     with Old.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == [
-            "titanic_target_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
+            "titanic_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
         ]
     with Cluster.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == []
@@ -235,7 +235,7 @@ def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Spac
         ({"kubeconfig": f"{place}/none"}, f"{place}/none"),
     ):
         message = begin(Space(space.options | options)).message
-        assert message.startswith("titanic_target_cluster: ")
+        assert message.startswith("titanic_cluster: ")
         assert words in message
         assert message.endswith(": check kubectl, kubeconfig and context, and that the cluster is up")
 
