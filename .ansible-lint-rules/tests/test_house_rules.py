@@ -59,7 +59,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     ),
     "filters_bare": (task("seed | Run", *DEBUG, "when: a | b | c | d | e"), ["house-filters"]),
     "tags": (task("seed | Run", *DEBUG, "tags: [seed]"), ["house-tags"]),
-    "tags_of_a_module": (task("seed | Run", "whitestar.deploy.guard:", "  tags: [seed]"), []),
+    "tags_of_a_module": (task("seed | Run", "whitestar.deploy.validate_inputs:", "  tags: [seed]"), []),
     "tags_applied": (
         task("seed | Run", "ansible.builtin.include_tasks:", "  file: names_good.yml", "  apply:", "    tags: [seed]"),
         ["house-tags"],

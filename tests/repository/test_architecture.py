@@ -57,4 +57,4 @@ def test_no_files_import_each_other() -> None:
 
 def test_imports_are_seen_wherever_they_stand() -> None:
     assert {"module_utils.common.files", "plugin_utils.in_process"} <= KNOWN["action.compose_image"]
-    assert "plugin_utils.in_process" in KNOWN["action.guard"], "a module, not a name of one"
+    assert "plugin_utils.in_process" in KNOWN["action.validate_inputs"], "a module, not a name of one"

@@ -21,7 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local import post
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import smoke_test as trial
 from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
-from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
+from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS
 
 from tests.end_to_end.load.open_loop import LoadPlan, LoadReport
 from tests.interface import COLLECTION, ROOT, options, role_path
@@ -90,7 +90,7 @@ def test_the_status_is_told_of_line_by_line() -> None:
     text = (role_path("titanic_status") / "README.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", text.partition("## Variables")[0], re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == report("host_status") | report("kubernetes_status")
+    assert named == report("host_lifecycle") | report("kubernetes_lifecycle")
 
 
 def test_the_paths_of_a_trial_are_those_that_are_asked() -> None:
@@ -194,7 +194,8 @@ def test_every_kind_of_object_on_a_cluster_is_named() -> None:
 def differing() -> set[str]:
     """What drift tells of on a host, by its first word, in the plural."""
     found = re.findall(
-        r"""Difference\(\s*f?"(\w+) """, source("plugins/module_utils/[!k]*/drift.py", "plugins/modules/host_drift.py")
+        r"""Difference\(\s*f?"(\w+) """,
+        source("plugins/module_utils/[!k]*/drift.py", "plugins/modules/host_drift_info.py"),
     )
     found += re.findall(r"""f"(role|database) """, source("plugins/module_utils/postgresql/drift.py"))
     return set(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS
+from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import RENAMED
 
 from bin.docs import load

@@ -218,7 +218,7 @@ class Bench:
             if path.name not in {"action", "__pycache__"}:
                 (copy / "plugins" / path.name).symlink_to(path)
         for path in (COLLECTION / "plugins/action").glob("*.py"):
-            (copy / "plugins/action" / path.name).symlink_to(path if path.stem == "guard" else RECORDER)
+            (copy / "plugins/action" / path.name).symlink_to(path if path.stem == "validate_inputs" else RECORDER)
 
     def run(self, where: str, hosts: dict[str, dict[str, Any]], state: str = "/srv/state") -> dict[str, Seen]:
         """What each host has seen of a playbook (and its tags), by its name; ``state`` is of all unless empty."""

@@ -163,9 +163,9 @@ def run_module(name: str, arguments: dict[str, Any], *, check: bool = False) -> 
 OWNER = {"host": "h", "user": "u", "pid": 1, "started": 1}
 
 
-def begun(root: Path, **options: Any) -> dict[str, Any]:
-    """Arguments of host_session for a run of OWNER's that begins; ``options`` beside these or instead of them."""
-    given = {"state_directory": str(root), "state": "begun", "owner": OWNER, "address": "127.0.0.1", "port": 5000}
+def lock_options(root: Path, **options: Any) -> dict[str, Any]:
+    """Arguments of host_lock for a run of OWNER that acquires the lock; ``options`` beside these or instead of them."""
+    given = {"state_directory": str(root), "state": "present", "owner": OWNER, "address": "127.0.0.1", "port": 5000}
     return given | options
 
 
@@ -348,7 +348,7 @@ elif command == "sleep" and "--check" not in sys.argv:
 
 
 def make_image(state: State, identity: str) -> Path:
-    """A release directory as :mod:`local_image` leaves it, with the tiny release in it."""
+    """A release directory as :mod:`local_venv_release` leaves it, with the tiny release in it."""
     image = state.images / identity
     (image / "bin").mkdir(parents=True, exist_ok=True)
     write_atomically(image / "bin" / "tiny", TINY.format(python=sys.executable).encode(), 0o755)
@@ -568,7 +568,7 @@ class DriftTarget:
     def lines(self, **options: Any) -> list[str]:
         """What differs, without who and when; no secret is told, and nothing is written."""
         before = spool(self.state.root)
-        seen = run_module("host_drift", self.options | options)
+        seen = run_module("host_drift_info", self.options | options)
         assert not seen.changed
         assert PLANTED_PASSWORD not in seen.output
         assert {name: content for name, content in spool(self.state.root).items() if "log" not in name} == {

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.whitestar.deploy.plugins.action.guard import ActionModule as GuardModule
-from ansible_collections.whitestar.deploy.plugins.action.guard import role_options
+from ansible_collections.whitestar.deploy.plugins.action.validate_inputs import ActionModule as ValidateInputs
+from ansible_collections.whitestar.deploy.plugins.action.validate_inputs import role_options
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively, stable_hash, write_json
 
 FORMAT = 1
@@ -68,14 +68,14 @@ def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return found
 
 
-class ActionModule(GuardModule):
+class ActionModule(ValidateInputs):
     """See the module's documentation."""
 
     _VALID_ARGS = frozenset({"state", "file", "reality", "settings", "stages", "run"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """What O(state) asks for: ``settings``, or ``steps`` and ``image`` of this host. Raises AnsibleActionFail."""
-        super(GuardModule, self).run(tmp, task_vars)
+        super(ValidateInputs, self).run(tmp, task_vars)
         arguments, variables = self._task.args, task_vars or {}
         path = Path(str(arguments.get("file", ""))).expanduser()
         host = str(variables["inventory_hostname"])

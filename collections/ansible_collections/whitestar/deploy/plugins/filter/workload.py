@@ -200,7 +200,7 @@ def identity_text(identity: dict[str, Any]) -> str:
 def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_promises` returned, ``did`` what the stages gave back. In check mode: what would be.
+    ``asked`` is what :mod:`http_checks` returned, ``did`` what the stages gave back. In check mode: what would be.
     """
     if asked.get("check_mode"):
         return _foreseen(release, did)

@@ -60,7 +60,7 @@ options:
         type: str
         required: true
   answer_file:
-    description: File in which the answer is kept, for M(whitestar.deploy.host_drift). Not in check mode.
+    description: File in which the answer is kept, for M(whitestar.deploy.host_drift_info). Not in check mode.
     type: path
   seconds:
     description: How long the command may take, in seconds.

@@ -27,7 +27,7 @@ options:
     description: The plan. Needed to write and to compare; when taking note, a file that is no plan is refused.
     type: path
   reality:
-    description: What there is on the target, as M(whitestar.deploy.host_session) found it. Not needed to take note.
+    description: What there is on the target, as M(whitestar.deploy.host_lock) found it. Not needed to take note.
     type: dict
   settings:
     description: What O(state=noted) gave back. Needed to write.
@@ -53,7 +53,7 @@ EXAMPLES = r"""
   whitestar.deploy.plan:
     state: compared
     file: titanic.plan.json
-    reality: "{{ session.reality }}"
+    reality: "{{ lock.reality }}"
 """
 
 RETURN = r"""

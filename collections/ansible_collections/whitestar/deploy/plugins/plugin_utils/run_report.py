@@ -234,8 +234,8 @@ WORDS: dict[str, Callable[[TaskFacts, Mapping[str, Any]], list[str]]] = {
     "kubernetes_release": _released,
     "host_command": _answered,
     "kubernetes_command": _answered,
-    "http_promises": _kept,
-    "local_image": _built,
+    "http_checks": _kept,
+    "local_venv_release": _built,
     "compose_image": _built,
 }
 

@@ -42,7 +42,7 @@ def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a deployment with these settings asks of a cluster, for the checks before the first change.
 
     ``needs`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects) as
-    kubernetes_session takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
+    kubernetes_lock takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
     """
     volume = {
         "size": values.get("titanic_database_storage", "1Gi"),

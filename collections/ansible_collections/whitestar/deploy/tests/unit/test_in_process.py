@@ -54,8 +54,11 @@ def test_a_module_that_breaks_says_why() -> None:
 
 
 def test_every_module_takes_this_way() -> None:
-    routes = yaml.safe_load((COLLECTION / "meta" / "runtime.yml").read_text())["plugin_routing"]["action"]
+    routing = yaml.safe_load((COLLECTION / "meta" / "runtime.yml").read_text())["plugin_routing"]
+    routes, old = routing["action"], set(routing["modules"])
     modules = {file.stem for file in (COLLECTION / "plugins" / "modules").glob("*.py")}
     own = {file.stem for file in (COLLECTION / "plugins" / "action").glob("*.py")}
-    assert set(routes) == modules - own
-    assert {route["redirect"] for route in routes.values()} == {f"whitestar.deploy.{Path(action.__file__).stem}"}
+    assert set(routes) - old == modules - own
+    way = f"whitestar.deploy.{Path(action.__file__).stem}"
+    assert {route["redirect"] for name, route in routes.items() if name not in old} == {way}
+    assert {route["redirect"].rpartition(".")[2] for route in routing["modules"].values()} <= modules

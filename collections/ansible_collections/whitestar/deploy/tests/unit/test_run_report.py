@@ -47,15 +47,15 @@ def did(module: str, result: dict[str, Any], *, role: str = "api", check: bool =
             {"answer": {}, "changed": True, "msg": "would run: x is missing"},
             ["would run: x is missing"],
         ),
-        ("http_promises", {"kept": ["a", "b"]}, ["2 promises kept"]),
+        ("http_checks", {"kept": ["a", "b"]}, ["2 promises kept"]),
         (
             "local_database",
             {"steps": ["make the cluster", "start PostgreSQL"], "changed": True},
             ["make the cluster", "start PostgreSQL"],
         ),
         ("local_database", {"steps": []}, []),
-        ("local_process", {"steps": ["write", "start"], "changed": True}, ["Keep it: write, start"]),
-        ("local_image", {"image": {"identity": "3f2a"}, "changed": True}, ["Keep it"]),
+        ("local_daemon", {"steps": ["write", "start"], "changed": True}, ["Keep it: write, start"]),
+        ("local_venv_release", {"image": {"identity": "3f2a"}, "changed": True}, ["Keep it"]),
     ],
 )
 def test_what_modules_of_the_collection_did(module: str, result: dict[str, Any], words: list[str]) -> None:

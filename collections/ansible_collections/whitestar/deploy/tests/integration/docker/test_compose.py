@@ -7,18 +7,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.whitestar.deploy.tests.helpers import (
-    begun,
+    lock_options,
     run_module,
 )
 
 
 def test_a_run_begins_with_what_the_engine_lacks(place: Path) -> None:
-    given = begun(
+    given = lock_options(
         place / "state",
         engine={"socket": f"{place}/docker.sock", "program": "docker", "project": "people"},
         deploys=False,
     )
     for check in (True, False):
-        message = run_module("host_session", given, check=check).message
+        message = run_module("host_lock", given, check=check).message
         assert message.startswith("titanic_engine: no Docker engine answers at")
     assert not (place / "state").exists()

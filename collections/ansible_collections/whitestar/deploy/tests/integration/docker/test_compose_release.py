@@ -23,8 +23,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
-    begun,
     finish_module,
+    lock_options,
     record,
     remove_project,
     run_module,
@@ -369,7 +369,7 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
 
     def look(wanted: str = "reported", *, check: bool = False) -> Result:
         given = {"state_directory": str(state.root), "engine": own_engine, "state": wanted, "address": address}
-        return run_module("host_status", given, check=check)
+        return run_module("host_lifecycle", given, check=check)
 
     try:
         before = spool(state.root)
@@ -406,11 +406,11 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
 def test_a_run_begins_with_what_serves(target: Target) -> None:
     # Networks of the project are there, from the tests above.
     Project.of(target.state, target.engine).write("database", {})
-    given = begun(target.state.root, engine=target.options, port=0)
-    seen = run_module("host_session", given, check=True)
+    given = lock_options(target.state.root, engine=target.options, port=0)
+    seen = run_module("host_lock", given, check=True)
     assert not seen.changed
     assert (seen["live"], seen["live_image"]) == ({}, "")
     workload = target.workload(A)
     target.deploy(workload)
-    seen = run_module("host_session", given)
+    seen = run_module("host_lock", given)
     assert (seen["live"]["release"], seen["live_image"]) == (workload["release"], workload["image"])

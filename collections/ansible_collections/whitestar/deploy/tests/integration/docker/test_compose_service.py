@@ -22,9 +22,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import
 from ansible_collections.whitestar.deploy.tests.helpers import (
     RUN_SECONDS,
     Result,
-    begun,
     finish_module,
     free_port,
+    lock_options,
     open_directory,
     require_ipv6,
     run_module,
@@ -281,16 +281,16 @@ def test_secrets_are_where_they_are_outside_and_in_no_record(door: Door, place: 
 
 def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) -> None:
     address, _, port = door.address.partition(":")
-    given = begun(door.state.root, address=address, port=int(port))
-    assert not run_module("host_session", given | {"engine": door.options}, check=True).failed
-    message = run_module("host_session", given | {"engine": door.options, "address": "192.0.2.1"}, check=True).message
+    given = lock_options(door.state.root, address=address, port=int(port))
+    assert not run_module("host_lock", given | {"engine": door.options}, check=True).failed
+    message = run_module("host_lock", given | {"engine": door.options, "address": "192.0.2.1"}, check=True).message
     assert message.startswith(f"titanic_api_address: 192.0.2.1:{port} cannot be listened on")
     other = door.options | {"project": f"{door.engine.project}-other"}
-    message = run_module("host_session", given | {"engine": other}, check=True).message
+    message = run_module("host_lock", given | {"engine": other}, check=True).message
     assert message.startswith(f"titanic_api_port: {door.address} is in use by another program")
     with socket.create_server((address, 0)) as taken:
         wanted = given | {"engine": door.options, "port": taken.getsockname()[1]}
-        message = run_module("host_session", wanted, check=True).message
+        message = run_module("host_lock", wanted, check=True).message
     assert message.startswith(f"titanic_api_port: {address}:{wanted['port']} is in use by another program")
 
 

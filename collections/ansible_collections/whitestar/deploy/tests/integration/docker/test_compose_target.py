@@ -17,9 +17,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages i
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS,
     answering,
-    begun,
     client,
     engine_version,
+    lock_options,
     module_environment,
     run_module,
 )
@@ -207,13 +207,13 @@ def test_the_module_refuses_before_it_installs(place: Path) -> None:
 
 @pytest.mark.parametrize("installs", [True, False])
 def test_a_run_that_installs_is_refused_for_what_keeps_it_from_that(place: Path, *, installs: bool) -> None:
-    given = begun(
+    given = lock_options(
         place / "state",
         engine={"socket": f"{place}/docker.sock", "program": "docker", "project": "people"},
         deploys=False,
         installs_engine=installs,
     )
-    message = run_module("host_session", given).message
+    message = run_module("host_lock", given).message
     assert ("titanic_engine_install: the packages' engine" in message) is installs
     assert ("titanic_engine: no Docker engine answers at" in message) is not installs
     assert not (place / "state").exists()

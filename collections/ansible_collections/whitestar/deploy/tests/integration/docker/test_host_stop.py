@@ -28,7 +28,7 @@ def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) ->
     assert not done.failed, done.output
 
     def have(wanted: str, *, check: bool = False) -> Result:
-        return run_module("host_status", given | {"state": wanted, "address": "127.0.0.1:9"}, check=check)
+        return run_module("host_lifecycle", given | {"state": wanted, "address": "127.0.0.1:9"}, check=check)
 
     def running() -> list[str]:
         found = [each for each in engine.containers() if each["State"]["Running"]]
@@ -46,7 +46,7 @@ def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) ->
     assert running() == []
     for check in (True, False):
         assert not have("stopped", check=check).changed
-    (line,) = run_module("host_drift", {"state_directory": str(state.root), "engine": own_engine})["differences"]
+    (line,) = run_module("host_drift_info", {"state_directory": str(state.root), "engine": own_engine})["differences"]
     assert "is stopped: --tags start" in line["text"]
     starts = ["start database", "start proxy", f"start release {workload['release']}"]
     assert have("started", check=True)["steps"] == starts

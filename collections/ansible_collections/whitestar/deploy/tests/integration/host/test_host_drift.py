@@ -49,7 +49,7 @@ def test_what_a_deployment_leaves_is_no_drift(local: DriftTarget) -> None:
     assert local.lines() == []
     local.release(make_workload(local.state, "b" * 12, TINY_BEHAVIOUR="good"))
     assert local.lines() == []
-    assert not run_module("host_drift", local.options, check=True).changed
+    assert not run_module("host_drift_info", local.options, check=True).changed
 
 
 def test_nothing_is_not_as_it_was_applied(state: State, bindir: Path) -> None:
@@ -155,14 +155,14 @@ def test_who_and_when_are_told(local: DriftTarget) -> None:
     path = local.state.root / "Caddyfile"
     append_line(path)
     os.utime(path, (1, 1))
-    (found,) = run_module("host_drift", local.options)["differences"]
+    (found,) = run_module("host_drift_info", local.options)["differences"]
     assert found["at"] == "1970-01-01T00:00:01Z"
     assert ME is None or found["by"] == ME
 
 
 def test_a_run_at_work_is_told_of(local: DriftTarget) -> None:
     Lock(local.state.lock).acquire(Owner("another.example", "carol", 1, 1), 3600)
-    (warning,) = run_module("host_drift", local.options).warnings
+    (warning,) = run_module("host_drift_info", local.options).warnings
     assert "carol@another.example" in warning
 
 

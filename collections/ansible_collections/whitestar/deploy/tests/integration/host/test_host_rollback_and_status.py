@@ -102,7 +102,7 @@ class Target:
             "bindir": str(self.bindir),
             "address": f"unix:{self.state.root}/door.sock",
         }
-        return run_module("host_status", given, check=check)
+        return run_module("host_lifecycle", given, check=check)
 
 
 @pytest.fixture

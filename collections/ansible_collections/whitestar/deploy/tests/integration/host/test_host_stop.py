@@ -50,7 +50,7 @@ class Site:
     def have(self, wanted: str, *, check: bool = False) -> Result:
         given = {"state_directory": str(self.state.root), "state": wanted, "account": ACCOUNT, "by": "bob@laptop"}
         given |= {"bindir": str(self.bindir), "address": f"unix:{self.state.root}/door.sock"}
-        return run_module("host_status", given | {"drain_seconds": 3, "ready_seconds": 20}, check=check)
+        return run_module("host_lifecycle", given | {"drain_seconds": 3, "ready_seconds": 20}, check=check)
 
     def runs(self) -> list[str]:
         listed: dict[str, str] = self.have("reported")["status"]["processes"]
@@ -147,11 +147,11 @@ def test_what_needs_it_running_is_refused_and_a_removal_is_not(site: Site) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = {"state_directory": str(site.state.root), "state": "begun", "deploys": False, "account": ACCOUNT}
+    given = {"state_directory": str(site.state.root), "state": "present", "deploys": False, "account": ACCOUNT}
     given |= {"owner": {"host": "laptop", "user": "bob", "pid": 1, "started": 1}, "address": "127.0.0.1", "port": port}
     for check in (True, False):
-        refused = run_module("host_session", given | {"needs_running": True}, check=check)
+        refused = run_module("host_lock", given | {"needs_running": True}, check=check)
         assert refused.message.startswith("the deployment is stopped since ")
-    assert not run_module("host_session", given, check=True).failed
+    assert not run_module("host_lock", given, check=True).failed
     assert site.have("absent").changed
     assert not site.state.root.exists()

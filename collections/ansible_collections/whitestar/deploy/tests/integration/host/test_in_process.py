@@ -17,8 +17,8 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     COLLECTION,
     OWNER,
-    begun,
     free_port,
+    lock_options,
     run_ansible,
 )
 
@@ -63,7 +63,7 @@ def test_both_ways_say_and_do_the_same(tmp_path: Path, given: dict[str, Any], ar
 
 def test_a_module_s_warning_is_told(place: Path) -> None:
     state = place / "state"
-    task = {"whitestar.deploy.host_session": begun(state, port=free_port(), account=ACCOUNT)}
+    task = {"whitestar.deploy.host_lock": lock_options(state, port=free_port(), account=ACCOUNT)}
     for variables in ({}, HERE):
         state.mkdir(exist_ok=True)
         (state / "lock.json").write_text(json.dumps(OWNER | {"host": "elsewhere", "since": 0.0, "until": 1.0}))
@@ -88,7 +88,7 @@ def test_what_a_fork_cannot_give_is_sent(tmp_path: Path) -> None:
     assert FORKED not in said
 
 
-@pytest.mark.parametrize("plugin", ["guard", "forked"])
+@pytest.mark.parametrize("plugin", ["validate_inputs", "forked"])
 def test_what_workers_import_is_there_before_they_are_forked(plugin: str) -> None:
     """In a process that has loaded nothing but the action plugin, as the one that forks them has."""
     package = "ansible_collections.whitestar.deploy.plugins"

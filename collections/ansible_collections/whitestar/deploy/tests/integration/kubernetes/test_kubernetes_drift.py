@@ -70,7 +70,7 @@ STAGE = [thing("ConfigMap", "words", data={"one": "1", "two": "2"}), SERVICE, LI
 
 
 def look(space: Space, *, check: bool = False) -> Result:
-    return space.run("kubernetes_drift", check=check)
+    return space.run("kubernetes_drift_info", check=check)
 
 
 def lines(space: Space) -> list[str]:
@@ -362,5 +362,5 @@ def test_no_secret_is_recorded(deployed: Space) -> None:
 
 def test_a_database_that_does_not_run_is_found(deployed: Space) -> None:
     database = {"database": "titanic", "owner": "o", "user": "u", "labels": {"no": "pod"}, "container": "c"}
-    seen = deployed.run("kubernetes_drift", database=database)
+    seen = deployed.run("kubernetes_drift_info", database=database)
     assert seen["differences"][-1]["text"] == "database titanic: does not run: its pod is not ready"

@@ -36,7 +36,7 @@ def shop(kubernetes_options: dict[str, Any]) -> Iterator[Space]:
 
 
 def begin(space: Space, *, check: bool = False, **options: Any) -> Result:
-    return space.run("kubernetes_session", check=check, state="begun", owner=OWNER, **options)
+    return space.run("kubernetes_lock", check=check, state="present", owner=OWNER, **options)
 
 
 def theirs(space: Space) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_a_namespace_of_others_is_left_by_a_teardown_with_what_is_theirs(shop: S
     assert not begin(shop, adopt=True).failed, "what is ours is known again"
     told = begin(shop).message
     assert "was made by somebody else" in told, "not without being asked to"
-    assert shop.run("kubernetes_status", state="absent", address="127.0.0.1:9").changed
+    assert shop.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:9").changed
     assert theirs(shop) == before
     assert "titanic-api" not in shop.names("serviceaccount")
     assert shop.names("configmap") == ["kube-root-ca.crt", "settings"]

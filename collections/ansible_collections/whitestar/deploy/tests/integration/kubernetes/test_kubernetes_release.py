@@ -165,25 +165,25 @@ def test_twelve_steps(own_space: Space) -> None:
     target = space.run("kubernetes_rollback_target", release="b")
     assert target["entry"]["number"] == 2
     address = f"127.0.0.1:{free_port()}"
-    status = space.run("kubernetes_status", address=address)["status"]
+    status = space.run("kubernetes_lifecycle", address=address)["status"]
     assert (status["release"], status["version"], status["ready"]) == (GOOD["release"], "1.0.0", False)
     assert (status["lock"], status["rollback_to"]) == ("free", [OTHER["release"]])
     assert set(status["pods"].values()) <= {"ready", "leaving"}
     assert len(status["ledger"]) == 3
 
     # People's own namespace stays, with what is theirs.
-    removed = space.run("kubernetes_status", check=True, state="absent", address=address)
+    removed = space.run("kubernetes_lifecycle", check=True, state="absent", address=address)
     assert (removed.changed, removed["status"]["release"]) == (True, GOOD["release"])
     assert GOOD["release"] in removed["diff"]["before"]
     assert serving(space) == GOOD["release"]
-    assert space.run("kubernetes_status", state="absent", address=address).changed
+    assert space.run("kubernetes_lifecycle", state="absent", address=address).changed
     for kind in ("deployment", "pod", "job"):
         assert space.names(kind) == []
     assert space.get("namespace", space.name)["status"]["phase"] == "Active"
     assert {"tiny", "plain"} <= {*space.names("configmap"), *space.names("secret")}
     for state in ("absent", "reported"):
         for check in (True, False):
-            gone = space.run("kubernetes_status", check=check, state=state, address=address)
+            gone = space.run("kubernetes_lifecycle", check=check, state=state, address=address)
             assert (gone.changed, gone["status"]) == (False, {})
 
 
@@ -194,9 +194,9 @@ def test_a_namespace_that_a_deployment_made_goes_with_everything_in_it(
     place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own.name}}
     thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "part"}}
     own.run("kubernetes_objects", stage="target", objects=[place, thing])
-    assert own.run("kubernetes_status", state="absent", address="127.0.0.1:1").changed
+    assert own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed
     assert own.get("namespace", own.name) is None
-    assert not own.run("kubernetes_status", state="absent", address="127.0.0.1:1").changed
+    assert not own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed
 
 
 def test_an_image_that_nobody_has_is_named_within_seconds(served: Space) -> None:
@@ -296,7 +296,7 @@ def test_what_was_changed_by_hand_is_put_right(served: Space) -> None:
     # A state that keeps a release from coming is put back by a run that changes nothing else.
     for words, path in (("rollout pause", "paused"), ("scale --replicas=0", "replicas")):
         served.kubectl(*words.split(), "deployment/titanic-api")
-        found = served.run("kubernetes_drift")["differences"]
+        found = served.run("kubernetes_drift_info")["differences"]
         assert f"spec.{path}" in {each["path"] for each in found if each["what"] == "Deployment titanic-api"}
         for check in (True, False):
             assert serve(served, GOOD, check=check)["did"] == "restarted"

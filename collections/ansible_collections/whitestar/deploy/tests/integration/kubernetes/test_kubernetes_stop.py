@@ -57,7 +57,7 @@ def deploy(space: Space) -> Result:
 
 def have(space: Space, wanted: str, *, check: bool = False) -> Result:
     given = {"state": wanted, "address": "127.0.0.1:9", "by": "bob@laptop", "ready_seconds": 60}
-    return space.run("kubernetes_status", check=check, **given)
+    return space.run("kubernetes_lifecycle", check=check, **given)
 
 
 def pods(space: Space) -> int:
@@ -80,10 +80,10 @@ def test_six_steps(deployed: Space) -> None:
         assert (again.changed, again["steps"]) == (False, [])
     assert space.versions() == before
     assert "by bob@laptop: --tags start" in have(space, "reported")["status"]["stopped"]
-    (line,) = space.run("kubernetes_drift")["differences"]
+    (line,) = space.run("kubernetes_drift_info")["differences"]
     assert "is stopped: --tags start" in line["text"]
-    asked: dict[str, Any] = {"state": "begun", "owner": OWNER, "deploys": False, "needs_running": True}
-    assert space.run("kubernetes_session", **asked).message.startswith("the deployment is stopped since ")
+    asked: dict[str, Any] = {"state": "present", "owner": OWNER, "deploys": False, "needs_running": True}
+    assert space.run("kubernetes_lock", **asked).message.startswith("the deployment is stopped since ")
 
     starts = ["start StatefulSet server", f"start release {RELEASE['release']}"]
     assert have(space, "started", check=True)["steps"] == starts

@@ -1,16 +1,19 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Begin and end a run on a cluster: check it, keep other runs out, say what serves there."""
+"""Acquire and release the deploy lock of a namespace, once the cluster has been found fit for the run.
+
+Why check and lock are one module: see host_lock.
+"""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: kubernetes_session
-short_description: Begin or end a run on a cluster
+module: kubernetes_lock
+short_description: Check a cluster and acquire or release the deploy lock
 description:
-  - At the beginning refuses a cluster that a deployment would fail on later, takes the deploy lock (a Lease), and
-    reports what serves there now. At the end gives the lock back.
+  - With O(state=present) refuses a cluster that a deployment would fail on later, acquires the deploy lock (a Lease),
+    and reports what serves there now. With O(state=absent) releases the lock.
   - One run at a time may change a namespace. A second one is refused at once and told who the owner is. The lock of a
     run that has died is taken over, at once on the same machine, after its lease elsewhere.
   - A namespace that is missing is made for the lock. Never reports a change, so that a run which changes nothing else
@@ -20,9 +23,9 @@ author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
   state:
-    description: Whether to begin or to end.
+    description: Whether the run is to have the lock.
     type: str
-    choices: [begun, ended]
+    choices: [present, absent]
     required: true
   owner:
     description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
@@ -130,10 +133,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Begin
-  whitestar.deploy.kubernetes_session:
+- name: Acquire the deploy lock
+  whitestar.deploy.kubernetes_lock:
     cluster: {namespace: titanic}
-    state: begun
+    state: present
     owner: "{{ 'run' | whitestar.deploy.run_identity }}"
 """
 
@@ -141,15 +144,15 @@ RETURN = r"""
 reality:
   description: >-
     What there is in the namespace, part by part, each with what tells it from another; empty unless O(looks).
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: dict
 live:
   description: The release that serves, as the ledger has it; empty when there is none.
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: dict
 live_image:
   description: The image of that release; empty when there is none.
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: str
 """
 
@@ -168,7 +171,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger im
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 
 
-def begin(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, Any]:
+def acquire(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, ClusterError, ValueError; fails the module with every problem found."""
     options = module.params
     if found := problems(cluster, options):
@@ -220,7 +223,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "cluster": Cluster.OPTION | {"required": True},
-            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},
             "deploys": {"type": "bool", "default": True},
@@ -261,8 +264,8 @@ def main() -> None:
     facts: dict[str, Any] = {}
     try:
         with Cluster.of(module.params["cluster"]) as cluster:
-            if module.params["state"] == "begun":
-                facts = begin(module, cluster, owner)
+            if module.params["state"] == "present":
+                facts = acquire(module, cluster, owner)
             elif not module.check_mode:
                 ClusterLock(cluster).release(owner)
     except ClusterError as error:

@@ -88,7 +88,7 @@ class Door:
             "reload_command": [str(self.program), "reload", str(self.file), str(self.state.root / "pid")],
             "listens_on": host_port(self.host, self.port),
         }
-        return run_module("local_process", given | options, check=check)
+        return run_module("local_daemon", given | options, check=check)
 
     def says(self) -> tuple[str, int]:
         """The text that it serves, and its pid."""
@@ -254,7 +254,7 @@ def test_a_program_of_python_without_an_address_is_restarted_and_stopped(state: 
         given: dict[str, Any] = {"state_directory": str(state.root), "name": "door", "state": wanted}
         given |= {"command": ["{python}", str(file)], "configuration_file": str(file), "configuration": text}
         return run_module(
-            "local_process", given | {"check_command": ["{python}", "-m", "py_compile", "{file}"]}, check=check
+            "local_daemon", given | {"check_command": ["{python}", "-m", "py_compile", "{file}"]}, check=check
         )
 
     goes_on = "import time\ntime.sleep(600)\n"

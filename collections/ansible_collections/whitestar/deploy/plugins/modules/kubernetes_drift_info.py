@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: kubernetes_drift
+module: kubernetes_drift_info
 short_description: Say what differs in a namespace from what was applied
 description:
   - Compares the objects of every stage and of the release that serves with those that are there. The cluster itself
@@ -41,7 +41,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look for drift
-  whitestar.deploy.kubernetes_drift:
+  whitestar.deploy.kubernetes_drift_info:
     cluster: {namespace: titanic}
 """
 

@@ -15,7 +15,9 @@ def play(**variables: Any) -> dict[str, Any]:
     own = {"titanic_provider": "local"} | variables
     return {
         "vars": own,
-        "tasks": [{"whitestar.deploy.guard": {"tags": ["image", "database", "api", "rollback"]}, "tags": ["always"]}],
+        "tasks": [
+            {"whitestar.deploy.validate_inputs": {"tags": ["image", "database", "api", "rollback"]}, "tags": ["always"]}
+        ],
     }
 
 

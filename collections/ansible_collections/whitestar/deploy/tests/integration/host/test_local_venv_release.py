@@ -69,7 +69,7 @@ def build(project: Path, *, check: bool = False, **options: Any) -> Result:
         "exclude": ["tests", "__pycache__"],
         "describe": ["tiny"],
     }
-    return run_module("local_image", given | options, check=check)
+    return run_module("local_venv_release", given | options, check=check)
 
 
 def images(project: Path) -> list[str]:

@@ -20,8 +20,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger im
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     Result,
-    begun,
     free_port,
+    lock_options,
     module_environment,
     require_ipv6,
     run_module,
@@ -36,11 +36,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become 
 
 def begin(root: Path, *, check: bool = False, **options: Any) -> Result:
     given = {"owner": ME, "port": free_port(), "account": "nobody"} | options
-    return run_module("host_session", begun(root, **given), check=check)
+    return run_module("host_lock", lock_options(root, **given), check=check)
 
 
 def end(root: Path, *, check: bool = False, owner: dict[str, Any] = ME) -> Result:
-    return run_module("host_session", {"state_directory": str(root), "state": "ended", "owner": owner}, check=check)
+    return run_module("host_lock", {"state_directory": str(root), "state": "absent", "owner": owner}, check=check)
 
 
 def test_a_run_from_beginning_to_end(place: Path) -> None:
@@ -211,7 +211,7 @@ AS_ANOTHER = """
 import json, os, sys
 from pathlib import Path
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.modules.host_session import problems
+from ansible_collections.whitestar.deploy.plugins.modules.host_lock import problems
 os.setgroups([])
 os.setgid(int(sys.argv[2]))
 os.setuid(int(sys.argv[2]))
@@ -249,10 +249,10 @@ def test_a_user_id_without_a_name_is_refused_before_initdb_does(place: Path) -> 
 
 
 def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
-    given = {"state_directory": str(place), "state": "begun", "owner": ME}
-    assert "address, port" in run_module("host_session", given).message
+    given = {"state_directory": str(place), "state": "present", "owner": ME}
+    assert "address, port" in run_module("host_lock", given).message
     there = {"address": "127.0.0.1", "port": 5000}
-    assert "account is needed where there is no engine" in run_module("host_session", given | there).message
+    assert "account is needed where there is no engine" in run_module("host_lock", given | there).message
 
 
 def test_owners_come_back_from_json() -> None:

@@ -31,7 +31,7 @@ ME = {"host": socket.gethostname(), "user": "alice", "pid": PROCESS.pid, "starte
 
 def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **options: Any) -> Result:
     # The tests made the namespace, not a deployment.
-    return space.run("kubernetes_session", check=check, state="begun", owner=owner, adopt=True, **options)
+    return space.run("kubernetes_lock", check=check, state="present", owner=owner, adopt=True, **options)
 
 
 NOTHING_ASKED = {"deploys": True, "needs_running": False, "adopt": True, "needs": [], "volume": None, "overlays": []}
@@ -57,7 +57,7 @@ def test_a_run_begins_and_ends_and_says_that_it_changed_nothing(free: Space) -> 
     holder = free.get("lease", NAME)["spec"]["holderIdentity"]
     assert holder == f"alice@{ME['host']}"
     for _ in range(2):
-        ended = free.run("kubernetes_session", state="ended", owner=ME)
+        ended = free.run("kubernetes_lock", state="absent", owner=ME)
         assert not ended.changed
         assert free.get("lease", NAME) is None
 
@@ -69,9 +69,9 @@ def test_a_second_run_is_refused_at_once_and_told_who_works_here(free: Space) ->
     # The lock itself is asked for in test_lease.py; the rest is what Ansible and kubectl take to start.
     assert time.monotonic() - began < 30
     assert message.startswith(f"another run holds the deploy lock: alice@{ME['host']} (process {os.getpid()}, since ")
-    assert not free.run("kubernetes_session", state="ended", owner=OWNER).failed
+    assert not free.run("kubernetes_lock", state="absent", owner=OWNER).failed
     assert free.get("lease", NAME), "it was given back by another run"
-    assert not free.run("kubernetes_session", check=True, state="ended", owner=ME).failed
+    assert not free.run("kubernetes_lock", check=True, state="absent", owner=ME).failed
     assert free.get("lease", NAME), "it was given back in check mode"
 
 
@@ -242,8 +242,8 @@ def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Spac
 
 def test_two_runs_at_once_are_one_run(free: Space) -> None:
     owners = [asdict(Owner(f"host-{number}.example", "x", number, 1)) for number in range(3)]
-    given = {"cluster": free.options, "state": "begun", "adopt": True}
-    runs = [start_module("kubernetes_session", given | {"owner": owner}) for owner in owners]
+    given = {"cluster": free.options, "state": "present", "adopt": True}
+    runs = [start_module("kubernetes_lock", given | {"owner": owner}) for owner in owners]
     assert sorted(finish_module(run).failed for run in runs) == [False, True, True]
 
 
@@ -271,6 +271,6 @@ def test_an_account_with_the_rights_of_a_deployer_may_begin(free: Space, place: 
     # What belongs to all it may not look at, and so is not told of.
     needs = [need("IngressClass", "networking.k8s.io/v1", name="no-such-class")]
     assert not begin(deployer, needs=needs).changed
-    assert not deployer.run("kubernetes_session", state="ended", owner=ME).failed
+    assert not deployer.run("kubernetes_lock", state="absent", owner=ME).failed
     assert free.get("lease", NAME) is None
     free.kubectl("delete", "rolebinding", "deployer")

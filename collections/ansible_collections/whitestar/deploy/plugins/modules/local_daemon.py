@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_process
+module: local_daemon
 short_description: Keep a background process and its configuration file
 description:
   - Writes the configuration, starts the process if it does not run, has it read a changed configuration by
@@ -90,7 +90,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Keep the front door
-  whitestar.deploy.local_process:
+  whitestar.deploy.local_daemon:
     state_directory: /var/lib/titanic
     name: caddy
     command: [/opt/caddy, run, --config, /var/lib/titanic/Caddyfile]

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.modules.host_status import OURS, deployed
+from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS, deployed
 
 
 def test_what_deployments_make_is_theirs(tmp_path: Path) -> None:

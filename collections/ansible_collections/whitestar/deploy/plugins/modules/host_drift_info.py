@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: host_drift
+module: host_drift_info
 short_description: Say what differs on a host from what was applied
 description:
   - Finds files of ours that were edited or are gone, secrets that others may read, and processes or containers that do
@@ -48,7 +48,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look for drift
-  whitestar.deploy.host_drift:
+  whitestar.deploy.host_drift_info:
     state_directory: /var/lib/titanic
     account: nobody
     bindir: /usr/lib/postgresql/17/bin

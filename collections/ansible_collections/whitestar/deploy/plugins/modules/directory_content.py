@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: file_tree
+module: directory_content
 short_description: Keep a tree of text files
 description:
   - Writes each file that is not as it should be, whole or not at all.
@@ -38,7 +38,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Keep the tree
-  whitestar.deploy.file_tree:
+  whitestar.deploy.directory_content:
     directory: /srv/manifests
     header: "# Rendered"
     files: {base/kustomization.yaml: "# Rendered\nresources: []\n"}

@@ -1,16 +1,20 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Begin and end a run on a host: check it, keep other runs out, say what serves there."""
+"""Acquire and release the deploy lock of a host, once the host has been found fit for the run.
+
+Check, lock and report are one module: a run that is refused must leave no lock behind, and what is reported must be
+what the lock protects. As modules of their own they would need the same options, and every run a second task.
+"""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: host_session
-short_description: Begin or end a run on a host
+module: host_lock
+short_description: Check a host and acquire or release its deploy lock
 description:
-  - At the beginning refuses a target that a deployment would fail on later, takes the deploy lock, and reports what
-    serves there now. At the end gives the lock back.
+  - With O(state=present) refuses a target that a deployment would fail on later, acquires the deploy lock, and reports
+    what serves there now. With O(state=absent) releases the lock.
   - One run at a time may change a target. A second one is refused at once and told who the owner is. The lock of a
     run that has died is taken over, at once on the same machine, after its lease elsewhere.
   - Never reports a change, so that a run which changes nothing else says so.
@@ -23,9 +27,9 @@ options:
     type: path
     required: true
   state:
-    description: Whether to begin or to end.
+    description: Whether the run is to have the lock.
     type: str
-    choices: [begun, ended]
+    choices: [present, absent]
     required: true
   owner:
     description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
@@ -36,17 +40,17 @@ options:
     type: int
     default: 3600
   address:
-    description: Address that the front door will listen on. Needed to begin.
+    description: Address that the front door will listen on. Needed with O(state=present).
     type: str
   port:
-    description: Port that the front door will listen on. Needed to begin.
+    description: Port that the front door will listen on. Needed with O(state=present).
     type: int
   redirect_port:
     description: Port at which the front door will send HTTP on to HTTPS; 0 for none.
     type: int
     default: 0
   account:
-    description: Account that PostgreSQL runs as when the play runs as root. Needed to begin without O(engine).
+    description: Account that PostgreSQL runs as when the play runs as root. Needed to lock without O(engine).
     type: str
   deploys:
     description: Whether the run may start a front door and a release, and so needs the port and disk space.
@@ -82,10 +86,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Begin
-  whitestar.deploy.host_session:
+- name: Acquire the deploy lock
+  whitestar.deploy.host_lock:
     state_directory: /var/lib/titanic
-    state: begun
+    state: present
     owner: "{{ 'run' | whitestar.deploy.run_identity }}"
     address: 127.0.0.1
     port: 5000
@@ -95,16 +99,16 @@ EXAMPLES = r"""
 RETURN = r"""
 reality:
   description: What there is on the target, part by part, each with what tells it from another; empty unless O(looks).
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: dict
 live:
   description: The release that serves, as the ledger has it; empty when there is none.
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: dict
   sample: {release: 3f2a9c0d1b7e-51aa02, image: 3f2a9c0d1b7e, outcome: succeeded}
 live_image:
   description: The image of that release; empty when there is none.
-  returned: when O(state=begun)
+  returned: when O(state=present)
   type: str
 """
 
@@ -280,7 +284,7 @@ def look(state: State, options: dict[str, Any]) -> dict[str, str]:
         return reality(state, {})
 
 
-def begin(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
+def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, OSError, ValueError; fails the module with every problem found."""
     options = module.params
     if options["continues"] and not any(state.secrets()):
@@ -307,7 +311,7 @@ def main() -> None:
         argument_spec={
             "state_directory": {"type": "path", "required": True},
             "engine": Engine.OPTION,
-            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},
             "address": {"type": "str"},
@@ -321,17 +325,17 @@ def main() -> None:
             "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },
-        required_if=[("state", "begun", ("address", "port"))],
+        required_if=[("state", "present", ("address", "port"))],
         supports_check_mode=True,
     )
-    if module.params["state"] == "begun" and not (module.params["engine"] or module.params["account"]):
+    if module.params["state"] == "present" and not (module.params["engine"] or module.params["account"]):
         module.fail_json(msg="account is needed where there is no engine")
     state = State(Path(module.params["state_directory"]))
     owner = Owner(**module.params["owner"])
     facts: dict[str, Any] = {}
     try:
-        if module.params["state"] == "begun":
-            facts = begin(module, state, owner)
+        if module.params["state"] == "present":
+            facts = acquire(module, state, owner)
         elif not module.check_mode:
             Lock(state.lock).release(owner)
     except (LockedError, EngineError, OSError, ValueError) as error:

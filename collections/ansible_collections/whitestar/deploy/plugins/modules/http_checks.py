@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: http_promises
+module: http_checks
 short_description: Ask a front door whether it keeps its promises
 description:
   - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
@@ -51,7 +51,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Ask
-  whitestar.deploy.http_promises:
+  whitestar.deploy.http_checks:
     address: 127.0.0.1:5000
     promises:
       - {name: The API is ready, path: /readyz}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: local_image
+module: local_venv_release
 short_description: Make an immutable directory with a Python environment of its own
 description:
   - Installs a hash-locked requirements file, and a project if one is named, into a new virtual environment.
@@ -72,7 +72,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Build the release
-  whitestar.deploy.local_image:
+  whitestar.deploy.local_venv_release:
     directory: /var/lib/titanic/images
     project: "{{ playbook_dir }}/service"
     requirements: "{{ playbook_dir }}/service/requirements.txt"

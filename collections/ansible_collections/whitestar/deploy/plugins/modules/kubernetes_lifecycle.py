@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: kubernetes_status
+module: kubernetes_lifecycle
 short_description: Say what runs in a namespace, stop it, start it or remove it
 description:
   - With O(state=reported) lists pods, the serving release, the ledger, the lock and the rows. Changes nothing.
@@ -58,7 +58,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look
-  whitestar.deploy.kubernetes_status:
+  whitestar.deploy.kubernetes_lifecycle:
     cluster: {namespace: titanic}
     address: 192.0.2.10:80
 """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: host_status
+module: host_lifecycle
 short_description: Say what runs on a host, stop it, start it or remove it
 description:
   - With O(state=reported) lists processes, the serving release, the ledger, the lock and the rows. Changes nothing.
@@ -64,7 +64,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Look
-  whitestar.deploy.host_status:
+  whitestar.deploy.host_lifecycle:
     state_directory: /var/lib/titanic
     account: nobody
     bindir: /usr/lib/postgresql/17/bin

@@ -16,7 +16,7 @@ FILES = {"base/one.yaml": f"{HEADER}\none: 1\n", "two.json": '{"two": 2}\n'}
 
 def kept(place: Path, files: dict[str, str], *, check: bool = False) -> Result:
     options: dict[str, Any] = {"directory": str(place / "tree"), "files": files, "header": HEADER}
-    return run_module("file_tree", options | {"_ansible_diff": True}, check=check)
+    return run_module("directory_content", options | {"_ansible_diff": True}, check=check)
 
 
 def there(place: Path) -> dict[str, str]:

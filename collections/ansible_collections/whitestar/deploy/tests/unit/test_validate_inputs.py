@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.action.guard import (
+from ansible_collections.whitestar.deploy.plugins.action.validate_inputs import (
     clashing_tags,
     internal,
     renamed,
@@ -29,7 +29,7 @@ TAGS = ["image", "database", "api", "rollback"]
 
 
 def test_what_is_a_role_s_own_is_refused_and_what_an_earlier_play_registered_is_not() -> None:
-    registered = {"__titanic_guard_session": {"changed": False}, "__titanic_api_front": {"skipped": True}}
+    registered = {"__titanic_guard_lock": {"changed": False}, "__titanic_api_front": {"skipped": True}}
     given = {"__titanic_guard_deploys": False, "__titanic_verify_did": {"release": "nothing"}}
     assert internal({**registered, **given, "titanic_api_port": 80}) == [
         "__titanic_guard_deploys: it is the collection's own: leave it out",

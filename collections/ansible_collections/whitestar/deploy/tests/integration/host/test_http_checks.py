@@ -133,7 +133,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 
 
 def test_kept_promises(address: str) -> None:
-    asked = run_module("http_promises", {"address": address, "promises": KEPT})
+    asked = run_module("http_checks", {"address": address, "promises": KEPT})
     assert not asked.changed
     assert asked["kept"] == [promise["name"] for promise in KEPT]
     assert asked["items"] == {"/list": 3}
@@ -143,15 +143,14 @@ def test_a_front_door_that_has_not_seen_the_release_yet_is_asked_again(address: 
     promise = {"name": "it is ready", "path": "/late"}
     Handler.asked_late = 0
     assert (
-        "status is 503"
-        in run_module("http_promises", {"address": address, "promises": [promise], "seconds": 0}).message
+        "status is 503" in run_module("http_checks", {"address": address, "promises": [promise], "seconds": 0}).message
     )
-    assert run_module("http_promises", {"address": address, "promises": [promise]})["kept"] == ["it is ready"]
+    assert run_module("http_checks", {"address": address, "promises": [promise]})["kept"] == ["it is ready"]
 
 
 def test_broken_promises_are_all_reported(address: str) -> None:
     promises = [{"name": f"promise {number}"} | promise for number, (promise, _) in enumerate(BROKEN)]
-    asked = run_module("http_promises", {"address": address, "promises": [*promises[:-1], KEPT[0]], "seconds": 0.1})
+    asked = run_module("http_checks", {"address": address, "promises": [*promises[:-1], KEPT[0]], "seconds": 0.1})
     for number, (promise, words) in enumerate(BROKEN[:-1]):
         assert f"promise {number}: GET {promise['path']}: {words}" in asked.message
     assert len(asked["broken"]) == len(BROKEN) - 1
@@ -159,12 +158,12 @@ def test_broken_promises_are_all_reported(address: str) -> None:
 
 
 def test_a_front_door_that_is_not_there(place: Path) -> None:
-    asked = run_module("http_promises", {"address": f"unix:{place}/none.sock", "promises": KEPT[:1], "seconds": 0.1})
+    asked = run_module("http_checks", {"address": f"unix:{place}/none.sock", "promises": KEPT[:1], "seconds": 0.1})
     assert f"the list comes: GET /list: no answer from unix:{place}/none.sock" in asked.message
 
 
 def test_nothing_is_asked_in_check_mode(place: Path) -> None:
-    asked = run_module("http_promises", {"address": f"unix:{place}/none.sock", "promises": KEPT}, check=True)
+    asked = run_module("http_checks", {"address": f"unix:{place}/none.sock", "promises": KEPT}, check=True)
     assert not asked.changed
     assert asked["kept"] == []
 
@@ -193,9 +192,9 @@ def test_a_certificate_is_asked_for_by_its_name_and_not_by_the_address(place: Pa
                 request(address, "/list", tls=tls)
         promise = {"name": "there is a list", "path": "/list"}
         given = {"address": address, "promises": [promise], "seconds": 0.1}
-        right = run_module("http_promises", given | {"tls": {"hostname": "api.example.org", "authority": own}})
+        right = run_module("http_checks", given | {"tls": {"hostname": "api.example.org", "authority": own}})
         assert right["kept"] == ["there is a list"]
-        wrong = run_module("http_promises", given | {"tls": {"hostname": "other.example.org", "authority": own}})
+        wrong = run_module("http_checks", given | {"tls": {"hostname": "other.example.org", "authority": own}})
         assert "certificate is not valid for 'other.example.org'" in wrong.message
 
 
@@ -214,5 +213,5 @@ def test_the_documented_tls_is_the_one_that_modules_take() -> None:
 
 def test_a_front_door_in_maintenance_is_asked_nothing_else(address: str) -> None:
     promises = [{"name": "m", "path": "/maintained"}, {"name": "n", "path": "/nothing"}]
-    asked = run_module("http_promises", {"address": address, "promises": promises})
+    asked = run_module("http_checks", {"address": address, "promises": promises})
     assert (asked["maintenance"], asked["kept"]) == ("back soon", [])

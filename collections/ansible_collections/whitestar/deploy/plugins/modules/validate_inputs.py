@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: guard
+module: validate_inputs
 short_description: Refuse unknown tags, unknown variables and wrong values
 description:
   - Compares the tags and the C(titanic_*) variables of this run with what the collection's roles document, and fails
@@ -34,7 +34,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Refuse bad input
-  whitestar.deploy.guard:
+  whitestar.deploy.validate_inputs:
     tags: [image, database, api]
 """
 
@@ -49,7 +49,7 @@ redirect_port:
   returned: success
   type: int
 needs:
-  description: What the settings need of a cluster, as M(whitestar.deploy.kubernetes_session) takes it.
+  description: What the settings need of a cluster, as M(whitestar.deploy.kubernetes_lock) takes it.
   returned: success
   type: list
   elements: dict
