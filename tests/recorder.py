@@ -1,7 +1,7 @@
 """Takes the place of the collection's action plugins: notes what a module would have been given, and runs none.
 
-``tests/repository/test_options.py`` puts it into a copy of the collection. Roles, playbooks, filters and the guard are
-the real ones, so that what is noted is what an inventory's settings lead to.
+``tests/repository/test_options.py`` puts it into a copy of the collection. Roles, playbooks, filters and the preflight
+are the real ones, so that what is noted is what an inventory's settings lead to.
 """
 
 from __future__ import annotations

@@ -99,8 +99,8 @@ def test_defaults_say_what_they_are_for(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_role_reads_its_own_variables_only(role: str) -> None:
     own = set(options()[role]) | results() | (shared() if role.startswith("titanic_") else set())
-    # the old names of what roles share, which it takes for one version
-    own |= set(RENAMED) if role == SHARED else set()
+    # old names, which it takes for one version
+    own |= {old for old, new in RENAMED.items() if new in options()[role]}
     for path in role_path(role).rglob("*"):
         if path.is_file() and path.suffix in (".yml", ".yaml", ".j2") and path.parent.name != "meta":
             # a hint names where a value comes from; it reads nothing
@@ -208,9 +208,9 @@ def listed_tags() -> set[str]:
     return tags - {"", "always", "never"}
 
 
-def guarded_tags() -> set[str]:
-    """Tags that the guard lets pass."""
-    return set(load(role_path("titanic_guard") / "vars/main.yml")["__titanic_guard_tags"])
+def preflight_tags() -> set[str]:
+    """Tags that the preflight lets pass."""
+    return set(load(role_path("titanic_preflight") / "vars/main.yml")["__titanic_preflight_tags"])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_required_options_are_the_inventory_s() -> None:
 def test_old_names_are_documented() -> None:
     text = (role_path(SHARED) / "README.md").read_text()
     assert [old for old, new in RENAMED.items() if f"| `{old}` | `{new}` |" not in text] == []
-    taken = (role_path(SHARED) / "defaults/main.yml").read_text()
+    taken = "".join(path.read_text() for role in ROLES for path in parts(role, "defaults"))
     for old, new in RENAMED.items():
         assert re.search(rf"^{new}: .*\b{old} \| default\(", taken, re.MULTILINE), old
 
@@ -266,8 +266,8 @@ def test_tags_are_closed() -> None:
     documented = set(
         re.findall(r"^\| `([a-z_]+)` \|", readme.partition("## Tags")[2].partition("\n## ")[0], re.MULTILINE)
     )
-    assert listed_tags() == guarded_tags()
-    assert documented == guarded_tags()
+    assert listed_tags() == preflight_tags()
+    assert documented == preflight_tags()
 
 
 GROUP = "no host is in the group titanic, so that nothing would be deployed: name an inventory"

@@ -1,7 +1,7 @@
 """Every option that is documented works from an inventory: set to another valid value, it arrives at a module.
 
 Each option has a host of its own that differs in nothing else from one that has none of them. The real playbooks,
-roles, filters and the guard run for all hosts; ``tests/recorder.py`` takes the modules' place and notes their
+roles, filters and the preflight run for all hosts; ``tests/recorder.py`` takes the modules' place and notes their
 arguments. What a host's option changes in them has arrived.
 """
 
@@ -31,11 +31,11 @@ STAGES = {
     "common": "site target",
     "database": "site database",
     "drift": "find_drift",
-    "guard": "site target",
     "image": "site image",
     "maintenance": "maintain",
     "manifests": "render_manifests",
     "plan": "plan",
+    "preflight": "site target",
     "rollback": "roll_back",
     "secrets": "site secrets",
     "seed": "site seed",
@@ -376,7 +376,8 @@ def test_a_shared_setting_arrives_in_every_role(bench: Bench, where: str) -> Non
 def test_an_old_name_is_taken_with_a_warning_that_names_the_new_one(bench: Bench) -> None:
     hosts: dict[str, dict[str, Any]] = {}
     for old, new in RENAMED.items():
-        found = other(new, options()["titanic_common"][new])
+        (option,) = (own[new] for own in options().values() if new in own)
+        found = other(new, option)
         base = {"titanic_provider": found.provider, **BASE[found.provider]}
         hosts |= {old.replace("_", "-"): base | {old: found.value}, new.replace("_", "-"): base | {new: found.value}}
     seen = bench.run("site target", hosts, state="")
@@ -395,7 +396,12 @@ def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench:
 
 
 def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
-    handed = ["__titanic_guard_deploys", "__titanic_schema_image", "__titanic_verify_release", "__titanic_common_proxy"]
+    handed = [
+        "__titanic_preflight_deploys",
+        "__titanic_schema_image",
+        "__titanic_verify_release",
+        "__titanic_common_proxy",
+    ]
     mine = {"titanic_provider": "local", **dict.fromkeys([*FOLLOWING, *handed], "mine")}
     found = bench.run("site", {"mine": mine})["mine"]
     assert found.failed

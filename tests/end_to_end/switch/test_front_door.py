@@ -156,7 +156,7 @@ def nothing_but_the_key_file_holds(site: Site, key: str) -> None:
     assert holders[0].stat().st_mode & 0o777 == 0o600
 
 
-# The guard is the same on every provider, and refuses before it knows the target. Its own tests have every kind.
+# The preflight is the same on every provider, and refuses before it knows the target. Its own tests have every kind.
 @LOCAL
 def test_what_cannot_be_a_certificate_is_refused_by_name(empty_site: Site) -> None:
     made = new_certificate(NAME)

@@ -525,12 +525,12 @@ def test_a_full_disk_is_named_and_survived(empty_site: Site) -> None:
         before = empty_site.release()
         empty_site.change_service("# does not fit")
         refused = empty_site.refuse()
-        assert "titanic_guard_free_mebibytes" in refused
-        full = empty_site.refuse("-e", "titanic_guard_free_mebibytes=0")
+        assert "titanic_preflight_free_mebibytes" in refused
+        full = empty_site.refuse("-e", "titanic_preflight_free_mebibytes=0")
         assert "No space left on device" in full or "os error 28" in full, full
         assert empty_site.release() == before
         ballast.unlink()
-        empty_site.succeed("-e", "titanic_guard_free_mebibytes=10")
+        empty_site.succeed("-e", "titanic_preflight_free_mebibytes=10")
         assert empty_site.release() != before
     finally:
         empty_site.run("--tags", "teardown", "-e", CONFIRMED)

@@ -19,8 +19,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 
 FORMAT = 1
 MODE = 0o600
-# Of the guard, the plan itself and the questions afterwards: they say how a run goes about it, not what it does.
-LEFT_OUT = ("titanic_guard_", "titanic_plan", "titanic_verify_")
+# Of the preflight, the plan itself and the questions afterwards: they say how a run goes about it, not what it does.
+LEFT_OUT = ("titanic_preflight_", "titanic_plan", "titanic_verify_")
 # Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 

@@ -61,7 +61,7 @@ LIMITS = {
     "titanic_api_ready_seconds": (1, inf),
     "titanic_api_probation_error_share": (0, 1),
     "titanic_database_instances": (1, inf),
-    "titanic_guard_lease_seconds": (1, inf),
+    "titanic_preflight_lease_seconds": (1, inf),
     "titanic_target_deployer_days": (1, inf),
 }
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.

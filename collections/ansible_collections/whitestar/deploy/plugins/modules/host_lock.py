@@ -204,7 +204,7 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
     if free < needed:
         found.append(
             f"titanic_state_directory: only {free} MiB are free on the disk of {existing}, "
-            f"{needed} MiB are needed (titanic_guard_free_mebibytes): free some or choose another disk"
+            f"{needed} MiB are needed (titanic_preflight_free_mebibytes): free some or choose another disk"
         )
     address, engine = options["address"], options["engine"]
     ours = front_door_ports(state, engine)

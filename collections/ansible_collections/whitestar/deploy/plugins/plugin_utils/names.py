@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What a setting was called in the version before, which is still taken in this one (titanic_common/defaults/main.yml).
+# What a setting was called in the version before, which the defaults of its role still take in this one.
 RENAMED = {
+    "titanic_guard_free_mebibytes": "titanic_preflight_free_mebibytes",
+    "titanic_guard_lease_seconds": "titanic_preflight_lease_seconds",
     "titanic_target_cluster": "titanic_cluster",
     "titanic_target_engine": "titanic_engine",
     "titanic_target_engine_install": "titanic_engine_install",

@@ -166,10 +166,10 @@ def test_the_summary_has_only_what_it_is_documented_to_have() -> None:
     }
 
 
-def test_the_release_that_serves_is_known_from_the_guard_where_none_is_started() -> None:
-    report, stage = RunReport(), Stage("Guard", "role", 0, 1)
-    given = {"ansible_facts": {"titanic_guard_result": {"live": {"release": RELEASE}}}}
-    report.record("here", stage, TaskFacts("ansible.builtin.set_fact", "role", "guard | Return"), given, "ok")
+def test_the_release_that_serves_is_known_from_the_preflight_where_none_is_started() -> None:
+    report, stage = RunReport(), Stage("Preflight", "role", 0, 1)
+    given = {"ansible_facts": {"titanic_preflight_result": {"live": {"release": RELEASE}}}}
+    report.record("here", stage, TaskFacts("ansible.builtin.set_fact", "role", "preflight | Return"), given, "ok")
     assert report.host("here").release == RELEASE
 
 

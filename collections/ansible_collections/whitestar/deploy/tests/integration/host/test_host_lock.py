@@ -105,7 +105,7 @@ def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> No
         assert not begin(place / "state", deploys=False, **wanting).failed
         both = begin(place / "other", **wanting).message
     assert "titanic_api_port" in both
-    assert "titanic_guard_free_mebibytes" in both
+    assert "titanic_preflight_free_mebibytes" in both
 
 
 def test_a_run_that_goes_on_from_another_is_refused_where_there_was_none(place: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
 def test_a_full_disk_is_refused(place: Path) -> None:
     message = begin(place / "state", free_mebibytes=10**9).message
     assert "MiB are free" in message
-    assert "titanic_guard_free_mebibytes" in message
+    assert "titanic_preflight_free_mebibytes" in message
 
 
 def test_a_file_in_the_way_is_refused(place: Path) -> None:
