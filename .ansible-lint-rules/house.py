@@ -24,6 +24,31 @@ MAXIMUM_FILTERS = 3
 EXPRESSIONS = {"when", "changed_when", "failed_when", "until", "that"}
 COMMANDS = {"command", "script", "raw"}
 SHELLS = {"shell", "raw"}
+# What a task's name begins with, after its role. Gather is Ansible's own word for finding facts.
+VERBS = (
+    "Apply",
+    "Build",
+    "Configure",
+    "Create",
+    "Deploy",
+    "Display",
+    "Ensure",
+    "Gather",
+    "Include",
+    "Install",
+    "Load",
+    "Migrate",
+    "Record",
+    "Remove",
+    "Return",
+    "Roll back",
+    "Run",
+    "Select",
+    "Start",
+    "Stop",
+    "Verify",
+    "Wait for",
+)
 
 _jinja = SandboxedEnvironment()
 
@@ -84,7 +109,7 @@ class HouseRule(AnsibleLintRule):
 
 
 class TaskName(HouseRule):
-    """Tasks of a role are called "role | Sentence", so that output and logs say where a line comes from."""
+    """Tasks of a role are called "role | Verb object", so that output and logs say where a line comes from."""
 
     id = "house-task-name"
     description = __doc__ or ""
@@ -96,8 +121,9 @@ class TaskName(HouseRule):
             return []
         short = re.sub(r"^(titanic|lab)_", "", role)
         # a handler is told apart by the role as well, and so is a task in a block
-        if not re.match(rf"{re.escape(short)} \| (\{{\{{|[A-Z0-9`'\"/])", name):
-            return self.found(f"Name tasks of this role '{short} | Sentence', not '{name}'.", file, task)
+        if not re.match(rf"{re.escape(short)} \| ({'|'.join(VERBS)}),? [^ ]", name):
+            verbs = ", ".join(VERBS)
+            return self.found(f"Name tasks of this role '{short} | Verb object', not '{name}': {verbs}.", file, task)
         return []
 
     def matchplay(self, file: Lintable, data: dict[str, Any]) -> list[MatchError]:

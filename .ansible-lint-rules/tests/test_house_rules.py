@@ -22,50 +22,55 @@ def task(name: str, *lines: str) -> str:
 DEBUG = ("ansible.builtin.debug:", "  msg: Hello")
 # file of tasks -> (its text, the rules that must fire, each once)
 CASES: dict[str, tuple[str, list[str]]] = {
-    "names_good": (task("seed | Load the rows", *DEBUG) + task("'seed | {{ item }}'", *DEBUG), []),
+    "names_good": (task("seed | Load the rows", *DEBUG) + task("seed | Stop, start or remove it", *DEBUG), []),
     "names_none": (task("Load the rows", *DEBUG), ["house-task-name"]),
     "names_other": (task("api | Load the rows", *DEBUG), ["house-task-name"]),
     "names_casing": (task("seed | load the rows", *DEBUG), ["house-task-name"]),
-    "shell": (task("seed | Run", "ansible.builtin.shell: ls | wc -l", "changed_when: false"), ["house-no-shell"]),
+    "names_verb": (task("seed | Keep the rows", *DEBUG), ["house-task-name"]),
+    "names_template": (task("'seed | {{ item }}'", *DEBUG), ["house-task-name"]),
+    "names_object": (task("seed | Load", *DEBUG), ["house-task-name"]),
+    "shell": (task("seed | Run it", "ansible.builtin.shell: ls | wc -l", "changed_when: false"), ["house-no-shell"]),
     "command_silent": (
-        task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false"),
+        task("seed | Run it", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false"),
         ["house-command-check-mode"],
     ),
-    "command_creates": (task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "  creates: /x"), []),
+    "command_creates": (task("seed | Run it", "ansible.builtin.command:", "  argv: [ls]", "  creates: /x"), []),
     "command_says": (
-        task("seed | Run", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false", "check_mode: false"),
+        task("seed | Run it", "ansible.builtin.command:", "  argv: [ls]", "changed_when: false", "check_mode: false"),
         [],
     ),
-    "ignore": (task("seed | Run", *DEBUG, "ignore_errors: '{{ ansible_check_mode }}'"), ["house-no-ignore-errors"]),
+    "ignore": (task("seed | Run it", *DEBUG, "ignore_errors: '{{ ansible_check_mode }}'"), ["house-no-ignore-errors"]),
     "fact_input": (
-        task("seed | Set", "ansible.builtin.set_fact:", "  titanic_seed_csv: /x", "  __titanic_seed_a: 1"),
+        task("seed | Record it", "ansible.builtin.set_fact:", "  titanic_seed_csv: /x", "  __titanic_seed_a: 1"),
         ["house-set-fact"],
     ),
     "fact_internal": (
-        task("seed | Set", "ansible.builtin.set_fact:", "  __titanic_seed_a: 1", "  titanic_seed_result: 1"),
+        task("seed | Record it", "ansible.builtin.set_fact:", "  __titanic_seed_a: 1", "  titanic_seed_result: 1"),
         [],
     ),
-    "when_two": (task("seed | Run", *DEBUG, "when:", "  - a", "  - not b"), []),
-    "when_three": (task("seed | Run", *DEBUG, "when:", "  - a", "  - b", "  - c"), ["house-when"]),
-    "when_joined": (task("seed | Run", *DEBUG, "when: a and (b or not c)"), ["house-when"]),
-    "filters_three": (task("seed | Run", "ansible.builtin.debug:", "  msg: '{{ a | b(c | d) | e }}'"), []),
+    "when_two": (task("seed | Run it", *DEBUG, "when:", "  - a", "  - not b"), []),
+    "when_three": (task("seed | Run it", *DEBUG, "when:", "  - a", "  - b", "  - c"), ["house-when"]),
+    "when_joined": (task("seed | Run it", *DEBUG, "when: a and (b or not c)"), ["house-when"]),
+    "filters_three": (task("seed | Run it", "ansible.builtin.debug:", "  msg: '{{ a | b(c | d) | e }}'"), []),
     "filters_four": (
-        task("seed | Run", "ansible.builtin.debug:", "  msg: 'x {{ a | b(c | d) | e | f }}'"),
+        task("seed | Run it", "ansible.builtin.debug:", "  msg: 'x {{ a | b(c | d) | e | f }}'"),
         ["house-filters"],
     ),
     "filters_apart": (
-        task("seed | Run", "ansible.builtin.debug:", "  msg: '{{ a | b | c }} and {{ d | e | f }}'"),
+        task("seed | Run it", "ansible.builtin.debug:", "  msg: '{{ a | b | c }} and {{ d | e | f }}'"),
         [],
     ),
-    "filters_bare": (task("seed | Run", *DEBUG, "when: a | b | c | d | e"), ["house-filters"]),
-    "tags": (task("seed | Run", *DEBUG, "tags: [seed]"), ["house-tags"]),
-    "tags_of_a_module": (task("seed | Run", "whitestar.deploy.validate_inputs:", "  tags: [seed]"), []),
+    "filters_bare": (task("seed | Run it", *DEBUG, "when: a | b | c | d | e"), ["house-filters"]),
+    "tags": (task("seed | Run it", *DEBUG, "tags: [seed]"), ["house-tags"]),
+    "tags_of_a_module": (task("seed | Run it", "whitestar.deploy.validate_inputs:", "  tags: [seed]"), []),
     "tags_applied": (
-        task("seed | Run", "ansible.builtin.include_tasks:", "  file: names_good.yml", "  apply:", "    tags: [seed]"),
+        task(
+            "seed | Run it", "ansible.builtin.include_tasks:", "  file: names_good.yml", "  apply:", "    tags: [seed]"
+        ),
         ["house-tags"],
     ),
-    "length_80": (GOOD + "#\n" * (80 - 4) + task("seed | Run", "ansible.builtin.debug: {}")[:-1] + "\n", []),
-    "length_81": (GOOD + "#\n" * 77 + task("seed | Run", "ansible.builtin.debug: {}"), ["house-file-length"]),
+    "length_80": (GOOD + "#\n" * (80 - 4) + task("seed | Run it", "ansible.builtin.debug: {}")[:-1] + "\n", []),
+    "length_81": (GOOD + "#\n" * 77 + task("seed | Run it", "ansible.builtin.debug: {}"), ["house-file-length"]),
 }
 
 

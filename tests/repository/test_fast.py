@@ -17,7 +17,7 @@ WELL = {
     "bin/sums.py": '"""Sums."""\n\nTOTAL = 1\n',
     "site.yml": "---\n- name: Nothing\n  hosts: localhost\n  tasks: []\n",
     f"{COLLECTION}/roles/README.md": "Roles.\n",
-    TASKS: "---\n- name: seed | Say hello\n  ansible.builtin.debug:\n    msg: Hello\n",
+    TASKS: "---\n- name: seed | Display a greeting\n  ansible.builtin.debug:\n    msg: Hello\n",
 }
 # file -> what is well in it, what is wrong instead, and how that is called
 WRONG = {

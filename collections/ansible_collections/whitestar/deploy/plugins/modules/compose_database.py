@@ -54,7 +54,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep database and roles
+- name: Configure the database and its roles
   whitestar.deploy.compose_database:
     engine: {socket: /var/run/docker.sock, program: docker, project: titanic}
     database: titanic

@@ -95,7 +95,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the database
+- name: Deploy the database container
   whitestar.deploy.compose_service:
     state_directory: /var/lib/titanic
     engine: {socket: /var/run/docker.sock, program: docker, project: titanic}

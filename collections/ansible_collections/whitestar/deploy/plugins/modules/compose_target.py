@@ -37,7 +37,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Make the place
+- name: Ensure the state directory and the engine
   whitestar.deploy.compose_target:
     state_directory: /var/lib/titanic
     install: true

@@ -37,7 +37,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the tree
+- name: Create the manifest tree
   whitestar.deploy.directory_content:
     directory: /srv/manifests
     header: "# Rendered"

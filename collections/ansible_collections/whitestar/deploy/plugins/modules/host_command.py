@@ -76,7 +76,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Migrate
+- name: Migrate the schema
   whitestar.deploy.host_command:
     image: /var/lib/titanic/images/3f2a9c0d1b7e
     command: [titanic-api, migrate]

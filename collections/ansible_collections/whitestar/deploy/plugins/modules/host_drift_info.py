@@ -47,7 +47,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look for drift
+- name: Gather the differences
   whitestar.deploy.host_drift_info:
     state_directory: /var/lib/titanic
     account: nobody

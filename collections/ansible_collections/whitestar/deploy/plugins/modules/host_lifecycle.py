@@ -63,7 +63,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look
+- name: Gather the status
   whitestar.deploy.host_lifecycle:
     state_directory: /var/lib/titanic
     account: nobody

@@ -86,7 +86,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Acquire the deploy lock
+- name: Run preflight checks and acquire the deploy lock
   whitestar.deploy.host_lock:
     state_directory: /var/lib/titanic
     state: present

@@ -49,7 +49,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Begin the maintenance
+- name: Start the maintenance
   whitestar.deploy.host_maintenance:
     state_directory: /var/lib/titanic
     enabled: true

@@ -77,7 +77,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Serve the release
+- name: Deploy the release
   whitestar.deploy.host_release:
     state_directory: /var/lib/titanic
     workload: "{{ settings | whitestar.deploy.workload }}"

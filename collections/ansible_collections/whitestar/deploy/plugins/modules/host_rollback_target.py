@@ -33,7 +33,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Choose
+- name: Select the release
   whitestar.deploy.host_rollback_target:
     state_directory: /var/lib/titanic
   register: target

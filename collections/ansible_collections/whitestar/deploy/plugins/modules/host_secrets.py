@@ -51,7 +51,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the passwords
+- name: Create secret files
   whitestar.deploy.host_secrets:
     directory: /var/lib/titanic/secrets
     generated: [database_owner_password, database_app_password]

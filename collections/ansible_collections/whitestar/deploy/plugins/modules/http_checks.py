@@ -50,7 +50,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Ask
+- name: Verify each promise
   whitestar.deploy.http_checks:
     address: 127.0.0.1:5000
     promises:

@@ -73,7 +73,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Migrate
+- name: Migrate the schema
   whitestar.deploy.kubernetes_command:
     cluster: {namespace: titanic}
     name: migrate

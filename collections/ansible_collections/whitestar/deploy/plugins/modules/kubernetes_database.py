@@ -51,7 +51,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep database and roles
+- name: Configure the database and its roles
   whitestar.deploy.kubernetes_database:
     cluster: {namespace: titanic}
     database: titanic

@@ -40,7 +40,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look for drift
+- name: Gather the differences
   whitestar.deploy.kubernetes_drift_info:
     cluster: {namespace: titanic}
 """

@@ -38,7 +38,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Make the deployer's credentials
+- name: Create the kubeconfig of the deployer
   whitestar.deploy.kubernetes_kubeconfig:
     cluster: {namespace: titanic}
     account: titanic-deployer

@@ -57,7 +57,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look
+- name: Gather the status
   whitestar.deploy.kubernetes_lifecycle:
     cluster: {namespace: titanic}
     address: 192.0.2.10:80

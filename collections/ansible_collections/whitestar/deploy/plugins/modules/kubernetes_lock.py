@@ -133,7 +133,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Acquire the deploy lock
+- name: Run preflight checks and acquire the deploy lock
   whitestar.deploy.kubernetes_lock:
     cluster: {namespace: titanic}
     state: present

@@ -52,7 +52,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Begin the maintenance
+- name: Start the maintenance
   whitestar.deploy.kubernetes_maintenance:
     cluster: {namespace: titanic}
     enabled: true

@@ -42,7 +42,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the objects
+- name: Apply the objects
   whitestar.deploy.kubernetes_objects:
     cluster: {namespace: titanic}
     stage: database

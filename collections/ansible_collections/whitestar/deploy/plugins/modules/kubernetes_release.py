@@ -82,7 +82,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Serve the release
+- name: Deploy the release
   whitestar.deploy.kubernetes_release:
     cluster: {namespace: titanic}
     objects: "{{ lookup('ansible.builtin.template', 'release.yml.j2') | from_yaml_all | list }}"

@@ -29,7 +29,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Choose
+- name: Select the release
   whitestar.deploy.kubernetes_rollback_target:
     cluster: {namespace: titanic}
   register: target

@@ -62,7 +62,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the passwords
+- name: Apply the Secrets
   whitestar.deploy.kubernetes_secrets:
     cluster: {namespace: titanic}
     generated: [database_owner_password, database_app_password]

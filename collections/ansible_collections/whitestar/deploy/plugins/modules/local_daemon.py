@@ -89,7 +89,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the front door
+- name: Deploy the reverse proxy
   whitestar.deploy.local_daemon:
     state_directory: /var/lib/titanic
     name: caddy

@@ -67,7 +67,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Keep the database
+- name: Configure the PostgreSQL cluster, the database and its roles
   whitestar.deploy.local_database:
     directory: /var/lib/titanic/database
     bindir: /usr/lib/postgresql/17/bin

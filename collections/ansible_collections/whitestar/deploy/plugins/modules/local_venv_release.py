@@ -71,7 +71,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Build the release
+- name: Build the release directory
   whitestar.deploy.local_venv_release:
     directory: /var/lib/titanic/images
     project: "{{ playbook_dir }}/service"

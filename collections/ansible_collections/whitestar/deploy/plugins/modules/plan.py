@@ -49,7 +49,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Hold this run to the plan
+- name: Verify that the saved plan still applies
   whitestar.deploy.plan:
     state: compared
     file: titanic.plan.json

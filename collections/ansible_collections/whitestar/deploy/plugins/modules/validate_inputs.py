@@ -33,7 +33,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Refuse bad input
+- name: Verify the inputs
   whitestar.deploy.validate_inputs:
     tags: [image, database, api]
 """
