@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster as Asked
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 
 from tests.cluster import Cluster
@@ -98,7 +97,7 @@ class ExternalSecrets:
         self._thread.join()
 
     def _work(self) -> None:
-        with Asked.of(self.options) as cluster:
+        with KubernetesClient.of(self.options) as cluster:
             while not self._over.wait(POLL_SECONDS):
                 try:
                     self._look(cluster)
@@ -106,7 +105,7 @@ class ExternalSecrets:
                     # The namespace comes and goes, and kinds with it.
                     print(f"external-secrets: {error}")
 
-    def _look(self, cluster: Asked) -> None:
+    def _look(self, cluster: KubernetesClient) -> None:
         for found in cluster.list(STORES, "SecretStore"):
             reason = "InvalidProviderConfig" if self.refuses else "Valid"
             self._tell(cluster, found, reason, self.refuses or "store validated")
@@ -117,7 +116,7 @@ class ExternalSecrets:
             if found.get("status", {}).get("syncedResourceVersion") != version:
                 self._sync(cluster, found, version)
 
-    def _sync(self, cluster: Asked, found: Object, version: str) -> None:
+    def _sync(self, cluster: KubernetesClient, found: Object, version: str) -> None:
         """Make the Secret of what the store has."""
         wanted = {entry["secretKey"]: entry["remoteRef"]["key"] for entry in found["spec"]["data"]}
         missing = [key for key in wanted.values() if key not in self.store]
@@ -139,7 +138,7 @@ class ExternalSecrets:
         )
         self._tell(cluster, found, "SecretSynced", "secret synced", syncedResourceVersion=version)
 
-    def _tell(self, cluster: Asked, thing: Object, reason: str, message: str, **status: str) -> None:
+    def _tell(self, cluster: KubernetesClient, thing: Object, reason: str, message: str, **status: str) -> None:
         """Have the object's condition say so, if it does not."""
         ready = str(reason in {"Valid", "SecretSynced"})
         entry = {"type": "Ready", "status": ready, "reason": reason, "message": message}
@@ -149,4 +148,4 @@ class ExternalSecrets:
         at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         change = {"status": {"conditions": [{**entry, "lastTransitionTime": at}], **status}}
         where = cluster.address(STORES, thing["kind"], thing["metadata"]["name"], "status")
-        cluster.ask("PATCH", where, change, "application/merge-patch+json")
+        cluster.request("PATCH", where, change, "application/merge-patch+json")

@@ -18,11 +18,11 @@ from typing import Any, Self
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     LABELS,
     command_job,
-    laid_over,
+    deep_merge,
     release_objects,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
@@ -57,7 +57,7 @@ class Reader:
     """Reads a cluster's objects over one connection that is kept: kubectl costs 0.2 s of a processor each time."""
 
     def __init__(self, kubectl: str, kubeconfig: str) -> None:
-        self.cluster = Cluster(namespace="default", kubectl=kubectl, kubeconfig=kubeconfig)
+        self.cluster = KubernetesClient(namespace="default", kubectl=kubectl, kubeconfig=kubeconfig)
         self.cluster.__enter__()
         atexit.register(self.cluster.close)
         self.kinds: dict[str, tuple[str, str, str, bool]] = {}
@@ -76,7 +76,7 @@ class Reader:
             group = f"/apis/{version}" if "/" in version else f"/api/{version}"
             place = f"{group}/namespaces/{namespace}/{plural}" if namespaced else f"{group}/{plural}"
             query = {"labelSelector": selector} if selector else {}
-            answer = self.cluster.ask("GET", f"{place}/{name}" if name else place, **query)
+            answer = self.cluster.request("GET", f"{place}/{name}" if name else place, **query)
             things = [] if answer is None else [answer] if name else answer["items"]
             found += [{"apiVersion": version, "kind": proper, **thing} for thing in things]
         return found
@@ -122,7 +122,9 @@ class Space:
         return str(self.options["namespace"])
 
     def kubectl(self, *words: str, text: str = "", check: bool = True) -> str:
-        done = subprocess.run(Cluster.of(self.options).words(*words), input=text, capture_output=True, text=True)
+        done = subprocess.run(
+            KubernetesClient.of(self.options).words(*words), input=text, capture_output=True, text=True
+        )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
@@ -244,13 +246,13 @@ def tiny_job(*command: str, seconds: float = 60, stdin: bool = False, image: str
         "stdin": stdin,
     }
     pod = {"containers": [{"name": "command", **WITH_PROGRAM}], "volumes": [PROGRAM_VOLUME]}
-    made: Object = laid_over(command_job(settings), {"spec": {"template": {"spec": pod}}})
+    made: Object = deep_merge(command_job(settings), {"spec": {"template": {"spec": pod}}})
     return made
 
 
 def refusal(options: dict[str, Any]) -> str:
     """Why a cluster cannot be talked to."""
-    with pytest.raises(ClusterError) as caught, Cluster.of(options) as cluster:
+    with pytest.raises(ClusterError) as caught, KubernetesClient.of(options) as cluster:
         cluster.version()
     assert caught.value.status == 0
     return str(caught.value)

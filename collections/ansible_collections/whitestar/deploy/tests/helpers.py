@@ -30,7 +30,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 from cryptography import x509
@@ -457,7 +457,7 @@ def client(place: Path, compose: str, buildx: str) -> str:
 GOOD_PLUGINS = ("echo 2.29.7", "echo github.com/docker/buildx v0.16.2 abc")
 
 
-def remove_project(engine: Engine) -> None:
+def remove_project(engine: DockerClient) -> None:
     """Remove every container, network, volume and image whose name or label is that of a test's project."""
     label = f"label={PROJECT_LABEL}={engine.project}"
     for words in (label, f"name={engine.project}-"):

@@ -41,7 +41,7 @@ def fingerprints(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
     return found
 
 
-def moved(planned: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+def changed_settings(planned: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Names of what is not as it was planned."""
     return sorted(name for name in {*planned, *found} if planned.get(name) != found.get(name))
 
@@ -98,7 +98,10 @@ class ActionModule(ValidateInputs):
         if part is None:
             raise ValueError(f"it has no part for {host}: write a new one with this host in it")
         now = self._settings(variables, part["settings"]["salt"])
-        names = [*moved(part["settings"], now), *moved(part["reality"], dict(self._task.args["reality"]))]
+        names = [
+            *changed_settings(part["settings"], now),
+            *changed_settings(part["reality"], dict(self._task.args["reality"])),
+        ]
         if names:
             what = f"not what it was when the plan was made at {part['made']}: {', '.join(names)}"
             raise ValueError(f"{what}: look, and write a new plan")

@@ -73,7 +73,7 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
@@ -84,7 +84,7 @@ def main() -> None:
     path = {"type": "path", "required": True, "no_log": False}
     module = AnsibleModule(
         argument_spec={
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "service": {"type": "str", "default": "database"},
             "database": text,
             "owner": text,
@@ -96,14 +96,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    engine = Engine.of(options["engine"])
+    engine = DockerClient.of(options["engine"])
     steps = ["make the roles and the database"]
     try:
         running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
         if running:
             server = ContainerServer(engine, str(running[0]["Id"]))
             granted = roles.last_grants(options["answer_file"])
-            steps = roles.keep_roles(
+            steps = roles.ensure_roles(
                 server, options, roles.read_passwords(options), granted=granted, check=module.check_mode
             )
         elif not module.check_mode:

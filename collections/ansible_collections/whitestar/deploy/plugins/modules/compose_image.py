@@ -163,10 +163,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker import image_build
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import state
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import records
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import record_failure
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import PLANNED_OPTION
 
@@ -174,12 +174,13 @@ MARKER = "image.json"
 # Of a release that is to serve on a host or on a cluster.
 FAILURE_OPTION = {
     "type": "dict",
-    "options": state.FAILURE_OPTION["options"] | {"state_directory": {"type": "path"}, "cluster": Cluster.OPTION},
+    "options": state.FAILURE_OPTION["options"]
+    | {"state_directory": {"type": "path"}, "cluster": KubernetesClient.OPTION},
     "required_one_of": [("state_directory", "cluster")],
 }
 
 
-def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
+def recorded(engine: DockerClient, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
     """What was recorded of an image that the engine still has under this name, pushed if asked for; empty otherwise."""
     found = read_json(directory / MARKER, {})
     if not isinstance(found, dict) or (found.get("repository"), found.get("pushed")) != (repository, push):
@@ -187,7 +188,7 @@ def recorded(engine: Engine, directory: Path, repository: str, *, push: bool) ->
     return found if engine.image(found["reference"]) else {}
 
 
-def others(engine: Engine, directory: Path, name: str) -> str:
+def others(engine: DockerClient, directory: Path, name: str) -> str:
     """The id of the image that has this name and that no record beside ``directory`` knows; empty if there is none."""
     found = str((engine.image(name) or {}).get("Id", ""))
     references = [read_json(marker, {}).get("reference", "") for marker in directory.parent.glob(f"*/{MARKER}")]
@@ -195,7 +196,7 @@ def others(engine: Engine, directory: Path, name: str) -> str:
     return "" if found in ours else found
 
 
-def give_back(engine: Engine, name: str, image: str) -> None:
+def give_back(engine: DockerClient, name: str, image: str) -> None:
     """Let somebody's image have its name again that a build has taken. Raises InputError, since it is theirs."""
     taken = engine.image(name) or {}
     engine.run("tag", image, name)
@@ -205,7 +206,7 @@ def give_back(engine: Engine, name: str, image: str) -> None:
     raise image_build.InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
 
 
-def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
+def build(engine: DockerClient, options: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Build the image from the archive, have it judged, push it: what to record. Raises EngineError, RefusedError."""
     name = f"{options['repository']}:{options['identity']}"
     login = options["login"] if options["push"] else None
@@ -260,7 +261,7 @@ def build(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str,
     }
 
 
-def pulled(pusher: Engine, name: str, options: dict[str, Any]) -> str:
+def pulled(pusher: DockerClient, name: str, options: dict[str, Any]) -> str:
     """The release as another controller has pushed it, by digest, now in the engine; empty if the registry has none."""
     try:
         pusher.run("pull", "--quiet", name, seconds=options["seconds"])
@@ -269,7 +270,7 @@ def pulled(pusher: Engine, name: str, options: dict[str, Any]) -> str:
     return image_build.digest(pusher, name, options["repository"])
 
 
-def push(pusher: Engine, source: image_build.Source, options: dict[str, Any], tags: list[str]) -> str:
+def push(pusher: DockerClient, source: image_build.Source, options: dict[str, Any], tags: list[str]) -> str:
     """Push the image for all its platforms: its reference by digest. Raises EngineError."""
     if len(source.platforms) > 1:
         written = source.directory / "pushed.json"
@@ -286,7 +287,7 @@ def push(pusher: Engine, source: image_build.Source, options: dict[str, Any], ta
     return found
 
 
-def judged(engine: Engine, options: dict[str, Any], directory: Path, image: dict[str, Any]) -> dict[str, Any]:
+def judged(engine: DockerClient, options: dict[str, Any], directory: Path, image: dict[str, Any]) -> dict[str, Any]:
     """The record of an image that is there, once it has passed the gate that is asked for. Raises RefusedError."""
     if options["scan_command"]:
         image_build.pass_gate(
@@ -295,7 +296,7 @@ def judged(engine: Engine, options: dict[str, Any], directory: Path, image: dict
     return image | {"passed": options["scan_command"]}
 
 
-def complete(engine: Engine, options: dict[str, Any], directory: Path) -> dict[str, Any]:
+def complete(engine: DockerClient, options: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Build or judge the image, whichever is missing, and record it. Raises EngineError, RefusedError, OSError."""
     with exclusively(directory.parent):
         found = recorded(engine, directory, options["repository"], push=options["push"])
@@ -322,7 +323,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "directory": path,
             "context": path,
             "dockerfile": path,
@@ -343,7 +344,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    engine = Engine.of(options["engine"])
+    engine = DockerClient.of(options["engine"])
     directory = Path(options["directory"]) / options["identity"]
     needs_context = False
     try:

@@ -133,7 +133,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, pinned
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -141,21 +141,21 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import
 JUDGE_SECONDS = 60
 
 
-def judge(engine: Engine, image: str, files: dict[str, str], command: list[str]) -> None:
+def judge(engine: DockerClient, image: str, files: dict[str, str], command: list[str]) -> None:
     """Let the program in the image judge the new files. Raises EngineError with its words."""
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch).chmod(0o755)
         for name, text in files.items():
             write_atomically(Path(scratch) / name, text.encode(), 0o644)
         mount = f"type=bind,source={scratch},target=/candidate,readonly"
-        done = engine.once(image, command, "--network", "none", "--mount", mount, seconds=JUDGE_SECONDS)
+        done = engine.run_container(image, command, "--network", "none", "--mount", mount, seconds=JUDGE_SECONDS)
     if done.returncode:
         raise EngineError(
             f"'{' '.join(command)}' refuses the new files: {(done.stderr or done.stdout).strip()[-2000:]}"
         )
 
 
-def check_major(engine: Engine, volume: str, image: str) -> None:
+def check_major(engine: DockerClient, volume: str, image: str) -> None:
     """Raises EngineError when the volume's data were made by another major version of PostgreSQL than the image's.
 
     Where the engine's files cannot be read from here, as with one in a virtual machine, nothing is known or said.
@@ -175,7 +175,7 @@ def check_major(engine: Engine, volume: str, image: str) -> None:
         )
 
 
-def keep_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check: bool) -> list[str]:
+def ensure_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check: bool) -> list[str]:
     """Have the project's file offer these services, or take away those that are empty; what that takes."""
     steps = []
     for name, options in wanted.items():
@@ -183,7 +183,7 @@ def keep_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check:
             if project.part(name):
                 steps.append(f"withdraw {name}")
                 if not check:
-                    project.withdraw(name)
+                    project.remove_service(name)
             continue
         definition = options["definition"] | {"profiles": [name]}
         own = [options.get(key, {}) for key in ("volumes", "secret_files", "files")]
@@ -195,7 +195,7 @@ def keep_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check:
     return steps
 
 
-def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
+def ensure_service(engine: DockerClient, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
     """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
     if options["postgresql_volume"]:
@@ -218,7 +218,7 @@ def keep(engine: Engine, options: dict[str, Any], *, check: bool) -> tuple[list[
             judge(engine, image, options["files"], options["check_command"])
         for path, uid in options["data_directories"].items():
             make_directory(Path(path), 0o755, (int(uid), int(uid)))
-        service.carry_out(steps, options["reload_command"], options["answers_at"], options["seconds"])
+        service.apply(steps, options["reload_command"], options["answers_at"], options["seconds"])
     return steps, image, service
 
 
@@ -228,7 +228,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "name": {"type": "str", "required": True},
             "image": {"type": "str", "required": True},
             "definition": {"type": "dict", "required": True},
@@ -248,12 +248,12 @@ def main() -> None:
     )
     options = module.params
     state = State(Path(options["state_directory"]))
-    engine = Engine.of(options["engine"])
+    engine = DockerClient.of(options["engine"])
     before = Project.of(state, engine).part(options["name"])
     try:
         with nullcontext() if module.check_mode else exclusively(state.root / "project"):
-            steps, image, service = keep(engine, options, check=module.check_mode)
-            optional = keep_optional(service.project, options["optional"], check=module.check_mode)
+            steps, image, service = ensure_service(engine, options, check=module.check_mode)
+            optional = ensure_optional(service.project, options["optional"], check=module.check_mode)
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=f"{options['name']}: {error}")
     module.exit_json(

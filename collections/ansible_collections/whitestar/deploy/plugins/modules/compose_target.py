@@ -61,7 +61,11 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    DockerClient,
+    EngineError,
+    engine_problems,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import (
     Host,
     install,
@@ -72,7 +76,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages i
 MODE = 0o755
 
 
-def keep_engine(engine: Engine, host: Host, *, check: bool) -> list[str]:
+def ensure_engine(engine: DockerClient, host: Host, *, check: bool) -> list[str]:
     """What was done, or would be, for an engine to answer that is new enough. Raises EngineError if none can.
 
     Raises ValueError for what keeps it from that, in sentences that name their variable.
@@ -91,7 +95,7 @@ def keep_engine(engine: Engine, host: Host, *, check: bool) -> list[str]:
     return [*(f"install {name}" for name in missing), "start the engine"]
 
 
-def keep_directory(directory: Path, *, check: bool) -> list[str]:
+def ensure_directory(directory: Path, *, check: bool) -> list[str]:
     """What was done, or would be, for the directory to be there. Raises OSError if it cannot be."""
     if directory.is_dir() and directory.stat().st_mode & 0o7777 == MODE:
         return []
@@ -106,18 +110,18 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "state_directory": {"type": "path", "required": True},
             "install": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    engine, check = Engine.of(module.params["engine"]), module.check_mode
+    engine, check = DockerClient.of(module.params["engine"]), module.check_mode
     installed: list[str] = []
     try:
         if module.params["install"]:
-            installed = keep_engine(engine, Host(), check=check)
-        steps = installed + keep_directory(Path(module.params["state_directory"]), check=check)
+            installed = ensure_engine(engine, Host(), check=check)
+        steps = installed + ensure_directory(Path(module.params["state_directory"]), check=check)
     except ValueError as error:
         module.fail_json(msg=str(error))
     except EngineError as error:

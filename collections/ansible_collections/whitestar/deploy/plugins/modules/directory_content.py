@@ -94,7 +94,7 @@ def remove(directory: Path, relative: str) -> None:
             (directory / parent).rmdir()
 
 
-def keep(directory: Path, files: Mapping[str, str], header: str, *, check: bool) -> tuple[list[str], list[str]]:
+def ensure_files(directory: Path, files: Mapping[str, str], header: str, *, check: bool) -> tuple[list[str], list[str]]:
     """Paths of the files that are, or would be, written and removed. Raises OSError, and ValueError for a path."""
     if outside := [path for path in files if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]:
         raise ValueError(f"{', '.join(outside)}: not below the directory")
@@ -129,11 +129,11 @@ def main() -> None:
     )
     directory, files, header = Path(module.params["directory"]), module.params["files"], module.params["header"]
     try:
-        written, removed = keep(directory, files, header, check=True)
+        written, removed = ensure_files(directory, files, header, check=True)
         names = [*written, *removed]
         before = {path: shown(directory, path) for path in names}
         if not module.check_mode:
-            keep(directory, files, header, check=False)
+            ensure_files(directory, files, header, check=False)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"{directory}: {error}")
     diff = [

@@ -102,7 +102,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import FAILURE_OPTION, State, records_of
@@ -143,7 +143,7 @@ def recorded(host: Runtime, options: dict[str, Any], message: str, said: str) ->
     return record_failure(records_of, options["failure"], image, message, evidence(host, options, said), settings)
 
 
-def keep_answer(path: Path, answer: dict[str, Any]) -> None:
+def record_answer(path: Path, answer: dict[str, Any]) -> None:
     """Keep it for those who want to know later what was brought about. Raises OSError."""
     content = json_bytes(answer)
     if not has_content(path, content, 0o644):
@@ -155,7 +155,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "image": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
             "check_argument": {"type": "str", "required": True},
@@ -172,7 +172,7 @@ def main() -> None:
     words = list(options["command"])
     # Of the state only a failure's evidence is read.
     state, engine = State(Path((options["failure"] or {}).get("state_directory", "/"))), options["engine"]
-    host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
+    host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
     try:
         program = host.missing(options["image"], words)
     except EngineError as error:
@@ -191,7 +191,7 @@ def main() -> None:
         said = f"{complaint}\n{answer or ''}"
         module.fail_json(msg=message if module.check_mode else recorded(host, options, message, said))
     if options["answer_file"] and not module.check_mode:
-        keep_answer(Path(options["answer_file"]), answer)
+        record_answer(Path(options["answer_file"]), answer)
     module.exit_json(
         changed=bool(answer.get("changed")),
         answer=answer,

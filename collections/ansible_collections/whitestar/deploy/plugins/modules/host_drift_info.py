@@ -89,7 +89,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.drift import containers_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
@@ -98,7 +98,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.drift import processes_drift
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError, PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server
@@ -108,7 +108,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock impo
 ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
 
 
-def look(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
+def gather(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
     """What differs, and what could not be compared. Raises OSError, ValueError, EngineError, DatabaseError."""
     current = state.ledger().current() if state.root.is_dir() else None
     if current is None:
@@ -129,7 +129,7 @@ def on_host(state: State, options: Mapping[str, Any], release: str) -> list[Diff
     host: Runtime = LocalRuntime(state)
     parts = processes_drift(state, workload)
     if options["engine"]:
-        engine = Engine.of(options["engine"])
+        engine = DockerClient.of(options["engine"])
         host, parts = ComposeRuntime(engine, state), containers_drift(Project.of(state, engine), engine)
     files = files_drift(state, workload, containers=bool(options["engine"]))
     return [*files, *release_drift(state, host, host.colours(workload, "", 0, 0)), *parts]
@@ -138,10 +138,10 @@ def on_host(state: State, options: Mapping[str, Any], release: str) -> list[Diff
 def server_of(state: State, options: Mapping[str, Any]) -> Server | None:
     """The server that has the database, where it runs."""
     if options["engine"]:
-        engine = Engine.of(options["engine"])
+        engine = DockerClient.of(options["engine"])
         running = [found for found in engine.containers("database") if found["State"]["Running"]]
         return ContainerServer(engine, str(running[0]["Id"])) if running else None
-    cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+    cluster = PostgresServer(state.database, Path(options["bindir"]), unprivileged(options["account"]))
     return cluster if cluster.exists() and cluster.running() else None
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
             "database": {"type": "dict", "options": {"database": text, "owner": text, "user": text}},
@@ -177,7 +177,7 @@ def main() -> None:
     try:
         if holder := Lock(state.lock).holder():
             module.warn(f"a run is at work, or was cut off: what it changes may differ ({holder})")
-        found, unknown = look(state, options)
+        found, unknown = gather(state, options)
         differences = told(state, found)
     except (DatabaseError, EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))

@@ -92,7 +92,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME as WRITTEN
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
@@ -203,7 +203,7 @@ def main() -> None:
             "by": {"type": "str", "default": "somebody"},
             "drain_seconds": {"type": "float", "default": 25},
             "ready_seconds": {"type": "float", "default": 30},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
             "address": {"type": "str", "required": True},

@@ -124,7 +124,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others, make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    DockerClient,
+    EngineError,
+    engine_problems,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import running_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
@@ -150,13 +154,13 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     found = refusal(state.stopped()) if options["needs_running"] else []
     found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
-        engine = Engine.of(options["engine"])
+        engine = DockerClient.of(options["engine"])
         lacking = lasting_problems(engine, Host()) if options["installs_engine"] else engine_problems(engine)
         return [*found, *(lacking or met_things(state, engine, options))]
     return found + process_problems(state, existing, options["account"])
 
 
-def met_things(state: State, engine: Engine, options: dict[str, Any]) -> list[str]:
+def met_things(state: State, engine: DockerClient, options: dict[str, Any]) -> list[str]:
     """One sentence for each thing of somebody else's that a deployment would meet on the engine.
 
     Raises EngineError unless the run is to install the engine, on which there is nothing yet.
@@ -223,7 +227,7 @@ def front_door_ports(state: State, engine: dict[str, Any] | None) -> set[int]:
         process = state.daemon("caddy").process()
         return listening(process.pid) if process else set()
     try:
-        running = [found for found in Engine.of(engine).containers("proxy") if found["State"]["Running"]]
+        running = [found for found in DockerClient.of(engine).containers("proxy") if found["State"]["Running"]]
     except EngineError:
         return set()
     published = [places for found in running for places in (found["HostConfig"]["PortBindings"] or {}).values()]
@@ -273,11 +277,11 @@ def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any]
     return ""
 
 
-def look(state: State, options: dict[str, Any]) -> dict[str, str]:
+def current_fingerprint(state: State, options: dict[str, Any]) -> dict[str, str]:
     """What there is here. Raises OSError, ValueError, and EngineError unless the run is to install the engine."""
     engine = options["engine"]
     try:
-        return reality(state, running_containers(Engine.of(engine)) if engine else running_processes(state))
+        return reality(state, running_containers(DockerClient.of(engine)) if engine else running_processes(state))
     except EngineError:
         if not options["installs_engine"]:
             raise
@@ -299,7 +303,7 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     current = state.ledger().current()
     return {
-        "reality": look(state, options) if options["looks"] else {},
+        "reality": current_fingerprint(state, options) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
     }
@@ -310,7 +314,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "state": {"type": "str", "choices": ["present", "absent"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},

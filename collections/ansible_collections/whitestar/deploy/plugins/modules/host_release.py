@@ -110,14 +110,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exclusively,
     json_bytes,
     make_directory,
     write_atomically,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
@@ -188,7 +188,7 @@ class Deployment:
         """The workload of a ledger entry, for comparison; empty if there is none."""
         return self.state.workload(entry.release) if entry else {}
 
-    def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
+    def apply(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and the releases pruned. Raises ReleaseError."""
         for directory in (self.state.run, self.state.logs, self.state.configurations):
             make_directory(directory, 0o755)
@@ -200,7 +200,7 @@ class Deployment:
             return (vars(current) if current else {}), []
         content = json_bytes(self.workload)
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
-        note(self.state.configurations, {f"{self.release}.json": content})
+        record_checksums(self.state.configurations, {f"{self.release}.json": content})
         image = self.workload["image_facts"]
         self.ledger, entry = self.ledger.add(
             release=self.release,
@@ -252,7 +252,7 @@ class Deployment:
         pruned = [path for path in self.state.configurations.glob("*.json") if path.stem not in keep]
         for path in pruned:
             path.unlink()
-        note(self.state.configurations, {path.name: None for path in pruned})
+        record_checksums(self.state.configurations, {path.name: None for path in pruned})
         return sorted(path.stem for path in pruned)
 
 
@@ -261,7 +261,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "workload": {"type": "dict"},
             "restore": {"type": "int"},
             "by": {"type": "str", "required": True},
@@ -291,7 +291,7 @@ def main() -> None:
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
             engine = module.params["engine"]
-            host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
+            host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
             deployment = Deployment(state, host, module.params, check=module.check_mode)
             plan = deployment.plan()
             if plan != "nothing" and (again := deployment.earlier_failure()):
@@ -301,7 +301,7 @@ def main() -> None:
             before = deployment.served_by(current)
             pruned: list[str] = []
             if plan != "nothing" and not module.check_mode:
-                entry, pruned = deployment.carry_out(plan)
+                entry, pruned = deployment.apply(plan)
     except (ReleaseError, EngineError, OSError, ValueError) as error:
         name = workload["release"] if workload else f"of entry {module.params['restore']}"
         why = redacted(state, str(error))

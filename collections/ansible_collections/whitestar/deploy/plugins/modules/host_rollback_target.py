@@ -54,7 +54,7 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -90,7 +90,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
-            "engine": Engine.OPTION,
+            "engine": DockerClient.OPTION,
             "release": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
@@ -98,7 +98,7 @@ def main() -> None:
     state = State(Path(module.params["state_directory"]))
     wanted, engine = module.params["release"], module.params["engine"]
     try:
-        host: Runtime = ComposeRuntime(Engine.of(engine), state) if engine else LocalRuntime(state)
+        host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
         ledger = state.ledger()
         ledger.rollback_target(wanted, "")
         entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))

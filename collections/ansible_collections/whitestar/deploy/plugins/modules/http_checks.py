@@ -118,11 +118,11 @@ def main() -> None:
     kept, failures, items = [], [], {}
     deadline = time.monotonic() + module.params["seconds"]
     for promise in module.params["promises"]:
-        answer, problem = door.ask(promise)
+        answer, problem = door.check(promise)
         # A front door may yet have to see that a release is ready, or gone, and a certificate may yet have to come.
         while problem and not (answer and maintenance(answer)) and time.monotonic() < deadline:
             time.sleep(0.2)
-            answer, problem = door.ask(promise)
+            answer, problem = door.check(promise)
         if answer and (message := maintenance(answer)):
             module.exit_json(changed=False, kept=[], items={}, maintenance=message)
         if answer and isinstance(body := answer.json(), list):

@@ -101,7 +101,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords, records_of
@@ -111,7 +111,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
 DATABASE_LINES = "50"
 
 
-def whole_key(cluster: Cluster, options: dict[str, Any]) -> str:
+def whole_key(cluster: KubernetesClient, options: dict[str, Any]) -> str:
     """The key, with what the command is done to and what it reads."""
     parts = [options["key"]]
     for thing in options["of"]:
@@ -123,7 +123,7 @@ def whole_key(cluster: Cluster, options: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def earlier(cluster: Cluster, command: Command, options: dict[str, Any], key: str) -> dict[str, Any] | None:
+def earlier(cluster: KubernetesClient, command: Command, options: dict[str, Any], key: str) -> dict[str, Any] | None:
     """What the command has answered before, if it need not be done again."""
     if options["always"]:
         return None
@@ -133,7 +133,7 @@ def earlier(cluster: Cluster, command: Command, options: dict[str, Any], key: st
     return command.answered(key)
 
 
-def evidence(cluster: Cluster, said: str) -> dict[str, str]:
+def evidence(cluster: KubernetesClient, said: str) -> dict[str, str]:
     """What tells why the command failed: what it printed, and what the database printed last."""
     try:
         where = cluster.address("v1", "Pod", "titanic-database-0", "log")
@@ -143,7 +143,7 @@ def evidence(cluster: Cluster, said: str) -> dict[str, str]:
     return {"last output": said, "last output of the database": database}
 
 
-def carry_out(cluster: Cluster, command: Command, options: dict[str, Any], key: str) -> dict[str, Any]:
+def run_command(cluster: KubernetesClient, command: Command, options: dict[str, Any], key: str) -> dict[str, Any]:
     """Run it: its answer. Raises ReleaseError, with the failure recorded, if it does not come to a good end."""
     source = Path(options["source"]) if options["source"] else None
     job = resolved(options["job"], secret_names(cluster))
@@ -160,7 +160,7 @@ def carry_out(cluster: Cluster, command: Command, options: dict[str, Any], key: 
     raise ReleaseError(recorded(cluster, options, f"{options['name']} {why}", said or why))
 
 
-def recorded(cluster: Cluster, options: dict[str, Any], message: str, said: str) -> str:
+def recorded(cluster: KubernetesClient, options: dict[str, Any], message: str, said: str) -> str:
     """The message to fail with, without secrets, once the failure has been recorded, if it is to be."""
     if not (failure := options["failure"]):
         return redacted(ClusterRecords(cluster), message)
@@ -178,7 +178,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "name": text,
             "job": {"type": "dict", "required": True},
             "key": {"type": "str", "required": True, "no_log": False},
@@ -206,7 +206,7 @@ def main() -> None:
     )
     options = module.params
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             command = Command(cluster, options["name"])
             key = whole_key(cluster, options)
             found = earlier(cluster, command, options, key)
@@ -214,7 +214,7 @@ def main() -> None:
                 module.exit_json(changed=False, answer=found | {"changed": False}, repeated=True)
             if module.check_mode:
                 module.exit_json(changed=True, answer={}, repeated=False, msg="would run: it has not been done yet")
-            answer = carry_out(cluster, command, options, key)
+            answer = run_command(cluster, command, options, key)
     except ReleaseError as error:
         module.fail_json(msg=str(error))
     except (ClusterError, OSError, ValueError) as error:

@@ -68,13 +68,13 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import keep_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ensure_roles
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
             "database": text,
@@ -94,14 +94,14 @@ def main() -> None:
     options = module.params
     steps = ["make the roles and the database"]
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             pods = [pod for pod in cluster.list("v1", "Pod", **options["labels"]) if ready(pod) and not leaving(pod)]
             if pods:
                 kept = dict(ClusterRecords(cluster).secrets())
                 passwords = {options[role]: kept[f"database_{part}_password"] for role, part in ROLES.items()}
                 server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
                 granted = Command(cluster, "migrate").last_answer().get("grants")
-                steps = keep_roles(server, options, passwords, granted=granted, check=module.check_mode)
+                steps = ensure_roles(server, options, passwords, granted=granted, check=module.check_mode)
             elif not module.check_mode:
                 module.fail_json(msg="the database's pod is not ready: run the whole site once")
     except KeyError as error:

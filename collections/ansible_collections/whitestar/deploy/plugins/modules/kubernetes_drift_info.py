@@ -81,7 +81,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import objects_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
@@ -108,7 +108,7 @@ class KnownRecords(ClusterRecords):
 
 
 def in_database(
-    cluster: Cluster, records: ClusterRecords, options: Mapping[str, Any]
+    cluster: KubernetesClient, records: ClusterRecords, options: Mapping[str, Any]
 ) -> tuple[list[Difference], list[str]]:
     """What differs in the database, and what could not be compared. Raises ClusterError."""
     pods = [pod for pod in cluster.list("v1", "Pod", **options["labels"]) if ready(pod) and not leaving(pod)]
@@ -126,7 +126,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "database": {
                 "type": "dict",
                 "options": {
@@ -142,7 +142,7 @@ def main() -> None:
     )
     unknown: list[str] = []
     try:
-        with Cluster.of(module.params["cluster"]) as cluster:
+        with KubernetesClient.of(module.params["cluster"]) as cluster:
             records = KnownRecords(cluster)
             if holder := ClusterLock(cluster).holder():
                 module.warn(f"a run is at work, or was cut off: what it changes may differ ({holder})")

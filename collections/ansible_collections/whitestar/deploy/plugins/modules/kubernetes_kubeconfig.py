@@ -61,12 +61,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_json
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 
 DAY_SECONDS = 86400
 
 
-def kubeconfig(cluster: Cluster, account: str, token: str) -> dict[str, Any]:
+def kubeconfig(cluster: KubernetesClient, account: str, token: str) -> dict[str, Any]:
     """A kubeconfig, as JSON, which is YAML. Raises ClusterError."""
     used = json.loads(cluster.run("config", "view", "--minify", "--flatten", "--raw", "--output", "json"))
     (server,) = used["clusters"]
@@ -92,7 +92,7 @@ def until(path: Path) -> float:
         return 0.0
 
 
-def make(cluster: Cluster, options: dict[str, Any], path: Path) -> None:
+def make(cluster: KubernetesClient, options: dict[str, Any], path: Path) -> None:
     """Write the file. Raises ClusterError, OSError."""
     where = cluster.address("v1", "ServiceAccount", options["account"], "token")
     wanted = {
@@ -100,7 +100,7 @@ def make(cluster: Cluster, options: dict[str, Any], path: Path) -> None:
         "kind": "TokenRequest",
         "spec": {"expirationSeconds": options["days"] * DAY_SECONDS},
     }
-    answer = cluster.ask("POST", where, wanted)
+    answer = cluster.request("POST", where, wanted)
     if answer is None:
         raise ClusterError(f"there is no service account {options['account']} in namespace {cluster.namespace}")
     content = kubeconfig(cluster, options["account"], answer["status"]["token"])
@@ -111,7 +111,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "account": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "days": {"type": "int", "default": 30},
@@ -123,7 +123,7 @@ def main() -> None:
     needed = until(path) < time.time() + options["days"] * DAY_SECONDS / 2
     try:
         if needed and not module.check_mode:
-            with Cluster.of(options["cluster"]) as cluster:
+            with KubernetesClient.of(options["cluster"]) as cluster:
                 make(cluster, options, path)
     except (ClusterError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))

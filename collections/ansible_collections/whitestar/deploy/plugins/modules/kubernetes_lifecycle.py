@@ -83,10 +83,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, named
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, object_label
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import made_by_us
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, statuses
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
@@ -108,7 +108,7 @@ OTHERS = (
 )
 
 
-def report(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
+def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]:
     """What is there, for people: pods, release, ledger, lock, rows. Empty where nothing has been deployed."""
     if cluster.get("v1", "ConfigMap", STAGES) is None and cluster.get("v1", "ConfigMap", LEDGER) is None:
         return {}
@@ -116,7 +116,7 @@ def report(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
     ledger = records.ledger()
     current = ledger.current()
     pods = cluster.list("v1", "Pod", **LABELS)
-    counted, answer = (ask(options, path) for path in ("/people?limit=1", "/readyz"))
+    counted, answer = (request(options, path) for path in ("/people?limit=1", "/readyz"))
     claims = cluster.list("v1", "PersistentVolumeClaim", **LABELS)
     return {
         "url": options["url"] or f"http://{options['address']}",
@@ -134,7 +134,7 @@ def report(cluster: Cluster, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def ask(options: dict[str, Any], path: str) -> Answer | None:
+def request(options: dict[str, Any], path: str) -> Answer | None:
     """What the front door answers."""
     return try_request(options["address"], path, tls=Tls.of(options["tls"]), host=options["host"] or "")
 
@@ -147,7 +147,7 @@ def in_words(pod: dict[str, Any]) -> str:
     return f"{state}{again}"
 
 
-def remove(cluster: Cluster, seconds: float) -> None:
+def remove(cluster: KubernetesClient, seconds: float) -> None:
     """Remove everything and wait until it is gone. Raises ClusterError."""
     remove_objects(cluster)
     mine = remove_namespace(cluster)
@@ -158,7 +158,7 @@ def remove(cluster: Cluster, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def remove_objects(cluster: Cluster) -> None:
+def remove_objects(cluster: KubernetesClient) -> None:
     """Remove what deployments have made."""
     for stage, keys in recorded(cluster).items():
         for api_version, kind, name in reversed(keys):
@@ -170,7 +170,7 @@ def remove_objects(cluster: Cluster) -> None:
             cluster.delete(api_version, kind, thing["metadata"]["name"])
 
 
-def remove_namespace(cluster: Cluster) -> bool:
+def remove_namespace(cluster: KubernetesClient) -> bool:
     """Whether the namespace is one that a deployment has made, which is removed then. Raises ClusterError."""
     space = cluster.get("v1", "Namespace", cluster.namespace) or {}
     mine = bool(space) and made_by_us(space)
@@ -185,17 +185,17 @@ def remove_namespace(cluster: Cluster) -> bool:
     return mine
 
 
-def still_there(cluster: Cluster, *, mine: bool) -> str:
+def still_there(cluster: KubernetesClient, *, mine: bool) -> str:
     """Something that has not gone yet; empty when all has."""
     if mine:
         return f"namespace {cluster.namespace}" if cluster.get("v1", "Namespace", cluster.namespace) else ""
     for api_version, kind in OTHERS:
         for thing in cluster.list(api_version, kind, **LABELS):
-            return named(thing)
+            return object_label(thing)
     return ""
 
 
-def carry_on(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+def carry_on(cluster: KubernetesClient, options: dict[str, Any], *, check: bool) -> list[str]:
     """Stop or start what is deployed: what was done, in words. Raises ClusterError, ReleaseError, ValueError."""
     records = ClusterRecords(cluster)
     try:
@@ -211,7 +211,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "state": {"type": "str", "choices": STATES, "default": "reported"},
             "by": {"type": "str", "default": "somebody"},
             "ready_seconds": {"type": "float", "default": 30},
@@ -226,7 +226,7 @@ def main() -> None:
     options = module.params
     absent = options["state"] == "absent"
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             steps = carry_on(cluster, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
             status = report(cluster, options)
             if absent and status and not module.check_mode:

@@ -161,17 +161,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import with_managed_labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.preflight import problems, unreachable
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 
 
-def acquire(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, Any]:
+def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> dict[str, Any]:
     """Check, lock, look. Raises LockedError, ClusterError, ValueError; fails the module with every problem found."""
     options = module.params
     if found := problems(cluster, options):
@@ -198,7 +198,7 @@ def acquire(module: AnsibleModule, cluster: Cluster, owner: Owner) -> dict[str, 
     }
 
 
-def namespace(cluster: Cluster, *, make: bool) -> bool:
+def namespace(cluster: KubernetesClient, *, make: bool) -> bool:
     """Whether there is one, now. Raises ClusterError if it may not be made, or is being removed."""
     try:
         found = cluster.get("v1", "Namespace", cluster.namespace)
@@ -212,7 +212,7 @@ def namespace(cluster: Cluster, *, make: bool) -> bool:
         raise ClusterError(what, HTTPStatus.CONFLICT)
     if found is None and make:
         metadata = {"name": cluster.namespace}
-        cluster.create(ours({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+        cluster.create(with_managed_labels({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
         return True
     return found is not None
 
@@ -222,7 +222,7 @@ def main() -> None:
     text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "required": True},
             "owner": {"type": "dict", "required": True},
             "lease_seconds": {"type": "int", "default": 3600},
@@ -263,7 +263,7 @@ def main() -> None:
     owner = Owner(**module.params["owner"])
     facts: dict[str, Any] = {}
     try:
-        with Cluster.of(module.params["cluster"]) as cluster:
+        with KubernetesClient.of(module.params["cluster"]) as cluster:
             if module.params["state"] == "present":
                 facts = acquire(module, cluster, owner)
             elif not module.check_mode:

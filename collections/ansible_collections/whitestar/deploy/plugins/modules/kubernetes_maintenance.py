@@ -73,7 +73,7 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Stage
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import (
     NAME,
     SELECTED,
@@ -82,7 +82,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.mainte
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import LEAVE_SECONDS, labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import PodWaiter, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, wanted
@@ -96,11 +96,11 @@ def words(told: Maintenance) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
 
 
-def begin(cluster: Cluster, objects: list[Object], told: Maintenance, seconds: float) -> None:
+def begin(cluster: KubernetesClient, objects: list[Object], told: Maintenance, seconds: float) -> None:
     """Have the message answer everything. Raises ClusterError, and ReleaseError if its pods do not come."""
     stage = Stage(cluster, STAGE, [words(told), *objects])
-    stage.carry_out(stage.changes(check=False))
-    watch = Watch(cluster, labels(SELECTED[True]), restarts=1)
+    stage.apply(stage.changes(check=False))
+    watch = PodWaiter(cluster, labels(SELECTED[True]), restarts=1)
     try:
         watch.until(lambda: any(ready(pod) for pod in watch.pods()), seconds)
     except ReleaseError as error:
@@ -111,18 +111,18 @@ def begin(cluster: Cluster, objects: list[Object], told: Maintenance, seconds: f
     time.sleep(LEAVE_SECONDS)
 
 
-def end(cluster: Cluster) -> None:
+def end(cluster: KubernetesClient) -> None:
     """Have the API answer again."""
     select(cluster, maintained=False)
     stage = Stage(cluster, STAGE, [])
-    stage.carry_out(stage.changes(check=False))
+    stage.apply(stage.changes(check=False))
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "enabled": {"type": "bool", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
             "message": {"type": "str", "required": True},
@@ -134,7 +134,7 @@ def main() -> None:
     )
     options = module.params
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             if ClusterRecords(cluster).ledger().current() is None:
                 where = f"namespace {cluster.namespace}"
                 module.fail_json(msg=f"nothing is deployed in {where}: there is no front door to put a message on")

@@ -66,11 +66,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Stage,
     difference,
-    followed,
     resolved,
     secret_names,
+    with_secret_hash,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import selecting
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle
@@ -88,7 +88,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "stage": {"type": "str", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
             "seconds": {"type": "float", "default": 180},
@@ -99,14 +99,14 @@ def main() -> None:
     # Before ansible-core 2.21 a module's arguments are part of its answer.
     module.no_log_values |= secret_values(options["objects"])
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             names = secret_names(cluster)
             objects = selecting(cluster, resolved(options["objects"], names))
-            stage = Stage(cluster, options["stage"], [followed(cluster, thing, names) for thing in objects])
+            stage = Stage(cluster, options["stage"], [with_secret_hash(cluster, thing, names) for thing in objects])
             changes = stage.changes(check=module.check_mode)
             steps = [str(change) for change in changes]
             if not module.check_mode:
-                stage.carry_out(changes)
+                stage.apply(changes)
                 # A pod that was killed comes back by itself, which is no change of ours.
                 settle(cluster, stage.objects, options["seconds"])
     except (ClusterError, ReleaseError, ValueError) as error:

@@ -121,8 +121,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Change, difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, stripped
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    LABELS,
+    Object,
+    without_server_fields,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import Rollout, container, prune
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
@@ -139,7 +143,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
 class Deployment:
     """One request to make a release serve."""
 
-    def __init__(self, cluster: Cluster, records: ClusterRecords, options: dict[str, Any], *, check: bool) -> None:
+    def __init__(
+        self, cluster: KubernetesClient, records: ClusterRecords, options: dict[str, Any], *, check: bool
+    ) -> None:
         self.cluster = cluster
         self.records = records
         self.options = options
@@ -183,7 +189,7 @@ class Deployment:
         words = "failed" if last.outcome == "failed" else "was interrupted"
         return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
 
-    def carry_out(self, plan: str) -> tuple[dict[str, Any], list[str]]:
+    def apply(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and what was pruned. Raises ReleaseError, ClusterError."""
         current = self.ledger.current()
         if plan in ("restarted", "awaited"):
@@ -298,7 +304,7 @@ def settings(objects: list[Object]) -> dict[str, Any]:
         if thing["kind"] == "Deployment":
             found |= {"container": dict(container(thing))}
         else:
-            found |= {"settings": stripped(thing).get("data", {})}
+            found |= {"settings": without_server_fields(thing).get("data", {})}
     return found
 
 
@@ -306,7 +312,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "objects": {"type": "list", "elements": "dict"},
             "workload": {"type": "dict"},
             "restore": {"type": "int"},
@@ -335,7 +341,7 @@ def main() -> None:
     options = module.params
     name = options["workload"]["release"] if options["workload"] else f"of entry {options['restore']}"
     try:
-        with Cluster.of(options["cluster"]) as cluster:
+        with KubernetesClient.of(options["cluster"]) as cluster:
             records = ClusterRecords(cluster)
             deployment = Deployment(cluster, records, options, check=module.check_mode)
             plan = deployment.plan()
@@ -346,7 +352,7 @@ def main() -> None:
             pruned: list[str] = []
             if plan != "nothing" and not module.check_mode:
                 try:
-                    entry, pruned = deployment.carry_out(plan)
+                    entry, pruned = deployment.apply(plan)
                 except (ReleaseError, ClusterError) as error:
                     # What a pod printed may be part of it.
                     raise ReleaseError(redacted(records, str(error))) from error

@@ -50,7 +50,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
@@ -59,7 +59,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger im
 CHECK_SECONDS = 60
 
 
-def live_schema_tolerates(cluster: Cluster, records: ClusterRecords, current: Entry | None) -> str:
+def live_schema_tolerates(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> str:
     """The oldest release schema revision that the live schema serves, as the serving release reads it.
 
     Raises RollbackRefusedError if the database does not say.
@@ -85,13 +85,16 @@ def live_schema_tolerates(cluster: Cluster, records: ClusterRecords, current: En
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"cluster": Cluster.OPTION | {"required": True}, "release": {"type": "str", "default": ""}},
+        argument_spec={
+            "cluster": KubernetesClient.OPTION | {"required": True},
+            "release": {"type": "str", "default": ""},
+        },
         supports_check_mode=True,
     )
     wanted = module.params["release"]
     result: dict[str, Any] = {}
     try:
-        with Cluster.of(module.params["cluster"]) as cluster:
+        with KubernetesClient.of(module.params["cluster"]) as cluster:
             records = ClusterRecords(cluster)
             ledger = records.ledger()
             entry, current = ledger.rollback_target(wanted, ""), ledger.current()

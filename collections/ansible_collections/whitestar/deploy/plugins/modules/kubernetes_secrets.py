@@ -93,9 +93,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import keep_synced
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import ensure_synced
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    LABELS,
+    Object,
+    with_managed_labels,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded, keyed
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
@@ -132,7 +136,7 @@ def of_readers(options: Mapping[str, Any], values: Mapping[str, str]) -> Iterato
             own |= options["plain"].get(reader, {})
             yield (
                 reader,
-                ours(
+                with_managed_labels(
                     {
                         "apiVersion": "v1",
                         "kind": "Secret",
@@ -145,7 +149,7 @@ def of_readers(options: Mapping[str, Any], values: Mapping[str, str]) -> Iterato
             )
 
 
-def unused(cluster: Cluster, current: set[str]) -> list[str]:
+def unused(cluster: KubernetesClient, current: set[str]) -> list[str]:
     """Secrets of readers that no pod has any longer and nobody will start one with."""
     pods = cluster.list("v1", "Pod")
     used = {
@@ -159,7 +163,7 @@ def unused(cluster: Cluster, current: set[str]) -> list[str]:
     return [name for name in names if name not in used | current]
 
 
-def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+def ensure_secrets(cluster: KubernetesClient, options: dict[str, Any], *, check: bool) -> list[str]:
     """Have all of them: names of the secrets that were, or are to be, written. Raises ClusterError, ValueError."""
     found = cluster.get("v1", "Secret", SECRETS)
     kept = decoded(found)
@@ -176,7 +180,9 @@ def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]
         cluster.apply(thing)
     annotations = {f"{PREFIX}{reader}": name for reader, name in names.items()}
     metadata = {"name": SECRETS, "annotations": annotations}
-    cluster.apply(ours({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded(values)}))
+    cluster.apply(
+        with_managed_labels({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded(values)})
+    )
     for name in unused(cluster, {*names.values(), *before.values()}):
         cluster.delete("v1", "Secret", name)
     return [*written, *gone] or sorted(names)
@@ -186,7 +192,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "cluster": Cluster.OPTION | {"required": True},
+            "cluster": KubernetesClient.OPTION | {"required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
             "readers": {"type": "dict", "required": True},
@@ -198,10 +204,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        with Cluster.of(module.params["cluster"]) as cluster:
-            written = keep(cluster, module.params, check=module.check_mode)
+        with KubernetesClient.of(module.params["cluster"]) as cluster:
+            written = ensure_secrets(cluster, module.params, check=module.check_mode)
             options = module.params
-            steps = keep_synced(cluster, options["objects"], options["seconds"], check=module.check_mode)
+            steps = ensure_synced(cluster, options["objects"], options["seconds"], check=module.check_mode)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     lines = [*(f"{name}: a new secret" for name in written), *steps]

@@ -122,7 +122,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import split_host_port
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     has_content,
     make_directory,
@@ -192,7 +192,7 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]
     return steps
 
 
-def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
+def apply(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
     """Do what :func:`steps_needed` found. Raises ProcessError and OSError."""
     environment = service_environment(options["environment"])
     starts, user = {"start", "restart"} & set(steps), options["user"] if os.geteuid() == 0 else None
@@ -213,7 +213,7 @@ def carry_out(steps: list[str], daemon: Daemon, options: dict[str, Any], labels:
         daemon.start(as_user(options["command"], user), environment, labels)
         wait_until_it_works(daemon, options["listens_on"], options["start_seconds"])
     # Once it works: a file that is put back is recorded as it was.
-    note(path.parent, {path.name: content})
+    record_checksums(path.parent, {path.name: content})
 
 
 def own(directory: Path, user: int) -> None:
@@ -287,7 +287,7 @@ def main() -> None:
             if "write" in steps:
                 check_configuration(options, environment)
             if not module.check_mode:
-                carry_out(steps, daemon, options, labels)
+                apply(steps, daemon, options, labels)
     except (ProcessError, OSError, subprocess.TimeoutExpired) as error:
         if path.exists() and before and path.read_text(encoding="utf-8") != before:
             write_atomically(path, before.encode(), path.stat().st_mode & 0o7777)

@@ -97,11 +97,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster, DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError, PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
 
-def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> list[str]:
+def ensure_server(cluster: PostgresServer, settings: dict[str, Any], *, check: bool) -> list[str]:
     """Have the server run with this configuration, or say what that would take. Returns the steps in words."""
     stale = cluster.stale_files(settings)
     running = cluster.running()
@@ -124,7 +124,7 @@ def keep_server(cluster: Cluster, settings: dict[str, Any], *, check: bool) -> l
     return [*steps, f"restart PostgreSQL for {', '.join(why)}"] if why else steps
 
 
-def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]:
+def ensure_database(cluster: PostgresServer, options: dict[str, Any], *, check: bool) -> list[str]:
     """Bring everything to where it should be, or say what that would take. Returns the steps in words."""
     if cluster.exists():
         cluster.check_major()
@@ -134,11 +134,11 @@ def keep(cluster: Cluster, options: dict[str, Any], *, check: bool) -> list[str]
         if check:
             return [*steps, "start PostgreSQL", "make the roles and the database"]
         cluster.make()
-    steps += keep_server(cluster, options["settings"], check=check)
+    steps += ensure_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
     granted = roles.last_grants(options["answer_file"])
-    return steps + roles.keep_roles(cluster, options, roles.read_passwords(options), granted=granted, check=check)
+    return steps + roles.ensure_roles(cluster, options, roles.read_passwords(options), granted=granted, check=check)
 
 
 def main() -> None:
@@ -162,14 +162,14 @@ def main() -> None:
     )
     options = module.params
     try:
-        cluster = Cluster(Path(options["directory"]), Path(options["bindir"]), unprivileged(options["account"]))
+        cluster = PostgresServer(Path(options["directory"]), Path(options["bindir"]), unprivileged(options["account"]))
         if not (module.check_mode and not cluster.bindir.exists()):
             cluster.major()
         if module.check_mode:
-            steps = keep(cluster, options, check=True)
+            steps = ensure_database(cluster, options, check=True)
         else:
             with exclusively(cluster.directory):
-                steps = keep(cluster, options, check=False)
+                steps = ensure_database(cluster, options, check=False)
     except (DatabaseError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

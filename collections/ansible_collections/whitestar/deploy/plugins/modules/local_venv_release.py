@@ -134,7 +134,7 @@ def stale_links(directory: Path, links: dict[str, str]) -> dict[Path, Path]:
     return stale
 
 
-def point(link: Path, target: Path) -> None:
+def symlink(link: Path, target: Path) -> None:
     """Make ``link`` point to ``target`` without a moment in between."""
     fresh = link.with_name(f".{link.name}.new")
     fresh.unlink(missing_ok=True)
@@ -171,7 +171,7 @@ def main() -> None:
             with exclusively(directory.parent):
                 built = marker(directory) or wanted.build(module.params["describe"])
                 for link, target in stale_links(directory, module.params["links"]).items():
-                    point(link, target)
+                    symlink(link, target)
                     changed = True
         elif built:
             changed = bool(stale_links(directory, module.params["links"]))

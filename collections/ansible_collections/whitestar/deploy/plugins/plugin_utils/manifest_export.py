@@ -22,7 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
     READ_MODE,
     SCRATCH,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, with_managed_labels
 
 # The first line of every file: how one is told that was written here and is no longer wanted.
 HEADER = "# Rendered by whitestar.deploy.render_manifests: change the inventory, not this file."
@@ -74,7 +74,7 @@ def exported(
     ``stages`` are those that roles gave back, by name and in order, ``jobs`` is what :func:`preparation` takes,
     ``secrets`` the names of Secrets. ``replicas`` is how many pods there are where nothing scales them.
     """
-    found = {name: [ours(thing) for thing in objects] for name, objects in stages.items() if objects}
+    found = {name: [with_managed_labels(thing) for thing in objects] for name, objects in stages.items() if objects}
     everything = [thing for objects in found.values() for thing in objects]
     for thing in everything:
         if thing["kind"] == "ConfigMap":
@@ -114,7 +114,7 @@ def preparation(jobs: Mapping[str, Object], secrets: Sequence[str]) -> Object:
     del job["spec"]["activeDeadlineSeconds"]
     job["spec"]["backoffLimit"] = 10
     job["metadata"]["name"] = f"{JOB}-{stable_hash(job['spec'])[:HASH_DIGITS]}"
-    return ours(job)
+    return with_managed_labels(job)
 
 
 def release_of(stages: Mapping[str, Sequence[Object]]) -> str:

@@ -45,7 +45,7 @@ class Recorder:
     def watch(self, colour: str) -> None:
         self._note("watch", colour)
 
-    def keep_evidence(self, colour: str) -> None:
+    def record_evidence(self, colour: str) -> None:
         self._note("evidence", colour)
 
     def drain(self, colour: str) -> None:

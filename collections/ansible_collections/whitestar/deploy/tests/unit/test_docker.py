@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.filter.workload import workload
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    DockerClient,
+    EngineError,
+    engine_problems,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers, running_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import (
     HARDENED,
@@ -68,7 +72,7 @@ SETTINGS: dict[str, Any] = {
 STATE = State(Path("/state"))
 
 
-NOWHERE = Engine("/nowhere/docker.sock", "/nowhere/docker", "people")
+NOWHERE = DockerClient("/nowhere/docker.sock", "/nowhere/docker", "people")
 
 
 def undoubled(value: Any) -> Any:
@@ -123,7 +127,7 @@ def test_a_proxy_that_is_asked_for_is_set_in_both_spellings() -> None:
 
 def test_builds_that_push_get_the_proxies_of_the_usual_configuration(place: Path) -> None:
     (place / "config.json").write_text('{"proxies": {"default": {"httpProxy": "http://proxy.example"}}, "auths": {}}')
-    engine = Engine("/nowhere", client(place, *GOOD), "people", str(place))
+    engine = DockerClient("/nowhere", client(place, *GOOD), "people", str(place))
     with logged_in(engine, "registry.example/people", {"username": "alice", "password": "secret"}) as pusher:
         written = json.loads(Path(pusher.configuration, "config.json").read_text())
     assert written == {"proxies": {"default": {"httpProxy": "http://proxy.example"}}}
@@ -257,14 +261,14 @@ def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
 
 
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:
-    (problem,) = engine_problems(Engine(f"{place}/docker.sock", "/nowhere/docker", "people"))
+    (problem,) = engine_problems(DockerClient(f"{place}/docker.sock", "/nowhere/docker", "people"))
     said = f"titanic_engine: no Docker engine answers at {place}/docker.sock (No such file or directory)"
     assert problem.startswith(f"{said}: start it, name its socket, or ")
 
 
 def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
     with answering(place, version("28.2.2")) as path:
-        assert engine_problems(Engine(path, client(place, *GOOD), "people")) == []
+        assert engine_problems(DockerClient(path, client(place, *GOOD), "people")) == []
 
 
 @pytest.mark.parametrize(
@@ -280,24 +284,24 @@ def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
 )
 def test_what_is_too_old_or_missing_is_named(place: Path, engine: str, compose: str, buildx: str, words: str) -> None:
     with answering(place, version(engine)) as path:
-        (problem,) = engine_problems(Engine(path, client(place, compose, buildx), "people"))
+        (problem,) = engine_problems(DockerClient(path, client(place, compose, buildx), "people"))
     assert problem.startswith("titanic_engine: ")
     assert words in problem
 
 
 def test_a_client_that_is_not_there_is_named(place: Path) -> None:
     with answering(place, version("26.1.5")) as path:
-        problems = engine_problems(Engine(path, "/nowhere/docker", "people"))
+        problems = engine_problems(DockerClient(path, "/nowhere/docker", "people"))
     assert len(problems) == 2
     assert all("/nowhere/docker cannot be run (No such file or directory)" in problem for problem in problems)
 
 
 def test_what_is_no_engine_is_told_from_one(place: Path) -> None:
     with answering(place, lambda _path: (500, b"broken")) as path, pytest.raises(EngineError, match=r"500 .*: broken"):
-        Engine(path, "docker", "people").containers()
+        DockerClient(path, "docker", "people").containers()
     (place / "engine.sock").unlink()
     with answering(place, lambda _path: (404, b"")) as path:
-        assert Engine(path, "docker", "people").image("none") is None
+        assert DockerClient(path, "docker", "people").image("none") is None
     (place / "engine.sock").unlink()
 
     class Mute(socketserver.BaseRequestHandler):
@@ -308,7 +312,7 @@ def test_what_is_no_engine_is_told_from_one(place: Path) -> None:
     with socketserver.UnixStreamServer(str(place / "engine.sock"), Mute) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        (problem,) = engine_problems(Engine(str(place / "engine.sock"), "docker", "people"))
+        (problem,) = engine_problems(DockerClient(str(place / "engine.sock"), "docker", "people"))
         thread.join()
     assert "no Docker engine answers at" in problem
 
@@ -316,7 +320,7 @@ def test_what_is_no_engine_is_told_from_one(place: Path) -> None:
 def test_a_client_that_hangs_is_ended(place: Path) -> None:
     program = client(place, "sleep 60", "exit 0")
     with pytest.raises(EngineError, match=r"docker compose ps took longer than 0.2 s"):
-        Engine("/nowhere", program, "people").run("compose", "ps", seconds=0.2)
+        DockerClient("/nowhere", program, "people").run("compose", "ps", seconds=0.2)
 
 
 def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +332,7 @@ def test_the_client_gets_our_engine_whatever_the_user_has_set(place: Path, monke
         "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
     ):
         monkeypatch.setenv(name, "the user's")
-    said = Engine("/our/socket", client(place, "env", "true"), "people", "/our/plugins").run("compose")
+    said = DockerClient("/our/socket", client(place, "env", "true"), "people", "/our/plugins").run("compose")
     assert "DOCKER_HOST=unix:///our/socket" in said
     assert "DOCKER_CONFIG=/our/plugins" in said
     assert "the user's" not in said
@@ -346,7 +350,7 @@ def test_a_command_that_is_followed_tells_each_line_and_fails_as_any_other(tmp_p
     program = tmp_path / "docker"
     program.write_text("#!/bin/sh\necho ignored\necho one >&2\necho two >&2\n[ $1 = good ] || exit 3\n")
     program.chmod(0o755)
-    engine, told = Engine("/nowhere", str(program), "titanic"), list[str]()
+    engine, told = DockerClient("/nowhere", str(program), "titanic"), list[str]()
     assert engine.follow(["good"], 60, told.append) == "one\ntwo\n"
     assert told == ["one\n", "two\n"]
     with pytest.raises(EngineError, match=r"docker bad failed \(3\): one\ntwo"):
@@ -355,4 +359,4 @@ def test_a_command_that_is_followed_tells_each_line_and_fails_as_any_other(tmp_p
     with pytest.raises(EngineError, match=r"docker bad took longer than 0.1 s"):
         engine.follow(["bad"], 0.1, told.append)
     with pytest.raises(EngineError, match="cannot be run"):
-        Engine("/nowhere", str(tmp_path / "none"), "titanic").follow(["good"], 60, told.append)
+        DockerClient("/nowhere", str(tmp_path / "none"), "titanic").follow(["good"], 60, told.append)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME, edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME, edited, record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.drift import size
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.drift import files_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -19,12 +19,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.drift impor
 def test_notes_are_kept_of_what_is_there(place: Path) -> None:
     for name in ("one", "two"):
         (place / name).write_text(name)
-    note(place, {"one": b"one", "two": b"two"})
+    record_checksums(place, {"one": b"one", "two": b"two"})
     assert list(edited(place)) == []
     written = (place / NAME).stat().st_mtime_ns
-    note(place, {"one": b"one"})
+    record_checksums(place, {"one": b"one"})
     assert (place / NAME).stat().st_mtime_ns == written
-    note(place, {"two": None})
+    record_checksums(place, {"two": None})
     assert json.loads((place / NAME).read_text()).keys() == {"one"}
 
 

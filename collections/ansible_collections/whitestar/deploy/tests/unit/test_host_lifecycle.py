@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_atomically
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS, deployed
@@ -16,7 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import 
 def test_what_deployments_make_is_theirs(tmp_path: Path) -> None:
     for name in OURS:
         (tmp_path / name).mkdir()
-    note(tmp_path, {"Caddyfile": b"{}"})
+    record_checksums(tmp_path, {"Caddyfile": b"{}"})
     assert deployed(State(tmp_path))
 
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.cluster import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import client as module
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import stripped
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import without_server_fields
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import fields, refusal
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES
 
@@ -40,8 +40,8 @@ def test_what_the_cluster_keeps_is_stripped() -> None:
     kept = {"kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"x": 1}}
     own = {"resourceVersion": "7", "uid": "u", "generation": 1, "creationTimestamp": "now", "managedFields": []}
     full = kept | {"metadata": {"name": "p", "labels": {"a": "b"}, **own}, "status": {"phase": "Running"}}
-    assert stripped(full) == kept
-    assert stripped(None) == {}
+    assert without_server_fields(full) == kept
+    assert without_server_fields(None) == {}
 
 
 def test_fields_are_taken_where_they_are() -> None:
@@ -50,7 +50,7 @@ def test_fields_are_taken_where_they_are() -> None:
 
 def test_the_documented_cluster_is_the_one_that_modules_take() -> None:
     documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["cluster"]["suboptions"]
-    options: Any = Cluster.OPTION["options"]
+    options: Any = KubernetesClient.OPTION["options"]
     assert {name: option.get("default") for name, option in documented.items()} == {
         name: option.get("default") for name, option in options.items()
     }
@@ -103,12 +103,12 @@ def test_a_cluster_that_is_busy_is_asked_again_unless_it_may_have_done_it(
     monkeypatch.setattr(Busy, "status", status)
     Busy.seen.clear()
     with tempfile.TemporaryDirectory() as directory:
-        cluster = Cluster(namespace="n", _directory=directory)
+        cluster = KubernetesClient(namespace="n", _directory=directory)
         with UnixStreamServer(f"{directory}/socket", Busy) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             told = nullcontext() if asked == 3 else pytest.raises(ClusterError, match="does not answer \\(away\\)")
             with told:
-                assert cluster.ask(method, "/version") == {"gitVersion": "v1.36.3"}
+                assert cluster.request(method, "/version") == {"gitVersion": "v1.36.3"}
             server.shutdown()
     assert Busy.seen == [method] * asked
     assert cluster.calls == 1

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.fingerprint import reality
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import with_managed_labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 
 
 def told(deployment: dict[str, Any], **spec: Any) -> dict[str, str]:
     """The fingerprint of a namespace in which a stage has made this Deployment, which is so now."""
-    stages = ours({"kind": "ConfigMap", "metadata": {}, "data": {"api": json.dumps([deployment])}})
+    stages = with_managed_labels({"kind": "ConfigMap", "metadata": {}, "data": {"api": json.dumps([deployment])}})
     live = deployment | {"status": {"replicas": 3}, "spec": deployment["spec"] | spec}
 
     class Cluster:

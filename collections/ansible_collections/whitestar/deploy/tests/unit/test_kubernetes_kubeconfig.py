@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking, rules
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import missing_permissions, rules
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_kubeconfig import until
 
 
@@ -36,9 +36,12 @@ def test_rights_that_are_given_are_all_that_is_needed() -> None:
     granted = [
         {"apiGroups": rule["apiGroups"], "resources": rule["resources"], "verbs": rule["verbs"]} for rule in rules()
     ]
-    assert lacking(granted) == []
-    assert lacking([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]) == []
+    assert missing_permissions(granted) == []
+    assert missing_permissions([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]) == []
     without = [rule for rule in granted if "deployments" not in rule["resources"]]
-    assert lacking(without) == ["get/list/create/patch/delete deployments", "get/list/create/patch/delete statefulsets"]
+    assert missing_permissions(without) == [
+        "get/list/create/patch/delete deployments",
+        "get/list/create/patch/delete statefulsets",
+    ]
     named = [rule | {"resourceNames": ["one"]} for rule in granted]
-    assert len(lacking(named)) > 10, "what is allowed for one name is not allowed"
+    assert len(missing_permissions(named)) > 10, "what is allowed for one name is not allowed"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import (
-    Cluster,
     DatabaseError,
+    PostgresServer,
 )
 
 
@@ -24,27 +24,27 @@ def fake_postgres(bindir: Path, version: str) -> Path:
 def test_an_old_major_is_refused(place: Path, version: str) -> None:
     old = fake_postgres(place / "bin", version)
     with pytest.raises(DatabaseError, match=rf"titanic_database_local_bindir: {old} is PostgreSQL \d+, 15 or later"):
-        Cluster(place, old, None).major()
+        PostgresServer(place, old, None).major()
 
 
 @pytest.mark.parametrize("version", ["15.1", "17beta2", "18.6 (Debian 18.6-1.pgdg120+1)"])
 def test_new_majors_are_taken(place: Path, version: str) -> None:
-    assert Cluster(place, fake_postgres(place / "bin", version), None).major() >= 15
+    assert PostgresServer(place, fake_postgres(place / "bin", version), None).major() >= 15
 
 
 def test_missing_programs_are_named(place: Path) -> None:
     with pytest.raises(DatabaseError, match=f"titanic_database_local_bindir: {place} has no working 'postgres'"):
-        Cluster(place, place, None).version()
+        PostgresServer(place, place, None).version()
 
 
 def test_data_of_another_major_are_refused(place: Path) -> None:
     (place / "data").mkdir()
     (place / "data" / "PG_VERSION").write_text("15\n")
     with pytest.raises(DatabaseError, match=r"PostgreSQL 15's, .* are 17: set titanic_database_local_bindir"):
-        Cluster(place, fake_postgres(place / "bin", "17.2"), None).check_major()
+        PostgresServer(place, fake_postgres(place / "bin", "17.2"), None).check_major()
 
 
 def test_the_remains_of_an_attempt_are_no_cluster(place: Path) -> None:
     (place / "data.new").mkdir()
     (place / "data.new" / "PG_VERSION").write_text("18\n")
-    assert not Cluster(place, place, None).exists()
+    assert not PostgresServer(place, place, None).exists()

@@ -11,8 +11,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
     LEAVE_SECONDS,
     RELEASE,
     command_job,
+    deep_merge,
     labels,
-    laid_over,
     overridden,
     release_objects,
 )
@@ -122,7 +122,7 @@ def test_a_command_runs_once_with_what_it_needs() -> None:
 )
 def test_one_thing_is_laid_over_another(base: Any, over: Any, both: Any) -> None:
     before = repr((base, over))
-    assert laid_over(base, over) == both
+    assert deep_merge(base, over) == both
     assert repr((base, over)) == before
 
 

@@ -19,11 +19,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     CONTENT,
     content_mark,
-    followed,
     resolved,
+    with_secret_hash,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import keep_synced, synced
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import ensure_synced, synced
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import healthy, said_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
@@ -50,12 +50,12 @@ class Kept:
     def address(self, *words: str) -> str:
         return "/".join(words)
 
-    def ask(self, *_words: Any, **_query: str) -> dict[str, Any]:
+    def request(self, *_words: Any, **_query: str) -> dict[str, Any]:
         return {}
 
 
-def asked(*things: dict[str, Any]) -> Cluster:
-    return cast("Cluster", Kept(*things))
+def asked(*things: dict[str, Any]) -> KubernetesClient:
+    return cast("KubernetesClient", Kept(*things))
 
 
 def secret(**values: str) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def marks(thing: dict[str, Any]) -> dict[str, str]:
 
 
 def test_pods_follow_a_secret_that_keeps_its_name() -> None:
-    first = followed(asked(secret(password="planted-1")), deployment("titanic-api"), {})
-    again = followed(asked(secret(password="planted-1")), deployment("titanic-api"), {})
-    other = followed(asked(secret(password="planted-2")), deployment("titanic-api"), {})
+    first = with_secret_hash(asked(secret(password="planted-1")), deployment("titanic-api"), {})
+    again = with_secret_hash(asked(secret(password="planted-1")), deployment("titanic-api"), {})
+    other = with_secret_hash(asked(secret(password="planted-2")), deployment("titanic-api"), {})
     assert marks(first) == marks(again)
     assert marks(first)["a"] == "b"
     assert marks(first)[f"{CONTENT}titanic-api"] != marks(other)[f"{CONTENT}titanic-api"]
@@ -86,9 +86,9 @@ def test_pods_follow_a_secret_that_keeps_its_name() -> None:
 
 def test_a_secret_whose_name_tells_of_its_content_needs_no_mark() -> None:
     wanted = deployment("titanic-api-0123456789")
-    assert followed(asked(secret()), wanted, {"titanic-api": "titanic-api-0123456789"}) == wanted
-    assert followed(asked(), deployment("titanic-api"), {}) == deployment("titanic-api")
-    assert followed(asked(), {"kind": "Service", "spec": {}}, {}) == {"kind": "Service", "spec": {}}
+    assert with_secret_hash(asked(secret()), wanted, {"titanic-api": "titanic-api-0123456789"}) == wanted
+    assert with_secret_hash(asked(), deployment("titanic-api"), {}) == deployment("titanic-api")
+    assert with_secret_hash(asked(), {"kind": "Service", "spec": {}}, {}) == {"kind": "Service", "spec": {}}
 
 
 def test_a_mark_tells_secrets_with_the_same_content_apart() -> None:
@@ -161,7 +161,7 @@ def test_what_is_not_synced_is_told_of_by_the_operator_s_words(
         "status": {"conditions": conditions},
     }
     with pytest.raises(ReleaseError) as error:
-        keep_synced(asked(there), [STORE], 0, check=False)
+        ensure_synced(asked(there), [STORE], 0, check=False)
     assert str(error.value) == words
 
 

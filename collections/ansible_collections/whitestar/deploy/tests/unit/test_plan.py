@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.action.plan import fingerprints, moved, read, steps
+from ansible_collections.whitestar.deploy.plugins.action.plan import changed_settings, fingerprints, read, steps
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint, reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -34,9 +34,11 @@ def test_each_setting_has_a_fingerprint_and_a_secret_s_is_salted() -> None:
     first, second = fingerprints(values, OPTIONS, "salt"), fingerprints(values, OPTIONS, "other salt")
     assert set(first) == {"titanic_api_port", "titanic_api_write_tokens"}
     assert first == fingerprints(values, OPTIONS, "salt")
-    assert moved(first, second) == ["titanic_api_write_tokens"]
-    assert moved(first, fingerprints(values | {"titanic_api_port": "5000"}, OPTIONS, "salt")) == ["titanic_api_port"]
-    assert moved(first, {}) == sorted(first)
+    assert changed_settings(first, second) == ["titanic_api_write_tokens"]
+    assert changed_settings(first, fingerprints(values | {"titanic_api_port": "5000"}, OPTIONS, "salt")) == [
+        "titanic_api_port"
+    ]
+    assert changed_settings(first, {}) == sorted(first)
 
 
 def test_a_data_set_counts_by_its_content(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_a_data_set_counts_by_its_content(tmp_path: Path) -> None:
     values = {"titanic_seed_csv": str(data)}
     before = fingerprints(values, OPTIONS, "")
     data.write_text("two")
-    assert moved(before, fingerprints(values, OPTIONS, "")) == ["titanic_seed_csv"]
+    assert changed_settings(before, fingerprints(values, OPTIONS, "")) == ["titanic_seed_csv"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
     seen = reality(state, running_processes(state))
 
     def now_moved() -> list[str]:
-        return moved(seen, reality(state, running_processes(state)))
+        return changed_settings(seen, reality(state, running_processes(state)))
 
     assert now_moved() == []
     state.write_ledger(history("r1"))
@@ -99,5 +101,5 @@ def test_whatever_moves_on_a_target_is_named(tmp_path: Path) -> None:
     fingerprint(state, [str(secret)], check=False)
     before = reality(state, running_processes(state))
     secret.write_text("two")
-    assert moved(before, reality(state, running_processes(state))) == ["the secrets"]
+    assert changed_settings(before, reality(state, running_processes(state))) == ["the secrets"]
     assert "one" not in json.dumps(before)

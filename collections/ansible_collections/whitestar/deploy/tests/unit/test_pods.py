@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import (
-    Watch,
+    PodWaiter,
     fault,
     leaving,
     ready,
@@ -125,7 +125,7 @@ class Told:
     def address(self, *_kind: str) -> str:
         return ""
 
-    def ask(self, _method: str, _path: str, fieldSelector: str = "") -> dict[str, Any]:  # noqa: N803 - the API's name
+    def request(self, _method: str, _path: str, fieldSelector: str = "") -> dict[str, Any]:  # noqa: N803 - the API's name
         return {"items": [] if "FailedCreate" in fieldSelector else self.events}
 
     def list(self, *_kind: str, **_labels: str) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ class Told:
     ],
 )
 def test_a_pod_that_room_is_being_made_for_is_waited_for(cluster: Told, words: str) -> None:
-    watch = Watch(cluster, {})  # type: ignore[arg-type]
+    watch = PodWaiter(cluster, {})  # type: ignore[arg-type]
     assert watch.problem() == "", "the scheduler may need a moment"
     watch.began -= 60
     assert watch.problem() == words

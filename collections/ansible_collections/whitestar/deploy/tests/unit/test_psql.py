@@ -30,7 +30,7 @@ CLIENT = Client()
     "server", [PodServer(cast("Any", CLIENT), "pod", "postgresql"), ContainerServer(cast("Any", CLIENT), "database")]
 )
 def test_a_statement_is_read_from_standard_input(server: Server) -> None:
-    assert server.ask("SELECT 'secret'", "people") == {"rows": 2}
+    assert server.query("SELECT 'secret'", "people") == {"rows": 2}
     assert CLIENT.read == "SELECT 'secret'"
     assert CLIENT.words[-4:] == ("-d", "people", "-f", "-")
     assert "secret" not in " ".join(CLIENT.words)

@@ -11,25 +11,27 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.doc_fragments.engine import ModuleDocFragment
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours, ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeBlueGreen, ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     HEALTH_INTERVAL_SECONDS,
-    HostColours,
+    BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalColours, LocalRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalBlueGreen, LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, MODULES, make_workload
 
-ENGINE = Engine.of({"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None})
+ENGINE = DockerClient.of(
+    {"socket": "/nowhere/docker.sock", "program": "docker", "project": "people", "configuration": None}
+)
 
 
 def test_each_runtime_has_its_colours(state: State) -> None:
-    hosts: dict[type[HostColours], Runtime] = {
-        LocalColours: LocalRuntime(state),
-        ComposeColours: ComposeRuntime(ENGINE, state),
+    hosts: dict[type[BlueGreen], Runtime] = {
+        LocalBlueGreen: LocalRuntime(state),
+        ComposeBlueGreen: ComposeRuntime(ENGINE, state),
     }
     for kind, host in hosts.items():
         colours = host.colours(make_workload(state, "a" * 12) | {"replicas": 3}, "", 1, 1)
@@ -56,7 +58,7 @@ def test_the_front_door_asks_as_often_as_the_drain_waits_for() -> None:
 
 def test_the_documented_engine_is_the_one_that_modules_take() -> None:
     documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["engine"]
-    options: Any = Engine.OPTION["options"]
+    options: Any = DockerClient.OPTION["options"]
     assert {name: option.get("required", False) for name, option in documented["suboptions"].items()} == {
         name: option.get("required", False) for name, option in options.items()
     }
@@ -68,4 +70,4 @@ def test_the_documented_engine_is_the_one_that_modules_take() -> None:
 
 
 def uses_an_engine(path: Path) -> bool:
-    return '"engine": Engine.OPTION' in path.read_text()
+    return '"engine": DockerClient.OPTION' in path.read_text()

@@ -14,9 +14,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 NAME = ".written"
 
 
-def note(directory: Path, files: Mapping[str, bytes | None], owner: tuple[int, int] | None = None) -> None:
+def record_checksums(directory: Path, files: Mapping[str, bytes | None], owner: tuple[int, int] | None = None) -> None:
     """Take note of files below ``directory`` by their relative paths; None for one that is gone. Raises OSError."""
-    before = noted(directory)
+    before = read_checksums(directory)
     after = before | {
         name: hashlib.sha256(content).hexdigest() for name, content in files.items() if content is not None
     }
@@ -25,7 +25,7 @@ def note(directory: Path, files: Mapping[str, bytes | None], owner: tuple[int, i
         write_json(directory / NAME, after, owner=owner)
 
 
-def noted(directory: Path) -> dict[str, str]:
+def read_checksums(directory: Path) -> dict[str, str]:
     """The hash of each file that was written there. Raises ValueError if that cannot be read."""
     found = read_json(directory / NAME, {})
     return found if isinstance(found, dict) else {}
@@ -33,7 +33,7 @@ def noted(directory: Path) -> dict[str, str]:
 
 def edited(directory: Path) -> Iterator[tuple[Path, str]]:
     """Each file that is not as it was written, and what has become of it."""
-    for name, digest in sorted(noted(directory).items()):
+    for name, digest in sorted(read_checksums(directory).items()):
         path = directory / name
         if not path.is_file():
             yield path, "is gone"

@@ -52,7 +52,7 @@ def _too_long(arguments: Sequence[str], seconds: float) -> EngineTimeoutError:
 
 
 @dataclass(frozen=True)
-class Engine:
+class DockerClient:
     """A Docker engine with one project of ours: asked over its ``socket``, told by its client ``program``.
 
     ``configuration`` is the client's directory with its plugins, where that is not the usual one. A ``planned`` engine
@@ -76,7 +76,7 @@ class Engine:
     planned: bool = False
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Engine:
+    def of(cls, options: Mapping[str, Any]) -> DockerClient:
         """From a module's ``engine`` option."""
         return cls(**{key: value for key, value in options.items() if value})
 
@@ -172,7 +172,7 @@ class Engine:
             raise _failure(arguments, process.returncode, "".join(said))
         return "".join(said)
 
-    def once(
+    def run_container(
         self, image: str, command: Sequence[str], *options: str, seconds: float
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a container of its own, of which nothing is left; its end, whatever that is.
@@ -227,7 +227,7 @@ class Engine:
         return (done.stdout + done.stderr).strip() or "(no output)"
 
 
-def engine_problems(engine: Engine) -> list[str]:
+def engine_problems(engine: DockerClient) -> list[str]:
     """One sentence for each reason why nothing can be deployed with this engine, with the variable and the remedy."""
     try:
         version = str((engine.get("/version") or {}).get("Version", "0"))
@@ -262,7 +262,7 @@ def _words(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
 
 
-def pinned(engine: Engine, name: str, *, pull: bool) -> str:
+def pinned(engine: DockerClient, name: str, *, pull: bool) -> str:
     """The image that ``name`` stands for, as ``NAME@DIGEST`` or, if no registry has it, by its id.
 
     It is fetched if it is missing and ``pull`` is true; empty if it is missing otherwise. Raises EngineError.

@@ -12,7 +12,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     LABEL,
     PROJECT_LABEL,
     SERVICE_LABEL,
-    Engine,
+    DockerClient,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import remove
@@ -32,7 +32,7 @@ class Containers(Parts):
     """What runs on a Compose target."""
 
     def __init__(self, state: State, options: Mapping[str, Any]) -> None:
-        self.engine = Engine.of(options["engine"])
+        self.engine = DockerClient.of(options["engine"])
         self.project = Project.of(state, self.engine)
         self.state, self.host = state, ComposeRuntime(self.engine, state)
         self.database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
@@ -84,7 +84,7 @@ def _runs(container: Mapping[str, Any]) -> bool:
     return bool(container["State"]["Running"])
 
 
-def running_containers(engine: Engine) -> dict[str, str]:
+def running_containers(engine: DockerClient) -> dict[str, str]:
     """Each container with its image, definition and state, networks and volumes by name, for a plan."""
     label = {"filters": f'{{"label":["{PROJECT_LABEL}={engine.project}"]}}'}
     found = {}

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import LABEL, SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import LABEL, SERVICE_LABEL, DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, other_variables
 
 UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 Container = Mapping[str, Any]
 
 
-def containers_drift(project: Project, engine: Engine) -> Iterator[Difference]:
+def containers_drift(project: Project, engine: DockerClient) -> Iterator[Difference]:
     """Containers that are not as the project's file has them, are missing, or should not be there."""
     containers = engine.containers()
     services = _services(project)
@@ -39,7 +39,7 @@ def _services(project: Project) -> dict[str, dict[str, Any]]:
     return {key: service for name in names for key, service in project.part(name).get("services", {}).items()}
 
 
-def _container(engine: Engine, container: Container, service: Mapping[str, Any]) -> Iterator[Difference]:
+def _container(engine: DockerClient, container: Container, service: Mapping[str, Any]) -> Iterator[Difference]:
     """What is another in a container than its service has it."""
     what, state = _called(container), container["State"]
     if not state["Running"]:
@@ -84,7 +84,7 @@ def size(text: str) -> int:
     return int(float(text[:-1]) * UNITS[text[-1]]) if text[-1:] in UNITS else int(text)
 
 
-def _networks(project: Project, engine: Engine) -> Iterator[Difference]:
+def _networks(project: Project, engine: DockerClient) -> Iterator[Difference]:
     """Networks that are gone, or let out what they should not."""
     if not _services(project):
         return

@@ -29,7 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.package_index import build_secrets
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, pinned
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError, pinned
 
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
@@ -86,7 +86,7 @@ class Source:
             at = EPOCH * 10**9 + (_time_of(path) if path.is_file() and not path.is_symlink() else 0)
             os.utime(path, ns=(at, at), follow_symlinks=False)
 
-    def build(self, client: Engine, *options: str, seconds: float) -> str:
+    def build(self, client: DockerClient, *options: str, seconds: float) -> str:
         """Build it: what BuildKit said. Raises EngineError with that."""
         words = ["buildx", "build", "--progress", "plain", "--provenance", "false", *options]
         for name, value in {"SOURCE_DATE_EPOCH": EPOCH, **self.arguments}.items():
@@ -96,7 +96,7 @@ class Source:
             words += build_secrets(os.environ, Path(scratch))
             return client.follow(words, seconds, report_step)
 
-    def write_sbom(self, client: Engine, directory: Path, *options: str, seconds: float) -> None:
+    def write_sbom(self, client: DockerClient, directory: Path, *options: str, seconds: float) -> None:
         """Have the Dockerfile's stage ``sbom`` put its file into ``directory``; nothing to do if it has none."""
         if SBOM_STAGE.search(self.dockerfile.read_text(encoding="utf-8")):
             with tempfile.TemporaryDirectory() as scratch:
@@ -115,7 +115,7 @@ def report_step(line: str) -> None:
         report(found[1])
 
 
-def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:
+def platform_problem(engine: DockerClient, platforms: Sequence[str]) -> str:
     """Why no image for these platforms can be made here and run here, with the remedy; empty if one can."""
     version = engine.get("/version")
     own = f"{version['Os']}/{version['Arch']}"
@@ -140,7 +140,7 @@ def platform_problem(engine: Engine, platforms: Sequence[str]) -> str:
     return ""
 
 
-def require_platforms(engine: Engine, platforms: Sequence[str]) -> None:
+def require_platforms(engine: DockerClient, platforms: Sequence[str]) -> None:
     """Refuse platforms that no image can be made for here. Raises InputError, EngineError."""
     if platforms and (problem := platform_problem(engine, platforms)):
         raise InputError(f"titanic_image_platforms: {problem}")
@@ -152,7 +152,7 @@ def _covers(platform: str, other: str) -> bool:
     return one[:2] == two[:2] and (one[2:] == two[2:] or not one[2:] or not two[2:])
 
 
-def pass_gate(command: Sequence[str], engine: Engine, image: str, sbom: Path, seconds: float) -> None:
+def pass_gate(command: Sequence[str], engine: DockerClient, image: str, sbom: Path, seconds: float) -> None:
     """Run the command that judges an image, with ``{image}`` and ``{sbom}`` replaced. Raises RefusedError."""
     name = "titanic_image_scan_command"
     if any("{sbom}" in word for word in command) and not sbom.is_file():
@@ -188,7 +188,7 @@ def registry_of(repository: str) -> str:
 
 
 @contextmanager
-def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) -> Iterator[Engine]:
+def logged_in(engine: DockerClient, repository: str, login: Mapping[str, str] | None) -> Iterator[DockerClient]:
     """The engine with a client configuration that has this ``login`` (username, password), removed afterwards.
 
     Builds get the proxies of the usual configuration. The engine as it is without a login. The password goes over
@@ -214,7 +214,9 @@ def logged_in(engine: Engine, repository: str, login: Mapping[str, str] | None) 
         yield client
 
 
-def provenance(engine: Engine, source: Source, subject: Mapping[str, str], sbom: Path, said: str, began: str) -> bytes:
+def provenance(
+    engine: DockerClient, source: Source, subject: Mapping[str, str], sbom: Path, said: str, began: str
+) -> bytes:
     """Who made an image of what: an in-toto statement with SLSA provenance 1.0, as JSON.
 
     ``subject`` has the image's name and its ``sha256``; ``said`` is what BuildKit printed, ``began`` a UTC time.
@@ -260,7 +262,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def digest(pusher: Engine, tag: str, repository: str) -> str:
+def digest(pusher: DockerClient, tag: str, repository: str) -> str:
     """The reference by digest of an image that a registry has; empty if it has none."""
     digests = [str(found) for found in (pusher.image(tag) or {}).get("RepoDigests") or []]
     # The engine leaves out what is understood.
@@ -268,9 +270,9 @@ def digest(pusher: Engine, tag: str, repository: str) -> str:
     return next((found for found in digests if found.startswith(f"{name}@")), "")
 
 
-def described(engine: Engine, reference: str, command: list[str]) -> dict[str, Any]:
+def described(engine: DockerClient, reference: str, command: list[str]) -> dict[str, Any]:
     """What the image says that it is. Raises EngineError if that is no JSON object."""
-    done = engine.once(reference, command, "--network", "none", seconds=60)
+    done = engine.run_container(reference, command, "--network", "none", seconds=60)
     try:
         found = json.loads(done.stdout)
     except ValueError:

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    DockerClient,
+    EngineError,
+    engine_problems,
+)
 
 VARIABLE = "titanic_engine_install"
 # First release with packages that are new enough (packages.debian.org, packages.ubuntu.com), and what they are called.
@@ -65,7 +69,7 @@ class Host:
         there = {line.split()[0] for line in said.splitlines() if line.endswith(" installed")}
         return [name for name in names if name not in there]
 
-    def problems(self, engine: Engine) -> list[str]:
+    def problems(self, engine: DockerClient) -> list[str]:
         """One sentence for each reason why the packages will not do here, with the variable and the remedy."""
         found = []
         if os.geteuid() != 0:
@@ -124,7 +128,7 @@ def install(names: Sequence[str]) -> None:
         succeed(command, INSTALL_SECONDS)
 
 
-def answers(engine: Engine) -> bool:
+def answers(engine: DockerClient) -> bool:
     """Whether an engine answers there."""
     try:
         return bool(engine.get("/version"))
@@ -132,7 +136,7 @@ def answers(engine: Engine) -> bool:
         return False
 
 
-def start(engine: Engine) -> None:
+def start(engine: DockerClient) -> None:
     """Start the service, now and at each boot, and wait until it answers. Raises EngineError."""
     systemd = Path("/run/systemd/system").is_dir()
     command = ("systemctl", "enable", "--now", "docker.service") if systemd else ("service", "docker", "start")
@@ -145,7 +149,7 @@ def start(engine: Engine) -> None:
         time.sleep(0.2)
 
 
-def lasting_problems(engine: Engine, host: Host) -> list[str]:
+def lasting_problems(engine: DockerClient, host: Host) -> list[str]:
     """Why nothing can be deployed with this engine even after what it lacks has been installed from packages."""
     lacks = engine_problems(engine)
     if not lacks:

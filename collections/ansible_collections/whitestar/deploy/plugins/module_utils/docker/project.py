@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note, noted
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import read_checksums, record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     has_content,
     json_bytes,
@@ -28,7 +28,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.http impor
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     COMMAND_SECONDS,
     LABEL,
-    Engine,
+    DockerClient,
     EngineError,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import (
@@ -59,10 +59,10 @@ class Project:
     """The project's directory: ``compose.yaml``, which people can read and run, and the parts that it is made of."""
 
     directory: Path
-    engine: Engine
+    engine: DockerClient
 
     @classmethod
-    def of(cls, state: State, engine: Engine) -> Project:
+    def of(cls, state: State, engine: DockerClient) -> Project:
         """The project below a state directory."""
         return cls(state.root / "project", engine)
 
@@ -89,7 +89,7 @@ class Project:
         self._record(part.get("volumes", {}))
         text = self._text()
         write_atomically(self.file, text, 0o644)
-        note(self.directory, {f"parts/{name}.json": content, self.file.name: text})
+        record_checksums(self.directory, {f"parts/{name}.json": content, self.file.name: text})
 
     def recorded_name(self) -> str:
         """The name of the project that this directory has a record of, so that what is of it is ours; empty if none."""
@@ -139,12 +139,14 @@ class Project:
         words = ["compose", f"--file={self.file.name}", f"--env-file={os.devnull}", *arguments]
         return self.engine.run(*words, seconds=seconds, directory=str(self.directory))
 
-    def withdraw(self, name: str) -> None:
+    def remove_service(self, name: str) -> None:
         """Take a service away, with its containers, files and part; its volumes stay until a teardown."""
         for container in self.engine.containers(name):
             self.engine.run("rm", "--force", "--volumes", str(container["Id"]))
         shutil.rmtree(self.directory / name, ignore_errors=True)
-        note(self.directory, {path: None for path in noted(self.directory) if path.startswith(f"{name}/")})
+        record_checksums(
+            self.directory, {path: None for path in read_checksums(self.directory) if path.startswith(f"{name}/")}
+        )
         self.write(name, {})
 
     def up(self, service: str, *, anew: bool = False) -> None:
@@ -212,7 +214,7 @@ class Service:
             steps.append("restart")
         return steps
 
-    def carry_out(self, steps: Sequence[str], reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
+    def apply(self, steps: Sequence[str], reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
         """Do them. Raises EngineError with the last words of a container that does not come up, or does not answer."""
         engine = self.project.engine
         before = {found["Id"]: found["RestartCount"] for found in engine.containers(self.name)}
@@ -240,7 +242,9 @@ class Service:
         make_directory(self.directory, 0o755)
         for name, text in self.files.items():
             write_atomically(self.directory / name, text.encode(), 0o644)
-        note(self.project.directory, {f"{self.name}/{name}": text.encode() for name, text in self.files.items()})
+        record_checksums(
+            self.project.directory, {f"{self.name}/{name}": text.encode() for name, text in self.files.items()}
+        )
         self.project.write(self.name, self.part)
 
     def last_output(self) -> str:
@@ -292,7 +296,7 @@ class Service:
         raise EngineError(f"the container does not get ready{where}; its last output:\n{self.last_output()}")
 
 
-def other_variables(engine: Engine, container: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:
+def other_variables(engine: DockerClient, container: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:
     """The names of variables that a container has otherwise than its image and its service. Raises EngineError.
 
     Not those whose value Compose finds elsewhere: in a file, or in the environment of who runs it.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PSQL, Server
 
 
@@ -14,7 +14,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql i
 class ContainerServer(Server):
     """PostgreSQL in a container, spoken to through its own ``psql`` and socket."""
 
-    engine: Engine
+    engine: DockerClient
     container: str
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, make_directory, read_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     LABEL,
-    Engine,
+    DockerClient,
     EngineError,
     EngineTimeoutError,
 )
@@ -32,7 +32,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     DATABASE_LINES,
     LOG_LINES,
-    HostColours,
+    BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
@@ -43,10 +43,10 @@ CRASHES = 5
 KILLED = 128 + signal.SIGKILL
 
 
-class ComposeColours(HostColours):
+class ComposeBlueGreen(BlueGreen):
     """The two colours as Compose services ``api-blue`` and ``api-green``, each with the workload's replicas."""
 
-    def __init__(self, engine: Engine, state: State, *arguments: Any) -> None:
+    def __init__(self, engine: DockerClient, state: State, *arguments: Any) -> None:
         super().__init__(state, *arguments)
         self.engine = engine
         self.project = Project.of(state, engine)
@@ -130,7 +130,7 @@ class ComposeColours(HostColours):
 class ComposeRuntime:
     """How releases run on a Compose target."""
 
-    engine: Engine
+    engine: DockerClient
     state: State
 
     def has_image(self, reference: str) -> bool:
@@ -160,7 +160,7 @@ class ComposeRuntime:
         for name, value in without_proxies(environment).items():
             words += ["--env", f"{name}={value}"]
         try:
-            done = self.engine.once(image, command, *words, seconds=seconds)
+            done = self.engine.run_container(image, command, *words, seconds=seconds)
         except EngineTimeoutError as error:
             raise subprocess.TimeoutExpired(list(command), seconds) from error
         answer = None
@@ -168,8 +168,8 @@ class ComposeRuntime:
             answer = json.loads(done.stdout)
         return done.returncode, answer, done.stderr.strip()
 
-    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
-        return ComposeColours(self.engine, self.state, workload, fingerprint, *limits)
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> BlueGreen:
+        return ComposeBlueGreen(self.engine, self.state, workload, fingerprint, *limits)
 
     def database_output(self) -> str:
         """The last lines of the database's container."""

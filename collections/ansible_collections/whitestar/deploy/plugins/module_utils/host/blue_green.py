@@ -33,7 +33,7 @@ CAPSULE_LINES = 300
 DATABASE_LINES = 50
 
 
-class HostColours(ABC):
+class BlueGreen(ABC):
     """Two colours on one host, for one ``workload`` that is to serve; ``fingerprint`` tells its secrets' contents."""
 
     def __init__(
@@ -153,7 +153,7 @@ class HostColours(ABC):
                 raise ReleaseError(f"it was tried out and let in, and is not ready: {problem}")
             time.sleep(POLL_SECONDS)
 
-    def keep_evidence(self, colour: str) -> None:
+    def record_evidence(self, colour: str) -> None:
         """Keep its output, its readiness and what the system says of it, for the capsule."""
         with suppress(Exception):  # the failure itself counts, not one in telling of it
             self.evidence = {
@@ -187,7 +187,7 @@ class HostColours(ABC):
             return "no answer"
         for address in addresses:
             answer = try_request(address, self.workload["probes"]["ready"])
-            self.transcript.note(f"{address} {self.workload['probes']['ready']} {in_words(answer)}")
+            self.transcript.record(f"{address} {self.workload['probes']['ready']} {in_words(answer)}")
             if answer is None or (answer.status != 200 and not (but_held and _only_held(answer))):
                 return in_words(answer)
         return None

@@ -17,7 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import instead_of_root
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import BlueGreen
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -75,7 +75,7 @@ def _guarded(state: State, path: Path, uid: int | None, directory_mode: int) -> 
         yield Difference(what, "owner", account(uid), account(found.st_uid), at=at)
 
 
-def release_drift(state: State, host: Runtime, colours: HostColours) -> Iterator[Difference]:
+def release_drift(state: State, host: Runtime, colours: BlueGreen) -> Iterator[Difference]:
     """Whether the release that serves, and it alone, runs as one colour that nobody holds."""
     release = colours.workload["release"]
     if not host.has_image(colours.workload["image"]):

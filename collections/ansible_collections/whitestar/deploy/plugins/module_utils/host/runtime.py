@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import BlueGreen
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry
@@ -32,8 +32,8 @@ class Runtime(Protocol):
         Raises subprocess.TimeoutExpired and OSError.
         """
 
-    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
-        """The two colours, for this workload; ``limits`` are those of :class:`HostColours`."""
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> BlueGreen:
+        """The two colours, for this workload; ``limits`` are those of :class:`BlueGreen`."""
 
     def has_image(self, reference: str) -> bool:
         """Whether the image is on the host."""

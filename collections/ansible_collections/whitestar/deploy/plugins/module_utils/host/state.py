@@ -115,7 +115,7 @@ class State:
             if path.is_file():
                 yield path.name, path.read_text(encoding="utf-8", errors="replace")
 
-    def keep_capsule(self, name: str, text: str) -> str:
+    def write_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release for its owner alone; the path. Raises OSError."""
         make_directory(self.capsules, 0o700)
         path = self.capsules / f"{name}.txt"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import HostColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import BlueGreen
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime import Runtime, recorded_workload
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -83,7 +83,7 @@ def start(runs: Parts, options: Mapping[str, Any], *, check: bool) -> list[str]:
     return steps
 
 
-def serve(colours: HostColours, colour: str | None) -> None:
+def serve(colours: BlueGreen, colour: str | None) -> None:
     """Have the release ready that runs as this colour; without one it is started. Raises ReleaseError."""
     if colour:
         colours.wait_until_ready(colour)

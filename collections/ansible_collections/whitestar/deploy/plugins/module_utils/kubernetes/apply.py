@@ -13,14 +13,14 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
     LABELS,
     Object,
     is_written_by_us,
-    named,
-    ours,
-    stripped,
+    object_label,
+    with_managed_labels,
+    without_server_fields,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import TEMPLATES, differ, fit, let_go
 
@@ -49,14 +49,14 @@ class Change:
     @property
     def needed(self) -> bool:
         """Whether anything is to be done."""
-        return stripped(self.before or None) != stripped(self.after or None)
+        return without_server_fields(self.before or None) != without_server_fields(self.after or None)
 
     def __str__(self) -> str:
         verb = "make" if not self.before else "change" if self.after else "remove"
-        return f"{verb} {named(self.wanted)}"
+        return f"{verb} {object_label(self.wanted)}"
 
 
-def secret_names(cluster: Cluster) -> dict[str, str]:
+def secret_names(cluster: KubernetesClient) -> dict[str, str]:
     """The Secret that stands for each name now: their names end with a hash of what is in them."""
     found = cluster.get("v1", "Secret", SECRETS)
     annotations = (found or {}).get("metadata", {}).get("annotations", {})
@@ -79,7 +79,7 @@ def resolved(value: Any, names: Mapping[str, str], within: str = "") -> Any:
     }
 
 
-def followed(cluster: Cluster, thing: Object, names: Mapping[str, str]) -> Object:
+def with_secret_hash(cluster: KubernetesClient, thing: Object, names: Mapping[str, str]) -> Object:
     """An object whose pods are started anew when a Secret changes that keeps its name, since others write it.
 
     Those that :func:`secret_names` knows have another name then. The mark is a keyed hash.
@@ -104,7 +104,7 @@ def content_mark(secret: Mapping[str, Any]) -> str:
     return hmac.new(key, json_bytes(secret.get("data") or {}), hashlib.sha256).hexdigest()[:HASH_DIGITS]
 
 
-def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:
+def planned(cluster: KubernetesClient, wanted: Object, *, check: bool) -> Change:
     """What would become of an object. Raises ClusterError, naming it, if the cluster refuses it."""
     before = cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
     try:
@@ -117,7 +117,7 @@ def planned(cluster: Cluster, wanted: Object, *, check: bool) -> Change:
         if error.status == HTTPStatus.NOT_FOUND and check:
             # There is no namespace yet to try it in.
             return Change(wanted, {}, wanted)
-        raise ClusterError(f"the cluster refuses {named(wanted)}: {error}", error.status) from error
+        raise ClusterError(f"the cluster refuses {object_label(wanted)}: {error}", error.status) from error
 
 
 def makes_anew(before: Object | None, wanted: Object) -> bool:
@@ -125,7 +125,7 @@ def makes_anew(before: Object | None, wanted: Object) -> bool:
     return wanted["kind"] == "StatefulSet" and bool(before) and differ(before or {}, wanted)
 
 
-def _anew(cluster: Cluster, before: Object | None, wanted: Object) -> Object:
+def _anew(cluster: KubernetesClient, before: Object | None, wanted: Object) -> Object:
     """What would become of it. Raises ClusterError."""
     fit(cluster, before, wanted, check=True)
     kept = {TEMPLATES: (before or {})["spec"][TEMPLATES]}
@@ -143,10 +143,10 @@ def _is_kept_by_others(wanted: Object, found: Object | None) -> bool:
 class Stage:
     """The objects of a stage of this name."""
 
-    def __init__(self, cluster: Cluster, name: str, objects: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, cluster: KubernetesClient, name: str, objects: Iterable[Mapping[str, Any]]) -> None:
         self.cluster = cluster
         self.name = name
-        self.objects = [ours(wanted) for wanted in objects]
+        self.objects = [with_managed_labels(wanted) for wanted in objects]
 
     def changes(self, *, check: bool) -> list[Change]:
         """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
@@ -156,11 +156,11 @@ class Stage:
         for wanted in self.objects:
             if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
                 remedy = "choose another namespace (titanic_project), or remove it first"
-                raise ClusterError(f"{named(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
+                raise ClusterError(f"{object_label(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
         found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
         return [change for change in [*found, *self._unwanted()] if change.needed]
 
-    def carry_out(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
         """Do them."""
         wanted = [recordable(thing) for thing in self.objects]
         keys = [_key(thing) for thing in wanted]
@@ -203,10 +203,12 @@ class Stage:
         found = record(self.cluster, STAGES)
         data = dict(found.get("data", {})) | {self.name: json.dumps(objects)}
         metadata = {"name": STAGES}
-        self.cluster.apply(ours({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
+        self.cluster.apply(
+            with_managed_labels({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+        )
 
 
-def record(cluster: Cluster, name: str) -> Object:
+def record(cluster: KubernetesClient, name: str) -> Object:
     """A ConfigMap of this name that a deployment has written, or somebody has restored; empty where there is none.
 
     Raises ClusterError.
@@ -216,12 +218,12 @@ def record(cluster: Cluster, name: str) -> Object:
     return found if found and (is_written_by_us(found) or LABELS.items() <= labels.items()) else {}
 
 
-def recorded(cluster: Cluster) -> dict[str, list[list[str]]]:
+def recorded(cluster: KubernetesClient) -> dict[str, list[list[str]]]:
     """What each stage has made: API version, kind and name of each object."""
     return {stage: [_key(thing) for thing in objects] for stage, objects in applied(cluster).items()}
 
 
-def applied(cluster: Cluster) -> dict[str, list[Object]]:
+def applied(cluster: KubernetesClient) -> dict[str, list[Object]]:
     """The objects of each stage as they were applied last; Secrets without what is in them.
 
     Raises ClusterError, and ValueError for a record that cannot be read.
@@ -254,5 +256,5 @@ def difference(changes: Iterable[Change]) -> dict[str, str]:
 def _shown(wanted: Object, thing: Object) -> str:
     if not thing:
         return ""
-    shown = recordable({**stripped(thing), "kind": wanted["kind"]})
-    return f"# {named(wanted)}\n{json_bytes(shown).decode()}"
+    shown = recordable({**without_server_fields(thing), "kind": wanted["kind"]})
+    return f"# {object_label(wanted)}\n{json_bytes(shown).decode()}"

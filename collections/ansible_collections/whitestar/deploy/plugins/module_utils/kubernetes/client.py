@@ -49,7 +49,7 @@ class ClusterError(RuntimeError):
 
 
 @dataclass
-class Cluster:
+class KubernetesClient:
     """A namespace of a cluster, to be used as a context: within it questions can be asked.
 
     ``calls`` counts what the API was asked.
@@ -74,7 +74,7 @@ class Cluster:
     _resources: dict[str, dict[str, tuple[str, bool]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Cluster:
+    def of(cls, options: Mapping[str, Any]) -> KubernetesClient:
         """From a module's ``cluster`` option."""
         return cls(**{key: value for key, value in options.items() if value})
 
@@ -177,7 +177,7 @@ class Cluster:
         finally:
             _end(forward)
 
-    def ask(
+    def request(
         self, method: str, path: str, body: Any = None, kind: str = "application/json", **query: str
     ) -> dict[str, Any] | None:
         """What the API answers; None where there is no such thing. Raises ClusterError."""
@@ -215,7 +215,7 @@ class Cluster:
 
     def version(self) -> str:
         """Its version, such as ``v1.36.3``."""
-        return str((self.ask("GET", "/version") or {}).get("gitVersion", "unknown"))
+        return str((self.request("GET", "/version") or {}).get("gitVersion", "unknown"))
 
     def knows(self, api_version: str, kind: str) -> bool:
         """Whether there are objects of this kind."""
@@ -224,7 +224,7 @@ class Cluster:
     def _kinds(self, api_version: str) -> dict[str, tuple[str, bool]]:
         """The kinds of a group and version: their names in addresses, and whether they lie in namespaces."""
         if api_version not in self._resources:
-            found = self.ask("GET", _group(api_version)) or {}
+            found = self.request("GET", _group(api_version)) or {}
             self._resources[api_version] = {
                 str(entry["kind"]): (str(entry["name"]), bool(entry["namespaced"]))
                 for entry in found.get("resources", [])
@@ -246,12 +246,14 @@ class Cluster:
 
     def get(self, api_version: str, kind: str, name: str) -> Object | None:
         """An object; None where there is none."""
-        return self.ask("GET", self.address(api_version, kind, name))
+        return self.request("GET", self.address(api_version, kind, name))
 
     def list(self, api_version: str, kind: str, **labels: str) -> list[Object]:
         """The objects of a kind with these labels (``{"app.kubernetes.io/name": …}``)."""
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        found = self.ask("GET", self.address(api_version, kind), **({"labelSelector": selector} if selector else {}))
+        found = self.request(
+            "GET", self.address(api_version, kind), **({"labelSelector": selector} if selector else {})
+        )
         # What is listed does not say what it is.
         return [{"apiVersion": api_version, "kind": kind, **item} for item in (found or {}).get("items", [])]
 
@@ -260,7 +262,7 @@ class Cluster:
         where = self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
         query = {"fieldManager": MANAGER} | ({"dryRun": "All"} if check else {})
         try:
-            found = self.ask("PATCH", where, wanted, APPLY, force="true", **query)
+            found = self.request("PATCH", where, wanted, APPLY, force="true", **query)
         except ClusterError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
@@ -278,16 +280,16 @@ class Cluster:
         hand, and the two may not go together.
         """
         try:
-            found = self.ask("PATCH", where, wanted, MERGE, **query)
+            found = self.request("PATCH", where, wanted, MERGE, **query)
         except ClusterError:
             raise refused from None
         if found is None:
             raise refused
-        return found if "dryRun" in query else self.ask("PATCH", where, wanted, APPLY, force="true", **query)
+        return found if "dryRun" in query else self.request("PATCH", where, wanted, APPLY, force="true", **query)
 
     def create(self, wanted: Object) -> Object:
         """Make an object that is not there. Raises ClusterError, with status 409 if it is."""
-        found = self.ask("POST", self.address(wanted["apiVersion"], wanted["kind"]), wanted, fieldManager=MANAGER)
+        found = self.request("POST", self.address(wanted["apiVersion"], wanted["kind"]), wanted, fieldManager=MANAGER)
         if found is None:
             raise ClusterError(f"there is no namespace {self.namespace}", HTTPStatus.NOT_FOUND)
         return found
@@ -295,7 +297,7 @@ class Cluster:
     def replace(self, wanted: Object) -> Object:
         """Put an object in the place of the one that it was made of; nobody may have changed that meanwhile."""
         where = self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
-        return self.ask("PUT", where, wanted, fieldManager=MANAGER) or {}
+        return self.request("PUT", where, wanted, fieldManager=MANAGER) or {}
 
     def delete(self, api_version: str, kind: str, name: str, *, now: bool = False, version: str = "") -> None:
         """Remove an object with all that it owns; nothing to do where there is none. ``now`` gives pods no time.
@@ -305,7 +307,7 @@ class Cluster:
         options: dict[str, Any] = {"propagationPolicy": "Background"} | ({"gracePeriodSeconds": 0} if now else {})
         if version:
             options["preconditions"] = {"resourceVersion": version}
-        self.ask("DELETE", self.address(api_version, kind, name), options)
+        self.request("DELETE", self.address(api_version, kind, name), options)
 
 
 def _group(api_version: str) -> str:

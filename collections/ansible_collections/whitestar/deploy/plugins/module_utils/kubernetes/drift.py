@@ -30,13 +30,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     applied,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import as_it_is_now
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
     MANAGER,
     Object,
-    named,
-    stripped,
+    object_label,
+    without_server_fields,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
@@ -48,7 +48,7 @@ REPLICAS: Path = ("spec", "replicas")
 OURS = re.compile(rf"-[0-9a-f]{{{HASH_DIGITS}}}$")
 
 
-def objects_drift(cluster: Cluster, records: ClusterRecords) -> Iterator[Difference]:
+def objects_drift(cluster: KubernetesClient, records: ClusterRecords) -> Iterator[Difference]:
     """What differs in the objects that stages and the release have made, in Secrets, and in what is recorded of them.
 
     Raises ClusterError, ValueError.
@@ -72,7 +72,7 @@ def objects_drift(cluster: Cluster, records: ClusterRecords) -> Iterator[Differe
         yield from _record(cluster, name)
 
 
-def _release(cluster: Cluster, records: ClusterRecords) -> list[Object]:
+def _release(cluster: KubernetesClient, records: ClusterRecords) -> list[Object]:
     """The objects of the release that serves, with as many pods as there are."""
     current = records.ledger().current()
     objects = records.objects(current.release) if current else []
@@ -105,9 +105,9 @@ def _reader(name: str) -> str:
     return OURS.sub("", name)
 
 
-def object_drift(cluster: Cluster, wanted: Object) -> Iterator[Difference]:
+def object_drift(cluster: KubernetesClient, wanted: Object) -> Iterator[Difference]:
     """What differs between an object as it was applied and as it is. Raises ClusterError."""
-    what = named(wanted)
+    what = object_label(wanted)
     key = (wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
     live = cluster.get(*key)
     if live is None:
@@ -134,7 +134,7 @@ def _with_content(wanted: Object, live: Object) -> Object:
 
 def _changed(what: str, wanted: Object, live: Object, again: Object) -> Iterator[Difference]:
     """The fields that would be set, or set back."""
-    for path, then, now in compared(stripped(again), stripped(live)):
+    for path, then, now in compared(without_server_fields(again), without_server_fields(live)):
         meant = value_at(wanted, path)
         yield Difference(
             what, in_words(path), then if meant is None else meant, now, **_who(managed_fields.owner(live, path))
@@ -144,7 +144,7 @@ def _changed(what: str, wanted: Object, live: Object, again: Object) -> Iterator
 def _added(what: str, live: Object, again: Object) -> Iterator[Difference]:
     """The fields that others have put beside ours and would keep, and those of ours that they claim too."""
     mine = managed_fields.own(again)
-    differing = {in_words(path) for path, _, _ in compared(stripped(again), stripped(live))}
+    differing = {in_words(path) for path, _, _ in compared(without_server_fields(again), without_server_fields(live))}
     for entry in managed_fields.others(again):
         tree = entry.get("fieldsV1", {})
         for path, value in managed_fields.beside(tree, mine, live):
@@ -161,7 +161,7 @@ def _hidden(found: Difference) -> Difference:
     return replace(found, applied=None, live=None, said="is another than was applied") if secret else found
 
 
-def replicas_drift(cluster: Cluster, wanted: Object, made: list[Object]) -> Iterator[Difference]:
+def replicas_drift(cluster: KubernetesClient, wanted: Object, made: list[Object]) -> Iterator[Difference]:
     """How many pods there are, where neither we nor an autoscaler of ours within its bounds decided that.
 
     ``made`` is what the stages have made, in which the autoscaler is.
@@ -176,10 +176,10 @@ def replicas_drift(cluster: Cluster, wanted: Object, made: list[Object]) -> Iter
     for scaler in (thing["spec"] for thing in made if thing["kind"] == SCALER):
         if scaler["scaleTargetRef"]["name"] == name and scaler["minReplicas"] <= count <= scaler["maxReplicas"]:
             return
-    yield Difference(named(wanted), in_words(REPLICAS), live=count, said=f"was set to {count}", **_who(having))
+    yield Difference(object_label(wanted), in_words(REPLICAS), live=count, said=f"was set to {count}", **_who(having))
 
 
-def _secrets(cluster: Cluster) -> Iterator[Difference]:
+def _secrets(cluster: KubernetesClient) -> Iterator[Difference]:
     """Secrets that are gone or hold something else; by name only."""
     kept = cluster.get("v1", "Secret", SECRETS)
     if kept is None:
@@ -197,7 +197,7 @@ def _secrets(cluster: Cluster) -> Iterator[Difference]:
             yield Difference(f"Secret {name}", "data", said=said, **_who(managed_fields.owner(found, ("data",))))
 
 
-def _record(cluster: Cluster, name: str) -> Iterator[Difference]:
+def _record(cluster: KubernetesClient, name: str) -> Iterator[Difference]:
     """What is recorded, where somebody else has written it."""
     found = cluster.get("v1", "ConfigMap", name)
     if found is None:

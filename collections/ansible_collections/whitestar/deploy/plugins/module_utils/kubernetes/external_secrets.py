@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SYNCED, Stage, content_mark
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, object_label
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 STAGE = "secrets"
@@ -42,7 +42,7 @@ def synced(thing: Mapping[str, Any], before: str = "") -> bool:
     return version(thing).startswith(f"{thing['metadata']['generation']}-") and version(thing) != before
 
 
-def keep_synced(cluster: Cluster, objects: Sequence[Object], seconds: float, *, check: bool) -> list[str]:
+def ensure_synced(cluster: KubernetesClient, objects: Sequence[Object], seconds: float, *, check: bool) -> list[str]:
     """Have the operator's objects, and the Secrets that it makes of them as the store has them now.
 
     Returns what was done, in words; nothing if the store has what was there. Raises ClusterError, ReleaseError.
@@ -53,49 +53,49 @@ def keep_synced(cluster: Cluster, objects: Sequence[Object], seconds: float, *, 
     if check:
         return steps
     before = marks(cluster) if objects else {}
-    stage.carry_out(changes)
+    stage.apply(changes)
     _refresh(cluster, stage.objects, seconds)
     after = marks(cluster) if objects else {}
     return steps + [f"renew Secret {name}" for name in after if after[name] != before.get(name)]
 
 
-def marks(cluster: Cluster) -> dict[str, str]:
+def marks(cluster: KubernetesClient) -> dict[str, str]:
     """What tells one content of the operator's Secrets from another."""
     return {name: content_mark(found) for name in SYNCED if (found := cluster.get("v1", "Secret", name))}
 
 
-def _refresh(cluster: Cluster, objects: Sequence[Object], seconds: float) -> None:
+def _refresh(cluster: KubernetesClient, objects: Sequence[Object], seconds: float) -> None:
     """Have the store read now, and return once it has been. Raises ReleaseError with the operator's reason."""
     before: dict[str, str] = {}
     for thing in objects:
         if thing["kind"] == "ExternalSecret":
             key = (thing["apiVersion"], thing["kind"], thing["metadata"]["name"])
-            before[named(thing)] = version(cluster.get(*key) or {})
+            before[object_label(thing)] = version(cluster.get(*key) or {})
             annotation = {"metadata": {"annotations": {NOW: str(time.time())}}}
-            cluster.ask("PATCH", cluster.address(*key), annotation, "application/merge-patch+json")
+            cluster.request("PATCH", cluster.address(*key), annotation, "application/merge-patch+json")
     began = time.monotonic()
     for thing in objects:
-        _wait(cluster, thing, before.get(named(thing), ""), began, seconds)
+        _wait(cluster, thing, before.get(object_label(thing), ""), began, seconds)
 
 
-def _wait(cluster: Cluster, wanted: Object, before: str, began: float, seconds: float) -> None:
+def _wait(cluster: KubernetesClient, wanted: Object, before: str, began: float, seconds: float) -> None:
     key = (wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
     while not synced(found := cluster.get(*key) or wanted, before):
         waited, told = time.monotonic() - began, condition(found)
         failed = told.get("status") == "False"
         if waited > seconds or (failed and waited > PATIENCE_SECONDS):
-            raise ReleaseError(f"{named(wanted)} is not ready: {_reason(cluster, found, told)}")
+            raise ReleaseError(f"{object_label(wanted)} is not ready: {_reason(cluster, found, told)}")
         time.sleep(POLL_SECONDS)
 
 
-def _reason(cluster: Cluster, thing: Object, told: Mapping[str, Any]) -> str:
+def _reason(cluster: KubernetesClient, thing: Object, told: Mapping[str, Any]) -> str:
     """Why it is not, as the operator has it: its condition, and its last warning, which says more."""
     if not told:
         return "its operator has not looked at it: is External Secrets running?"
     said = [f"{told.get('reason')}: {told.get('message')}"]
     with suppress(ClusterError, KeyError):
         selector = f"involvedObject.uid={thing['metadata']['uid']},type=Warning"
-        events = cluster.ask("GET", cluster.address("v1", "Event"), fieldSelector=selector) or {}
+        events = cluster.request("GET", cluster.address("v1", "Event"), fieldSelector=selector) or {}
         items = sorted(events.get("items", []), key=lambda event: str(event.get("lastTimestamp")))
         said += [str(event["message"]) for event in items[-1:] if event["message"] != told.get("message")]
     return " ".join("; ".join(said).split())

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import recorded
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, stripped
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, without_server_fields
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 
 
-def reality(cluster: Cluster, records: ClusterRecords) -> dict[str, str]:
+def reality(cluster: KubernetesClient, records: ClusterRecords) -> dict[str, str]:
     """What there is of ours, part by part, so that a plan can tell whether anything has moved since it was made."""
     entries = records.ledger().entries
     found = {"the last release in the ledger": str(entries[-1]) if entries else "none"}
@@ -23,7 +23,7 @@ def reality(cluster: Cluster, records: ClusterRecords) -> dict[str, str]:
 
 def _settled(thing: Object) -> Object:
     """An object without what the cluster changes in it by itself."""
-    kept = stripped(thing)
+    kept = without_server_fields(thing)
     kept["metadata"] = kept["metadata"] | {"annotations": {}}
     if thing["kind"] == "Deployment":
         kept["spec"] = kept["spec"] | {"replicas": None}

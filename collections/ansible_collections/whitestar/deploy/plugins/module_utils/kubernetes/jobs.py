@@ -15,10 +15,15 @@ from secrets import token_hex
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, fault, leaving, statuses
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import (
+    PodWaiter,
+    fault,
+    leaving,
+    statuses,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 COMMAND = f"{PREFIX}command"
@@ -32,7 +37,7 @@ JOB_LABEL = "batch.kubernetes.io/job-name"
 class Command:
     """A command of this ``name``; its Jobs are called ``titanic-NAME-…``."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: KubernetesClient, name: str) -> None:
         self.cluster = cluster
         self.name = name
 
@@ -80,7 +85,7 @@ class Command:
         metadata["labels"] = dict(metadata.get("labels", {})) | {COMMAND: self.name}
         metadata["annotations"] = dict(metadata.get("annotations", {})) | {KEY: key}
         # A container that has ended is an answer, not a fault; it is never started again.
-        watch = Watch(self.cluster, {JOB_LABEL: name}, restarts=1)
+        watch = PodWaiter(self.cluster, {JOB_LABEL: name}, restarts=1)
         self.cluster.create(dict(job) | {"metadata": metadata})
         try:
             if source:
@@ -96,12 +101,12 @@ class Command:
         if done and isinstance(answer, dict):
             change = {"metadata": {"annotations": {ANSWER: json.dumps(answer)}}}
             where = self.cluster.address("batch/v1", "Job", name)
-            self.cluster.ask("PATCH", where, change, "application/merge-patch+json")
+            self.cluster.request("PATCH", where, change, "application/merge-patch+json")
         for old in older:
             self.cluster.delete("batch/v1", "Job", old["metadata"]["name"])
         return done, answer, said
 
-    def _feed(self, watch: Watch, source: Path, seconds: float) -> None:
+    def _feed(self, watch: PodWaiter, source: Path, seconds: float) -> None:
         """Give a file to the standard input of the container, once it runs."""
         watch.until(
             lambda: any("running" in status["state"] for pod in watch.pods() for status in statuses(pod)), seconds
@@ -113,17 +118,17 @@ class Command:
         except subprocess.TimeoutExpired as error:
             raise ReleaseError(f"{source} was not taken within {seconds:g} s") from error
 
-    def _wait(self, watch: Watch, name: str, seconds: float) -> bool:
+    def _wait(self, watch: PodWaiter, name: str, seconds: float) -> bool:
         """Whether the Job came to a good end."""
         where = self.cluster.address("batch/v1", "Job", name)
 
         def ended() -> bool:
-            job = self.cluster.ask("GET", where) or {}
+            job = self.cluster.request("GET", where) or {}
             _refuse_suspended([job])
             return bool(_ended(job))
 
         watch.until(ended, seconds)
-        return _ended(self.cluster.ask("GET", where) or {}) == "Complete"
+        return _ended(self.cluster.request("GET", where) or {}) == "Complete"
 
     def _output(self, name: str) -> str:
         """Everything that its last pod printed."""

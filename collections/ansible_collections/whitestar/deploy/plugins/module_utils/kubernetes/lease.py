@@ -10,8 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, with_managed_labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 
 API, KIND, NAME = "coordination.k8s.io/v1", "Lease", "titanic-deploy"
@@ -21,7 +21,7 @@ OWNER = "whitestar.deploy/owner"
 class ClusterLock:
     """The lock of the cluster's namespace."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: KubernetesClient) -> None:
         self.cluster = cluster
 
     def holder(self) -> Owner | None:
@@ -70,7 +70,7 @@ class ClusterLock:
 
 def _lease(owner: Owner) -> Object:
     since = datetime.fromtimestamp(owner.since, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return ours(
+    return with_managed_labels(
         {
             "apiVersion": API,
             "kind": KIND,

@@ -118,7 +118,7 @@ def release_objects(workload: Mapping[str, Any], ready_seconds: int, drain_secon
             },
         },
     }
-    return [settings, laid_over(deployment, workload["overrides"])]
+    return [settings, deep_merge(deployment, workload["overrides"])]
 
 
 def command_job(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,14 +152,14 @@ def command_job(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def laid_over(base: Any, over: Any) -> Any:
+def deep_merge(base: Any, over: Any) -> Any:
     """``base`` with ``over`` laid on it: mappings recursively, lists of named things by their names."""
     if isinstance(base, Mapping) and isinstance(over, Mapping):
-        merged = {key: laid_over(value, over[key]) if key in over else value for key, value in base.items()}
+        merged = {key: deep_merge(value, over[key]) if key in over else value for key, value in base.items()}
         return merged | {key: value for key, value in over.items() if key not in base}
     if _named(base) and _named(over):
         wanted = {item["name"]: item for item in over}
-        both = [laid_over(item, wanted.pop(item["name"], {})) for item in base]
+        both = [deep_merge(item, wanted.pop(item["name"], {})) for item in base]
         return [*both, *wanted.values()]
     return over
 
@@ -188,4 +188,4 @@ def _probe(path: str, every: int, failures: int) -> dict[str, Any]:
 
 def overridden(objects: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> list[Any]:
     """Objects with what ``overrides`` has for their kinds laid over them."""
-    return [laid_over(thing, overrides.get(thing["kind"], {})) for thing in objects]
+    return [deep_merge(thing, overrides.get(thing["kind"], {})) for thing in objects]

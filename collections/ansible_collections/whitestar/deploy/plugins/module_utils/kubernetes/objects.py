@@ -19,7 +19,7 @@ AT_WORK: dict[str, Object] = {
 }
 
 
-def named(thing: Mapping[str, Any]) -> str:
+def object_label(thing: Mapping[str, Any]) -> str:
     """``Deployment titanic-api``."""
     return f"{thing['kind']} {thing['metadata']['name']}"
 
@@ -29,7 +29,7 @@ def is_written_by_us(thing: Mapping[str, Any]) -> bool:
     return any(entry.get("manager") == MANAGER for entry in thing["metadata"].get("managedFields", []))
 
 
-def stripped(thing: Mapping[str, Any] | None) -> Object:
+def without_server_fields(thing: Mapping[str, Any] | None) -> Object:
     """An object without what the cluster itself keeps in it: what somebody has asked for."""
     if thing is None:
         return {}
@@ -41,7 +41,7 @@ def stripped(thing: Mapping[str, Any] | None) -> Object:
     return {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
 
 
-def ours(wanted: Mapping[str, Any]) -> Object:
+def with_managed_labels(wanted: Mapping[str, Any]) -> Object:
     """An object with the labels that every object of ours has, at work unless it says itself that it is not."""
     metadata = dict(wanted["metadata"])
     metadata["labels"] = LABELS | dict(metadata.get("labels") or {})

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, record
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import API, KIND, NAME
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.managed_fields import entries, owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, is_written_by_us
@@ -48,7 +48,7 @@ def made_by_us(namespace: Mapping[str, Any]) -> bool:
     return {entry["manager"] for entry in entries(thing) if entry.get("operation") == "Apply"} == {MANAGER}
 
 
-def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:
+def refusals(cluster: KubernetesClient, *, adopt: bool) -> list[str]:
     """One sentence for each thing of somebody else's that a deployment would meet. Raises ClusterError."""
     try:
         space = cluster.get("v1", "Namespace", cluster.namespace)
@@ -68,7 +68,7 @@ def refusals(cluster: Cluster, *, adopt: bool) -> list[str]:
     return [f"titanic_project: {thing} in {name} is not of this deployment: {remedy}" for thing in _met(cluster)]
 
 
-def _met(cluster: Cluster) -> Iterator[str]:
+def _met(cluster: KubernetesClient) -> Iterator[str]:
     """What has one of our names and was made by somebody else."""
     # Who deploys may not list these.
     if (lock := cluster.get(API, KIND, NAME)) and not is_written_by_us(lock):

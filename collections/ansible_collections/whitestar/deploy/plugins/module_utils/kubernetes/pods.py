@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, object_label
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 POLL_SECONDS = 0.25
@@ -91,10 +91,10 @@ def unscheduled(pod: Mapping[str, Any]) -> str:
     return ""
 
 
-class Watch:
+class PodWaiter:
     """Waits for the pods with some ``labels`` and says why they do not come; counts from when it was made."""
 
-    def __init__(self, cluster: Cluster, labels: Mapping[str, str], restarts: int = 0) -> None:
+    def __init__(self, cluster: KubernetesClient, labels: Mapping[str, str], restarts: int = 0) -> None:
         self.cluster = cluster
         self.labels = dict(labels)
         self.restarts = restarts
@@ -134,7 +134,7 @@ class Watch:
 
     def _refusals(self) -> list[Object]:
         """Events that tell of pods which a controller could not make: quota, admission."""
-        found = self.cluster.ask(
+        found = self.cluster.request(
             "GET", self.cluster.address("v1", "Event"), fieldSelector="reason=FailedCreate,type=Warning"
         )
         return list((found or {}).get("items", []))
@@ -148,7 +148,7 @@ class Watch:
     def events(self, thing: Mapping[str, Any]) -> list[Object]:
         """What the cluster tells of an object, oldest first."""
         selector = f"involvedObject.uid={thing['metadata']['uid']}"
-        found = self.cluster.ask("GET", self.cluster.address("v1", "Event"), fieldSelector=selector)
+        found = self.cluster.request("GET", self.cluster.address("v1", "Event"), fieldSelector=selector)
         return sorted((found or {}).get("items", []), key=lambda event: str(event.get("lastTimestamp")))
 
     def last_words(self) -> str:
@@ -183,12 +183,12 @@ class Watch:
             told = [_line(event) for pod in pods for event in self.events(pod)]
             refused = [_line(event) for event in self._refusals() if _occurrence(event) not in self.before]
             found["events, in order"] = "\n".join([*refused, *told]) or "(none)"
-            described = [{"name": named(pod), "status": pod.get("status"), "spec": pod["spec"]} for pod in pods]
+            described = [{"name": object_label(pod), "status": pod.get("status"), "spec": pod["spec"]} for pod in pods]
             found["what the system says of it"] = json_bytes(described).decode()
         return found
 
 
-def container_output(cluster: Cluster, pod: Object, status: Mapping[str, Any], lines: int) -> str:
+def container_output(cluster: KubernetesClient, pod: Object, status: Mapping[str, Any], lines: int) -> str:
     """The last lines that a container printed; those of its life before if it has ended and started again."""
     where = cluster.address("v1", "Pod", pod["metadata"]["name"], "log")
     query = {"container": str(status["name"]), "tailLines": str(lines)}

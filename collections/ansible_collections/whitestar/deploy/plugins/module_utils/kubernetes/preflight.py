@@ -11,11 +11,15 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import applied, planned
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import OLDEST, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    OLDEST,
+    ClusterError,
+    KubernetesClient,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import overridden
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import refusals
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import lacking
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import missing_permissions
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import stopped
@@ -31,7 +35,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped i
 VOLUME_VARIABLES = {SIZE: "titanic_database_storage", CLASS: "titanic_database_storage_class"}
 
 
-def problems(cluster: Cluster, options: dict[str, Any]) -> list[str]:
+def problems(cluster: KubernetesClient, options: dict[str, Any]) -> list[str]:
     """One sentence for each reason why the run would fail here, with the variable and the remedy."""
     try:
         version = cluster.version()
@@ -57,10 +61,10 @@ def unreachable(error: ClusterError) -> str:
     return f"titanic_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
 
 
-def denied(cluster: Cluster) -> list[str]:
+def denied(cluster: KubernetesClient) -> list[str]:
     """What these credentials may not do in the namespace, as the cluster itself has it."""
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview"}
-    asked = cluster.ask(
+    asked = cluster.request(
         "POST",
         "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
         review | {"spec": {"namespace": cluster.namespace}},
@@ -69,7 +73,7 @@ def denied(cluster: Cluster) -> list[str]:
     if status.get("incomplete"):
         # A webhook decides, which does not list what it would allow.
         return []
-    found = lacking(status.get("resourceRules", []))
+    found = missing_permissions(status.get("resourceRules", []))
     if not found:
         return []
     what = f"these credentials may not {', '.join(found)} in namespace {cluster.namespace}"
@@ -77,7 +81,7 @@ def denied(cluster: Cluster) -> list[str]:
     return [f"titanic_cluster: {what}: {remedy}"]
 
 
-def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:
+def missing(cluster: KubernetesClient, needs: list[dict[str, Any]]) -> list[str]:
     """One sentence for each thing that the deployment rests on and the cluster does not have."""
     found = []
     for need in (need for need in needs if need["asked"]):
@@ -93,7 +97,7 @@ def missing(cluster: Cluster, needs: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def lack(cluster: Cluster, need: dict[str, Any]) -> str:
+def lack(cluster: KubernetesClient, need: dict[str, Any]) -> str:
     """What a cluster lacks of one need, in words; empty if it lacks nothing. Raises ClusterError."""
     key = (need["api_version"], need["kind"])
     if not cluster.knows(*key):
@@ -110,7 +114,7 @@ def lack(cluster: Cluster, need: dict[str, Any]) -> str:
     return ""
 
 
-def unchangeable(cluster: Cluster, volume: dict[str, Any], overlays: list[dict[str, Any]]) -> list[str]:
+def unchangeable(cluster: KubernetesClient, volume: dict[str, Any], overlays: list[dict[str, Any]]) -> list[str]:
     """One sentence for each setting that what is there cannot be changed to. Raises ClusterError."""
     made = applied(cluster)
     found = []
@@ -127,7 +131,7 @@ def unchangeable(cluster: Cluster, volume: dict[str, Any], overlays: list[dict[s
     return found
 
 
-def _refusals(cluster: Cluster, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
+def _refusals(cluster: KubernetesClient, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
     """Why the cluster refuses objects with what is laid over them, for each that it refuses."""
     over = overlay["over"]
     changed = overridden([thing for thing in made if thing["kind"] in over], over)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import PSQL, Server
 
 
@@ -14,7 +14,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql i
 class PodServer(Server):
     """PostgreSQL in a pod, spoken to through its own ``psql`` and socket."""
 
-    cluster: Cluster
+    cluster: KubernetesClient
     pod: str
     container: str
 

@@ -42,7 +42,7 @@ def rules() -> list[dict[str, Any]]:
     ]
 
 
-def lacking(granted: list[dict[str, Any]]) -> list[str]:
+def missing_permissions(granted: list[dict[str, Any]]) -> list[str]:
     """The rights that rules as a SelfSubjectRulesReview lists them do not give, each in words."""
     found = []
     for group, kinds, verbs in RIGHTS:

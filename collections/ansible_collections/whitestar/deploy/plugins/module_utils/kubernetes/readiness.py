@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, object_label
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import PodWaiter
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 # A database that starts may be killed and started again, as when its disk comes late.
@@ -52,7 +52,7 @@ RUNNING: dict[str, tuple[Callable[[Mapping[str, Any] | None], bool], Callable[[O
 }
 
 
-def settle(cluster: Cluster, objects: list[Object], seconds: float) -> None:
+def settle(cluster: KubernetesClient, objects: list[Object], seconds: float) -> None:
     """Wait for what runs something. Raises ReleaseError."""
     for wanted in objects:
         if wanted["kind"] not in RUNNING:
@@ -61,9 +61,9 @@ def settle(cluster: Cluster, objects: list[Object], seconds: float) -> None:
         key = (wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
         if done(cluster.get(*key)):
             continue
-        watch = Watch(cluster, labels(wanted), RESTARTS)
+        watch = PodWaiter(cluster, labels(wanted), RESTARTS)
         try:
             watch.until(lambda key=key, done=done: done(cluster.get(*key)), seconds)  # type: ignore[misc]
         except ReleaseError as error:
             told = f" ({said_of(cluster.get(*key))})" if wanted["kind"] == "Cluster" else ""
-            raise ReleaseError(f"{named(wanted)} does not run{told}: {error}") from error
+            raise ReleaseError(f"{object_label(wanted)} does not run{told}: {error}") from error

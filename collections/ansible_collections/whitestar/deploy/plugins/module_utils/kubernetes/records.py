@@ -12,8 +12,12 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS, SYNCED, record
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, Object, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    LABELS,
+    Object,
+    with_managed_labels,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
 
 LEDGER = "titanic-ledger"
@@ -26,7 +30,7 @@ CAPSULE_BYTES = 900_000
 class ClusterRecords:
     """What is recorded of releases in a namespace; read once, when it is made."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: KubernetesClient) -> None:
         self.cluster = cluster
         self._found = record(cluster, LEDGER)
 
@@ -60,7 +64,7 @@ class ClusterRecords:
         metadata = {"name": LEDGER}
         if self._found:
             metadata["resourceVersion"] = self._found["metadata"]["resourceVersion"]
-        wanted = ours({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+        wanted = with_managed_labels({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
         self._found = self.cluster.replace(wanted) if self._found else self.cluster.create(wanted)
 
     def secrets(self) -> Iterator[tuple[str, str]]:
@@ -70,7 +74,7 @@ class ClusterRecords:
             for name, content in (found.get("data") or {}).items():
                 yield name, base64.b64decode(content).decode(errors="replace")
 
-    def keep_capsule(self, name: str, text: str) -> str:
+    def write_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release; the command that shows it."""
         wanted: Object = {
             "apiVersion": "v1",
@@ -93,5 +97,5 @@ class ClusterRecords:
 @contextmanager
 def records_of(failure: Mapping[str, Any]) -> Iterator[ClusterRecords]:
     """The records of the ``cluster`` that a failure names, a module's option. Raises ClusterError."""
-    with Cluster.of(failure["cluster"]) as cluster:
+    with KubernetesClient.of(failure["cluster"]) as cluster:
         yield ClusterRecords(cluster)

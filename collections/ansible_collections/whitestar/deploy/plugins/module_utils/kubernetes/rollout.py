@@ -13,15 +13,19 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Change,
-    followed,
     planned,
     resolved,
     secret_names,
+    with_secret_hash,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, RELEASE
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named, ours
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import LOG_LINES, Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    Object,
+    object_label,
+    with_managed_labels,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import LOG_LINES, PodWaiter, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
@@ -43,10 +47,12 @@ class Rollout:
     ``replicas`` is how many there are at least and at most; between them, how many there are now is left alone.
     """
 
-    def __init__(self, cluster: Cluster, objects: Sequence[Object], replicas: tuple[int, int]) -> None:
+    def __init__(self, cluster: KubernetesClient, objects: Sequence[Object], replicas: tuple[int, int]) -> None:
         self.cluster = cluster
         names = secret_names(cluster)
-        self.objects = [followed(cluster, ours(thing), names) for thing in resolved(list(objects), names)]
+        self.objects = [
+            with_secret_hash(cluster, with_managed_labels(thing), names) for thing in resolved(list(objects), names)
+        ]
         self.deployment = next(thing for thing in self.objects if thing["kind"] == "Deployment")
         self.key = ("apps/v1", "Deployment", str(self.deployment["metadata"]["name"]))
         self.live = cluster.get(*self.key)
@@ -116,7 +122,7 @@ class Rollout:
                 self.cluster.apply(thing)
         pod = self._trial()
         name = pod["metadata"]["name"]
-        watch = Watch(self.cluster, pod["metadata"]["labels"])
+        watch = PodWaiter(self.cluster, pod["metadata"]["labels"])
         report("try the release out in a pod of its own")
         try:
             try:
@@ -127,7 +133,7 @@ class Rollout:
             with self.cluster.forwarded(name, self.port) as address:
                 try_out([address], paths, self.checks.on_trial(), lambda: watch.output(LOG_LINES), self.transcript)
         except (ReleaseError, ClusterError):
-            self._keep_evidence(watch)
+            self._record_evidence(watch)
             raise
         finally:
             with suppress(ClusterError):
@@ -142,17 +148,17 @@ class Rollout:
         pod["spec"]["terminationGracePeriodSeconds"] = 1
         for container in pod["spec"]["containers"]:
             container.pop("lifecycle", None)
-        return ours({"apiVersion": "v1", "kind": "Pod", **pod})
+        return with_managed_labels({"apiVersion": "v1", "kind": "Pod", **pod})
 
     def tidy(self) -> None:
         """Remove the pods in which releases were tried out by runs that were killed."""
         for pod in self.cluster.list("v1", "Pod", **{COMPONENT: TRIAL}):
             self.cluster.delete("v1", "Pod", pod["metadata"]["name"], now=True)
 
-    def roll_out(self, ready_seconds: float) -> Watch:
+    def roll_out(self, ready_seconds: float) -> PodWaiter:
         """Apply the objects and wait until every pod is a new one. Raises ReleaseError with the reason otherwise."""
         labels = self.deployment["spec"]["selector"]["matchLabels"] | {RELEASE: self.release}
-        watch = Watch(self.cluster, labels, restarts=1)
+        watch = PodWaiter(self.cluster, labels, restarts=1)
         before = watch.pods()
         for thing in self.objects:
             found = self.cluster.apply(thing)
@@ -164,7 +170,7 @@ class Rollout:
         try:
             watch.until(self._rolled_out, seconds)
         except ReleaseError:
-            self._keep_evidence(watch)
+            self._record_evidence(watch)
             raise
         return watch
 
@@ -173,14 +179,14 @@ class Rollout:
         found = self.cluster.get(*self.key)
         if found and found["spec"].get("paused"):
             remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
-            raise ReleaseError(f"{named(self.deployment)} is paused: {remedy} {self.key[2]}")
+            raise ReleaseError(f"{object_label(self.deployment)} is paused: {remedy} {self.key[2]}")
         if found:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             new, available = (status.get(name, 0) for name in ("updatedReplicas", "availableReplicas"))
             report(f"{new} of {wanted} replicas are new, {available} available")
         return _complete(found)
 
-    def watch(self, watch: Watch, probation: Probation) -> None:
+    def watch(self, watch: PodWaiter, probation: Probation) -> None:
         """Ask the front door for what it kept before, then compare the metrics of all pods with the bounds.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
@@ -188,7 +194,7 @@ class Rollout:
         try:
             self.checks.require_kept()
         except ReleaseError:
-            self._keep_evidence(watch)
+            self._record_evidence(watch)
             raise
         if not probation.seconds:
             return
@@ -199,10 +205,10 @@ class Rollout:
             try:
                 probation.watch(lambda: Traffic.at(addresses), watch.problem)
             except ReleaseError:
-                self._keep_evidence(watch)
+                self._record_evidence(watch)
                 raise
 
-    def _keep_evidence(self, watch: Watch) -> None:
+    def _record_evidence(self, watch: PodWaiter) -> None:
         self.evidence = watch.evidence() | {"answers, in order": str(self.transcript)}
 
 
@@ -215,7 +221,7 @@ def _complete(found: Object | None) -> bool:
     return status.get("observedGeneration") == found["metadata"]["generation"] and counts == [wanted] * 3
 
 
-def prune(cluster: Cluster, kept: set[str], labels: Mapping[str, str]) -> list[str]:
+def prune(cluster: KubernetesClient, kept: set[str], labels: Mapping[str, str]) -> list[str]:
     """Remove the settings of releases that are not kept: the names of what was removed."""
     gone = []
     for found in cluster.list("v1", "ConfigMap", **labels):

@@ -12,9 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, applied, planned
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, named, ours
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
+    Object,
+    object_label,
+    with_managed_labels,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import POLL_SECONDS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import RUNNING, settle
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
@@ -31,14 +35,14 @@ MARGIN_SECONDS = 30
 SERVER_SECONDS = 600
 
 
-def stopped(cluster: Cluster) -> Stopped | None:
+def stopped(cluster: KubernetesClient) -> Stopped | None:
     """Who has stopped it and when, if it is stopped."""
     found = cluster.get("apps/v1", "Deployment", API) or {}
     text = found.get("metadata", {}).get("annotations", {}).get(STOPPED)
     return Stopped.of_text(text) if text and found["spec"]["replicas"] == 0 else None
 
 
-def stop(cluster: Cluster, records: ClusterRecords, by: str, *, check: bool) -> list[str]:
+def stop(cluster: KubernetesClient, records: ClusterRecords, by: str, *, check: bool) -> list[str]:
     """End the API's pods, which answer what they have, then the database's: what was done, in words.
 
     Raises ClusterError, ReleaseError.
@@ -56,10 +60,10 @@ def stop(cluster: Cluster, records: ClusterRecords, by: str, *, check: bool) -> 
     return steps
 
 
-def start(cluster: Cluster, records: ClusterRecords, ready_seconds: float, *, check: bool) -> list[str]:
+def start(cluster: KubernetesClient, records: ClusterRecords, ready_seconds: float, *, check: bool) -> list[str]:
     """Have as many pods as before, the database's first: what was done, in words. Raises ClusterError, ReleaseError."""
     told = stopped(cluster)
-    wanted = [ours(thing) for thing in servers(cluster)]
+    wanted = [with_managed_labels(thing) for thing in servers(cluster)]
     steps = [step for thing in wanted for step in _apply(cluster, thing, "start", check=check)]
     if not check:
         settle(cluster, wanted, SERVER_SECONDS)
@@ -72,21 +76,21 @@ def start(cluster: Cluster, records: ClusterRecords, ready_seconds: float, *, ch
     return steps
 
 
-def _apply(cluster: Cluster, thing: Object, verb: str, *, check: bool) -> list[str]:
+def _apply(cluster: KubernetesClient, thing: Object, verb: str, *, check: bool) -> list[str]:
     """Have an object so, if it is not: the step that this is, in words. Raises ClusterError."""
     if not planned(cluster, thing, check=check).needed:
         return []
     if not check:
         cluster.apply(thing)
-    return [f"{verb} {named(thing)}"]
+    return [f"{verb} {object_label(thing)}"]
 
 
-def servers(cluster: Cluster) -> list[Object]:
+def servers(cluster: KubernetesClient) -> list[Object]:
     """What runs the database, as it was applied; nothing where somebody else runs it."""
     return [thing for thing in applied(cluster).get(DATABASE, []) if thing["kind"] in RUNNING]
 
 
-def _rollout(cluster: Cluster, records: ClusterRecords, replicas: tuple[int, int]) -> Rollout:
+def _rollout(cluster: KubernetesClient, records: ClusterRecords, replicas: tuple[int, int]) -> Rollout:
     """The release of the ledger. Raises ValueError where there is none."""
     current = records.ledger().current()
     objects = records.objects(current.release) if current else []
@@ -98,8 +102,8 @@ def _rollout(cluster: Cluster, records: ClusterRecords, replicas: tuple[int, int
 def at_rest(server: Object) -> Object:
     """The same without a pod."""
     if server["kind"] == "StatefulSet":
-        return ours(server | {"spec": server["spec"] | {"replicas": 0}})
-    return ours(_with_annotations(server, HIBERNATES))
+        return with_managed_labels(server | {"spec": server["spec"] | {"replicas": 0}})
+    return with_managed_labels(_with_annotations(server, HIBERNATES))
 
 
 def _with_annotations(thing: Object, more: Mapping[str, str]) -> Object:
@@ -107,7 +111,7 @@ def _with_annotations(thing: Object, more: Mapping[str, str]) -> Object:
     return thing | {"metadata": {**metadata, "annotations": {**(metadata.get("annotations") or {}), **more}}}
 
 
-def _wait_until_gone(cluster: Cluster, thing: Object) -> None:
+def _wait_until_gone(cluster: KubernetesClient, thing: Object) -> None:
     """Return once no pod of it is left. Raises ClusterError if one stays."""
     template: Mapping[str, Any] = thing["spec"].get("template", {}).get("spec", {})
     seconds = int(template.get("terminationGracePeriodSeconds", SERVER_SECONDS)) + MARGIN_SECONDS
@@ -115,7 +119,7 @@ def _wait_until_gone(cluster: Cluster, thing: Object) -> None:
     labels = LABELS_OF[thing["kind"]](thing)
     while pods := cluster.list("v1", "Pod", **labels):
         if time.monotonic() > deadline:
-            names = ", ".join(named({"kind": "Pod", **pod}) for pod in pods)
+            names = ", ".join(object_label({"kind": "Pod", **pod}) for pod in pods)
             raise ClusterError(f"{names} has been told to end, and is there after {seconds} s: see what keeps it")
         time.sleep(POLL_SECONDS)
 

@@ -14,7 +14,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import MERGE, Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import (
+    MERGE,
+    ClusterError,
+    KubernetesClient,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 
 TEMPLATES = "volumeClaimTemplates"
@@ -84,7 +88,7 @@ def with_volume(thing: Object, size: str, storage_class: str | None) -> Object:
     return thing | {"spec": spec | ({TEMPLATES: templates} if templates else {})}
 
 
-def fit(cluster: Cluster, before: Object | None, wanted: Object, *, check: bool) -> None:
+def fit(cluster: KubernetesClient, before: Object | None, wanted: Object, *, check: bool) -> None:
     """Have the claims that are there be as large as ``wanted`` says, or learn that they can be.
 
     Raises VolumeError for the first that cannot be.
@@ -94,7 +98,7 @@ def fit(cluster: Cluster, before: Object | None, wanted: Object, *, check: bool)
             _fit(cluster, claim, part, check=check)
 
 
-def _parts(cluster: Cluster, before: Object | None, wanted: Object) -> Iterator[Wanted]:
+def _parts(cluster: KubernetesClient, before: Object | None, wanted: Object) -> Iterator[Wanted]:
     """The claims that are there, by what asks for them."""
     name = wanted["metadata"]["name"]
     if wanted["kind"] == "Cluster":
@@ -113,7 +117,7 @@ def _parts(cluster: Cluster, before: Object | None, wanted: Object) -> Iterator[
         yield Wanted(claims, _size(template), template["spec"].get(CLASS), asked.get(own))
 
 
-def _fit(cluster: Cluster, claim: Object, wanted: Wanted, *, check: bool) -> None:
+def _fit(cluster: KubernetesClient, claim: Object, wanted: Wanted, *, check: bool) -> None:
     name, now, of = claim["metadata"]["name"], _size(claim), claim["spec"].get(CLASS)
     if wanted.storage_class and of != wanted.storage_class:
         remedy = f"set it to {of}, or dump the data and load them into a new deployment"
@@ -127,7 +131,7 @@ def _fit(cluster: Cluster, claim: Object, wanted: Wanted, *, check: bool) -> Non
     change = {"spec": {"resources": {"requests": {SIZE: wanted.size}}}}
     try:
         where = cluster.address("v1", "PersistentVolumeClaim", name)
-        cluster.ask("PATCH", where, change, MERGE, **({"dryRun": "All"} if check else {}))
+        cluster.request("PATCH", where, change, MERGE, **({"dryRun": "All"} if check else {}))
     except ClusterError as error:
         if not error.status:
             raise
@@ -135,10 +139,10 @@ def _fit(cluster: Cluster, claim: Object, wanted: Wanted, *, check: bool) -> Non
         raise VolumeError(SIZE, f"the volume {name} has {now} and cannot grow ({error}): {remedy}") from error
 
 
-def let_go(cluster: Cluster, wanted: Object) -> None:
+def let_go(cluster: KubernetesClient, wanted: Object) -> None:
     """Remove a StatefulSet and leave its pods, which the one that is made next takes over. Raises ClusterError."""
     key = (wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
-    cluster.ask("DELETE", cluster.address(*key), {"propagationPolicy": "Orphan"})
+    cluster.request("DELETE", cluster.address(*key), {"propagationPolicy": "Orphan"})
     deadline = time.monotonic() + GONE_SECONDS
     while cluster.get(*key):
         if time.monotonic() > deadline:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     has_content,
     make_directory,
@@ -32,7 +32,7 @@ class DatabaseError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Cluster(Server):
+class PostgresServer(Server):
     """A cluster below ``directory``, run by the programs in ``bindir`` as ``owner`` (uid, gid; None: as ourselves)."""
 
     directory: Path
@@ -143,7 +143,9 @@ class Cluster(Server):
             else:
                 text = path.read_text(encoding="utf-8") + _INCLUDE
                 write_atomically(path, text.encode(), 0o600, self.owner)
-        note(self.directory, {str(path.relative_to(self.directory)): text for path, text in wanted.items()}, self.owner)
+        record_checksums(
+            self.directory, {str(path.relative_to(self.directory)): text for path, text in wanted.items()}, self.owner
+        )
 
     def running(self) -> bool:
         """Whether the server runs."""
@@ -170,7 +172,7 @@ class Cluster(Server):
 
     def pending_restart(self) -> list[str]:
         """Settings that take effect only when the server starts again."""
-        found = self.ask("SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart")
+        found = self.query("SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart")
         return list(found) if isinstance(found, list) else []
 
     def run_sql(self, sql: str, database: str = "postgres") -> str:

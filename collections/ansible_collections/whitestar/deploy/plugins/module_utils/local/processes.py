@@ -12,7 +12,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import GRACE_SECONDS, SPARE_SECONDS, Parts
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS, ReleaseError
 
@@ -27,7 +27,7 @@ class Processes(Parts):
     """What runs on a local target."""
 
     def __init__(self, state: State, options: Mapping[str, Any]) -> None:
-        self.cluster = Cluster(state.database, Path(options["bindir"]), unprivileged(options["account"]))
+        self.cluster = PostgresServer(state.database, Path(options["bindir"]), unprivileged(options["account"]))
         self.state, self.host = state, LocalRuntime(state)
         self.database = f"socket in {self.cluster.socket_directory}"
 

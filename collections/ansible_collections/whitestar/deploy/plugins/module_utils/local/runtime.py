@@ -22,7 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import (
     DATABASE_LINES,
     LOG_LINES,
-    HostColours,
+    BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
@@ -34,7 +34,7 @@ FRONT_USER = 10002
 COMMAND_USER = 10003
 
 
-class LocalColours(HostColours):
+class LocalBlueGreen(BlueGreen):
     """The two colours as gunicorn processes. ``command`` is relative to the image's ``bin`` directory."""
 
     def running(self, colour: str) -> bool:
@@ -126,8 +126,8 @@ class LocalRuntime:
             said = said.replace(copy, path)
         return code, answer, said
 
-    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> HostColours:
-        return LocalColours(self.state, workload, fingerprint, *limits)
+    def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> BlueGreen:
+        return LocalBlueGreen(self.state, workload, fingerprint, *limits)
 
     def has_image(self, reference: str) -> bool:
         """Whether the release directory is there."""

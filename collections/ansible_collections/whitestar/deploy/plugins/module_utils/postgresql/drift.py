@@ -54,7 +54,7 @@ def database_drift(
     ``answers`` are those of the last ``migrate`` and ``seed``; what a release does not tell in them is not compared.
     """
     what = f"database {names['database']}"
-    facts: Any = server.ask(SERVER.format(**{key: literal(names[key]) for key in ("database", "owner", "user")}))
+    facts: Any = server.query(SERVER.format(**{key: literal(names[key]) for key in ("database", "owner", "user")}))
     for role in (names["owner"], names["user"]):
         yield from _role(f"role {role}", facts["roles"].get(role), passwords.get(role))
     for name in facts["superusers"]:
@@ -109,7 +109,7 @@ def _grants(what: str, differs: grants.Beside, user: str) -> Iterator[Difference
 def _tables(
     server: Server, what: str, names: Mapping[str, str], answers: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Difference]:
-    found: Any = server.ask(grants.DATABASE, names["database"])
+    found: Any = server.query(grants.DATABASE, names["database"])
     told = answers.get("migrate", {})
     granted = told.get("grants")
     if told:
@@ -125,6 +125,6 @@ def _tables(
         ("schema.revision", "alembic_version", REVISION, told.get("to")),
         ("seed.remembered", "seeded_people", REMEMBERED, answers.get("seed", {}).get("remembered")),
     ):
-        live = server.ask(sql, names["database"]) if table in found["relations"] else None
+        live = server.query(sql, names["database"]) if table in found["relations"] else None
         if value is not None and live != value:
             yield Difference(what, path, value, live)

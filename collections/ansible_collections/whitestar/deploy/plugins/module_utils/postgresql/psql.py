@@ -15,7 +15,7 @@ PSQL = ("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", ADMINISTR
 class Server(Protocol):
     """A server that can be asked and told things as its administrator."""
 
-    def ask(self, sql: str, database: str = "postgres") -> object:
+    def query(self, sql: str, database: str = "postgres") -> object:
         """The JSON value that the one statement ``sql`` returns."""
         return json.loads(self.run_sql(sql, database) or "null")
 

@@ -96,7 +96,7 @@ def last_grants(answer_file: str | None) -> dict[str, list[str]] | None:
     return found
 
 
-def keep_roles(
+def ensure_roles(
     server: Server,
     options: Mapping[str, Any],
     passwords: dict[str, str],
@@ -110,14 +110,14 @@ def keep_roles(
     granted the role that serves, by relation, None where no migration has told.
     """
     names = {name: options[name] for name in ("database", "owner", "user")}
-    facts: Any = server.ask(FACTS.format(**{key: literal(value) for key, value in names.items()}))
+    facts: Any = server.query(FACTS.format(**{key: literal(value) for key, value in names.items()}))
     needed = role_steps(facts, names, passwords)
     if needed and not check:
         # psql commits each statement by itself, as CREATE DATABASE demands; a run cut off here goes on from there.
         server.run_sql(";\n".join(needed.values()))
     if granted is None or facts["owner"] is None:
         return list(needed)
-    found: Any = server.ask(grants.DATABASE, names["database"])
+    found: Any = server.query(grants.DATABASE, names["database"])
     kept = grants.grant_steps(found, names, granted)
     if kept and not check:
         server.run_sql(";\n".join(kept.values()), names["database"])

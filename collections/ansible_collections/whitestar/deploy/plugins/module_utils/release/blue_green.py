@@ -33,7 +33,7 @@ class Colours(Protocol):
     def admit(self, colour: str) -> None:
         """Hold it no longer, and return once it is ready."""
 
-    def keep_evidence(self, colour: str) -> None:
+    def record_evidence(self, colour: str) -> None:
         """Keep what tells why it failed, before it is stopped. Never raises."""
 
     def drain(self, colour: str) -> None:
@@ -77,7 +77,7 @@ def switch(colours: Colours, serving: str | None) -> str:
         colours.try_out(idle)
         colours.admit(idle)
     except BaseException:
-        colours.keep_evidence(idle)
+        colours.record_evidence(idle)
         colours.stop(idle)
         raise
     if serving:
@@ -90,7 +90,7 @@ def switch(colours: Colours, serving: str | None) -> str:
             # The old one still runs and has only to be let in again.
             colours.admit(serving)
             colours.drain(idle)
-            colours.keep_evidence(idle)
+            colours.record_evidence(idle)
             colours.stop(idle)
             raise
         report("stop the release that served before")

@@ -40,7 +40,7 @@ def write_capsule(
     )
     sections = {"what happened": f"{entry}\n{reason}", **evidence, "settings": "\n".join(change) or "(no difference)"}
     text = "".join(f"== {title} ==\n{body.rstrip()}\n\n" for title, body in sections.items())
-    return records.keep_capsule(f"{entry.number:06}-{entry.release}", redacted(records, text))
+    return records.write_failure_report(f"{entry.number:06}-{entry.release}", redacted(records, text))
 
 
 def record_failure(

@@ -76,7 +76,7 @@ class FrontDoor:
         """From a module's options of these names."""
         return cls(options["address"], options["host"] or "", Tls.of(options["tls"]))
 
-    def ask(self, promise: Mapping[str, Any], seconds: float = 5) -> tuple[Answer | None, str]:
+    def check(self, promise: Mapping[str, Any], seconds: float = 5) -> tuple[Answer | None, str]:
         """The answer, None if there is none, and what differs from the promise; nothing if it is kept."""
         headers = promise["request_headers"] | ({"Host": self.host} if self.host else {})
         seconds = WHOLE_LIST_SECONDS if promise["path"] == WHOLE_LIST else seconds
@@ -90,7 +90,7 @@ class FrontDoor:
         """Which of these promises are kept now; none if there is no answer."""
         found: list[Mapping[str, Any]] = []
         for promise in wanted:
-            answer, broken = self.ask(promise)
+            answer, broken = self.check(promise)
             if answer is None:
                 return []
             found += [] if broken else [promise]
@@ -102,7 +102,7 @@ class FrontDoor:
         for promise in wanted:
             kept = 0
             while kept < times:
-                answer, broken = self.ask(promise)
+                answer, broken = self.check(promise)
                 if not broken:
                     kept += 1
                     continue

@@ -204,7 +204,7 @@ class Records(Protocol):
     def secrets(self) -> Iterable[tuple[str, str]]:
         """Every secret of the target with its name, so that none gets into what is written."""
 
-    def keep_capsule(self, name: str, text: str) -> str:
+    def write_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release, whose words have been looked through, and say where it is."""
 
     def exclusively(self) -> AbstractContextManager[None]:

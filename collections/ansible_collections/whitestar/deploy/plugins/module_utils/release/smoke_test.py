@@ -101,7 +101,7 @@ class Transcript:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def note(self, text: str) -> None:
+    def record(self, text: str) -> None:
         """Write down an answer."""
         cut = text[:CAPSULE_WIDTH]
         if not self.lines or self.lines[-1].partition(" ")[2] != cut:
@@ -129,7 +129,7 @@ def try_out(
                 raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
     for address in addresses:
         for promise in promises:
-            keep(FrontDoor(address), promise, transcript)
+            check_promise(FrontDoor(address), promise, transcript)
 
 
 def _smoke(address: str, path: str, transcript: Transcript) -> str:
@@ -139,7 +139,7 @@ def _smoke(address: str, path: str, transcript: Transcript) -> str:
         time.sleep(attempt * PAUSE_SECONDS)
         began = time.monotonic()
         answer = try_request(address, path, SMOKE_SECONDS)
-        transcript.note(f"{address} {path} {in_words(answer)}")
+        transcript.record(f"{address} {path} {in_words(answer)}")
         if answer is not None and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return ""
         failure = f"fails: {in_words(answer)}"
@@ -150,14 +150,14 @@ def _smoke(address: str, path: str, transcript: Transcript) -> str:
     return failure
 
 
-def keep(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:
+def check_promise(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:
     """Ask for a promise, a few times if it is broken: a machine has its pauses. Raises ReleaseError."""
     for attempt in range(TRIES):
         time.sleep(attempt * PAUSE_SECONDS)
-        answer, broken = door.ask(promise, SMOKE_SECONDS)
+        answer, broken = door.check(promise, SMOKE_SECONDS)
         if not broken:
             return
-        transcript.note(f"{door.address} {promise['path']} {in_words(answer)}")
+        transcript.record(f"{door.address} {promise['path']} {in_words(answer)}")
     raise ReleaseError(f"it got ready, but breaks a promise: {promise_in_words(promise, broken)}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, engine_problems
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, engine_problems
 from ansible_collections.whitestar.deploy.tests.helpers import (
     IMAGES,
     TINY,
@@ -36,7 +36,7 @@ def engine_options() -> dict[str, Any]:
         pytest.skip(f"the engine is not on this machine: DOCKER_HOST is {host}")
     found = {"socket": host.removeprefix("unix://"), "program": program}
     found |= {"configuration": os.environ["DOCKER_CONFIG"]} if "DOCKER_CONFIG" in os.environ else {}
-    engine = Engine.of(found | {"project": "unit"})
+    engine = DockerClient.of(found | {"project": "unit"})
     if problems := engine_problems(engine):
         pytest.skip(f"there is no Docker engine to use: {'; '.join(problems)}")
     if missing := [name for name in IMAGES if engine.image(name) is None]:
@@ -47,7 +47,7 @@ def engine_options() -> dict[str, Any]:
 def _project(engine_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     options = engine_options | {"project": f"unit-{secrets.token_hex(4)}"}
     yield options
-    remove_project(Engine.of(options))
+    remove_project(DockerClient.of(options))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def proxied(engine_options: dict[str, Any], place: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_image(engine_options: dict[str, Any]) -> Iterator[str]:
     """The tiny release as a container image: its name, of which there is one for each process of the tests."""
-    engine = Engine(**engine_options, project=f"unit-{secrets.token_hex(4)}")
+    engine = DockerClient(**engine_options, project=f"unit-{secrets.token_hex(4)}")
     context = open_directory()
     (context / "Dockerfile").write_text(TINY_DOCKERFILE)
     (context / "tiny").write_text(TINY.format(python="/usr/local/bin/python3"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.tests.helpers import Result, open_directory, run_module
 
 ALL = [
@@ -27,7 +27,7 @@ class Database:
     def __init__(self, place: Path, options: dict[str, Any]) -> None:
         self.place = place
         self.options = options
-        self.engine = Engine.of(options)
+        self.engine = DockerClient.of(options)
         for role in ("owner", "user", "superuser"):
             (place / role).write_text(f"hunter2-{role}\n")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from ansible_collections.whitestar.deploy.plugins.action.compose_image import pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, tree_hash
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import Source, platform_problem
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -45,7 +45,7 @@ class Builder:
     def __init__(self, place: Path, options: dict[str, Any]) -> None:
         self.place = place
         self.state = State(place / "state")
-        self.engine = Engine.of(options)
+        self.engine = DockerClient.of(options)
         self.options = options
         self.repository = f"{options['project']}-image"
 
@@ -131,7 +131,7 @@ def test_twelve_steps(builder: Builder) -> None:
     )
 
     # Both have the version 1.2.3: when the older one is discarded, the newer one keeps the name.
-    host = ComposeRuntime(Engine.of(builder.options), builder.state)
+    host = ComposeRuntime(DockerClient.of(builder.options), builder.state)
     host.discard_image(image["identity"])
     assert not host.has_image(image["reference"])
     assert builder.tags() == sorted([newer["identity"], "1.2.3"])
@@ -158,7 +158,7 @@ def test_a_builder_that_the_environment_names_is_not_used(builder: Builder, monk
         monkeypatch.setenv(name, "nonesuch")
     (done,), _ = builder.run(builder.task())
     assert done["changed"]
-    ComposeRuntime(Engine.of(builder.options), builder.state).discard_image(done["image"]["identity"])
+    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(done["image"]["identity"])
 
 
 def test_one_source_is_one_image_whenever_and_wherever_it_is_built(builder: Builder) -> None:
@@ -207,7 +207,7 @@ def test_packages_come_from_the_index_of_pips_configuration(builder: Builder, mo
     papers += (Path(done["image"]["directory"]) / "provenance.json").read_text()
     assert PASSWORD.encode() not in archive.read_bytes()
     assert PASSWORD not in papers + said
-    ComposeRuntime(Engine.of(builder.options), builder.state).discard_image(done["image"]["identity"])
+    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(done["image"]["identity"])
 
 
 def test_an_image_has_papers(builder: Builder) -> None:
@@ -234,7 +234,7 @@ def test_an_image_has_papers(builder: Builder) -> None:
     sbom = hashlib.sha256(b"print('hello')\n").hexdigest()
     assert run["byproducts"] == [{"name": "sbom.cdx.json", "digest": {"sha256": sbom}}]
     assert run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
-    ComposeRuntime(Engine.of(builder.options), builder.state).discard_image(image["identity"])
+    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(image["identity"])
     assert not directory.exists()
 
 
@@ -270,7 +270,7 @@ def test_an_image_is_judged_once_by_each_command(builder: Builder) -> None:
     assert len(sent) == 1, sent
     assert verdicts.read_text() == f"print('hello')\n{first['image']['reference']}\n"
     assert refused["failed"]
-    host = ComposeRuntime(Engine.of(builder.options), builder.state)
+    host = ComposeRuntime(DockerClient.of(builder.options), builder.state)
     assert host.has_image(first["image"]["reference"]), "what was there before the verdict may serve"
     host.discard_image(first["image"]["identity"])
 
@@ -280,7 +280,7 @@ def test_proxies_of_the_client_reach_the_build_and_not_the_image(builder: Builde
     told: dict[str, Any] = {"describe": ["sh", "-c", 'printf \'{"version": "%s"}\' "$HTTP_PROXY"']}
     (done,), _ = builder.run(builder.task(engine=builder.options | proxied, **told))
     assert done["image"]["description"] == {"version": ""}
-    ComposeRuntime(Engine.of(builder.options), builder.state).discard_image(done["image"]["identity"])
+    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(done["image"]["identity"])
 
 
 def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
@@ -308,7 +308,7 @@ def test_platforms_that_cannot_be_are_refused_before_anything_is_sent(builder: B
     assert "QEMU and binfmt_misc" in unknown["msg"]
     assert [result["changed"] for result in (seen, done, again)] == [True, True, False]
     assert len([line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]) == 1
-    ComposeRuntime(Engine.of(builder.options), builder.state).discard_image(done["image"]["identity"])
+    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(done["image"]["identity"])
 
 
 def test_an_engine_that_keeps_one_platform_is_told_of(builder: Builder) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeColours
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeBlueGreen
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
@@ -42,7 +42,7 @@ class Target:
     def __init__(self, state: State, options: dict[str, Any], image: str) -> None:
         self.state = state
         self.options = options
-        self.engine = Engine.of(options)
+        self.engine = DockerClient.of(options)
         self.image = image
         state.images.mkdir()
 
@@ -59,8 +59,8 @@ class Target:
     def restore(self, number: int, *, check: bool = False) -> Result:
         return run_module("host_release", self.arguments(restore=number, why="rollback"), check=check)
 
-    def colours(self, workload: dict[str, Any]) -> ComposeColours:
-        return ComposeColours(self.engine, self.state, workload, fingerprint(self.state, [], check=True), 20, 1)
+    def colours(self, workload: dict[str, Any]) -> ComposeBlueGreen:
+        return ComposeBlueGreen(self.engine, self.state, workload, fingerprint(self.state, [], check=True), 20, 1)
 
     def serving(self) -> dict[str, str]:
         """The container that runs and is ready, by its release."""
@@ -84,9 +84,9 @@ class Target:
 def target(state: State, engine: dict[str, Any], tiny_image: str) -> Iterator[Target]:
     """An empty target of a project that tests share one after the other; only its networks stay until the last."""
     yield Target(state, engine, tiny_image)
-    found = Engine.of(engine).containers()
+    found = DockerClient.of(engine).containers()
     if found:
-        Engine.of(engine).run("rm", "--force", *(container["Id"] for container in found))
+        DockerClient.of(engine).run("rm", "--force", *(container["Id"] for container in found))
 
 
 def test_twelve_steps_of_a_release(target: Target) -> None:
@@ -176,7 +176,7 @@ def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, p
     service = part["services"]["api-blue"]
     before = {name: value for name, value in service["environment"].items() if "_proxy" not in name.lower()}
     project.write("api-blue", part | {"services": {"api-blue": service | {"environment": before}}})
-    Project.of(target.state, Engine.of(engine)).up("api-blue")
+    Project.of(target.state, DockerClient.of(engine)).up("api-blue")
     (container,) = target.containers("blue")
     assert {f"{name}={value}" for name, value in variables.items()} < set(container["Config"]["Env"])
     assert target.deploy(workload, check=True)["did"] == "switched"
@@ -184,7 +184,7 @@ def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, p
     (container,) = target.containers("green")
     assert not [entry for entry in container["Config"]["Env"] if "127.0.0.1:9" in entry]
     assert not target.deploy(workload).changed
-    said = Engine.of(engine).once(target.image, ["env"], "--env", "FTP_PROXY=asked:1", seconds=60).stdout
+    said = DockerClient.of(engine).run_container(target.image, ["env"], "--env", "FTP_PROXY=asked:1", seconds=60).stdout
     assert "127.0.0.1:9" not in said
     assert "FTP_PROXY=asked:1" in said
 
@@ -363,7 +363,7 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
     workload = target.workload(A)
     target.deploy(workload)
     (address,) = target.colours(workload).addresses("blue")
-    bystander = Engine.of(own_engine | {"project": f"{target.engine.project}x"})
+    bystander = DockerClient.of(own_engine | {"project": f"{target.engine.project}x"})
     label = f"com.docker.compose.project={bystander.project}"
     bystander.run("run", "--detach", "--network", "none", "--label", label, tiny_image, "tiny", "sleep")
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import host_port, published
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine, pinned
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import (
     RUN_SECONDS,
@@ -51,7 +51,7 @@ class Door:
     def __init__(self, place: Path, options: dict[str, Any]) -> None:
         self.state = State(place / "state")
         self.options = options
-        self.engine = Engine.of(options)
+        self.engine = DockerClient.of(options)
         self.address = f"127.0.0.1:{free_port()}"
         self.definition: dict[str, Any] = {
             "command": ["caddy", "run", *CADDY],
@@ -339,7 +339,7 @@ def test_what_lies_beside_the_project_s_file_changes_nothing(door: Door) -> None
 
 def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str, Any]) -> None:
     """Not in a run, not by hand, and not for long where they have reached one."""
-    client = Engine.of(door.options | proxied)
+    client = DockerClient.of(door.options | proxied)
     directory, file = str(door.state.root / "project"), door.state.root / "project" / "compose.yaml"
 
     def proxies() -> list[str]:

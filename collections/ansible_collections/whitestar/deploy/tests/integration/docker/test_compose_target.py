@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS,
@@ -47,8 +47,8 @@ def host(place: Path, release: str, *installed: str, half: str = "") -> Host:
     return Host(place)
 
 
-def engine_of(found: Host, program: str = "docker") -> Engine:
-    return Engine(f"{found.root}/var/run/docker.sock", program, "people")
+def engine_of(found: Host, program: str = "docker") -> DockerClient:
+    return DockerClient(f"{found.root}/var/run/docker.sock", program, "people")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_distribution_s_own_engine_is_no_other(place: Path) -> None:
 @needs_root
 def test_a_socket_where_the_packages_have_none_is_refused(place: Path) -> None:
     found = host(place, TRIXIE)
-    (problem,) = lasting_problems(Engine("/run/mine.sock", "docker", "people"), found)
+    (problem,) = lasting_problems(DockerClient("/run/mine.sock", "docker", "people"), found)
     assert problem == (
         "titanic_engine_install: the packages' engine answers at /var/run/docker.sock, not at /run/mine.sock: "
         "name that in titanic_engine"
@@ -163,7 +163,7 @@ def test_what_a_new_engine_lacks_is_installed_and_what_is_too_old_is_refused(pla
 
 
 def test_there_is_nothing_on_an_engine_that_is_only_planned() -> None:
-    planned = Engine("/nowhere/docker.sock", "/nowhere/docker", "people", planned=True)
+    planned = DockerClient("/nowhere/docker.sock", "/nowhere/docker", "people", planned=True)
     assert planned.containers() == []
     assert planned.image("postgres:17") is None
 

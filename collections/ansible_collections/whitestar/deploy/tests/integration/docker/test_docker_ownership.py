@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import own_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -19,7 +19,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import Result, free_port
 ALL = ("container", "network", "volume")
 
 
-def compose_up(engine: Engine, directory: Path, **services: Any) -> None:
+def compose_up(engine: DockerClient, directory: Path, **services: Any) -> None:
     """Somebody's own project of this name, in a directory of theirs."""
     directory.mkdir()
     sleeper = {"image": "caddy:2", "entrypoint": ["sleep", "600"], "volumes": ["kept:/kept"], "stop_grace_period": "0s"}
@@ -28,7 +28,7 @@ def compose_up(engine: Engine, directory: Path, **services: Any) -> None:
     engine.run("compose", "up", "--detach", "--pull", "never", directory=str(directory))
 
 
-def seen(engine: Engine) -> dict[str, Any]:
+def seen(engine: DockerClient) -> dict[str, Any]:
     """Everything of the project, as the engine describes it."""
     found = {}
     for kind in ALL:
@@ -43,7 +43,7 @@ class Deployment:
 
     def __init__(self, state: Path, options: dict[str, Any]) -> None:
         self.state, self.options = state, options
-        self.engine = Engine.of(options)
+        self.engine = DockerClient.of(options)
 
     def begin(self, *, check: bool = False) -> Result:
         return run_module("host_lock", lock_options(self.state, engine=self.options), check=check)

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import PROJECT_LABEL, SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+    DockerClient,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import (
     PLANTED_PASSWORD,
@@ -36,7 +40,7 @@ def compose(engine: dict[str, Any], tiny_image: str) -> Iterator[DriftTarget]:
     target.release(tiny_workload(tiny_image, "a" * 12, TINY_BEHAVIOUR="good"))
     os.chown(state.root / "secrets" / "password", 10001, 10001)
     yield target
-    remove_project(Engine.of(engine))
+    remove_project(DockerClient.of(engine))
     shutil.rmtree(place)
 
 
@@ -44,7 +48,7 @@ def docker(*words: str) -> Callable[[DriftTarget], object]:
     """Somebody uses docker; PROJECT stands for the project, BLUE for the container that serves."""
 
     def use(target: DriftTarget) -> object:
-        engine = Engine.of(target.options["engine"])
+        engine = DockerClient.of(target.options["engine"])
         named = {"PROJECT": engine.project, "BLUE": f"{engine.project}-api-blue-1", "IMAGE": target.workload["image"]}
         given = list(words)
         for word, value in named.items():
@@ -59,7 +63,7 @@ def change_variables(target: DriftTarget) -> None:
     file = target.state.root / "project" / "compose.yaml"
     text = file.read_text()
     file.write_text(text.replace('HTTP_PROXY: ""', f'HTTP_PROXY: "{PLANTED_PASSWORD}"\n      NOTE: "added"'))
-    Engine.of(target.options["engine"]).run("compose", "up", "--detach", directory=str(file.parent))
+    DockerClient.of(target.options["engine"]).run("compose", "up", "--detach", directory=str(file.parent))
     file.write_text(text)
 
 

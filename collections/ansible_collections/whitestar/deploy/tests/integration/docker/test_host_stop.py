@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.helpers import Result, run_module, tiny_workload
@@ -14,7 +14,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import Result, run_modul
 
 def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) -> None:
     """Stop and start, each in check mode, for real and again; what people start when they want it stays stopped."""
-    engine = Engine.of(own_engine)
+    engine = DockerClient.of(own_engine)
     project = Project.of(state, engine)
     for name in ("database", "proxy", "pgadmin"):
         service = {"image": tiny_image, "command": ["tiny", "sleep"], "init": True, "restart": "unless-stopped"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     open_directory,
@@ -39,10 +39,10 @@ def bindir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cluster(bindir: Path) -> Iterator[Cluster]:
+def cluster(bindir: Path) -> Iterator[PostgresServer]:
     """A cluster that runs, made by the collection's own code."""
     directory = open_directory()
-    found = Cluster(directory / "database", bindir, unprivileged(ACCOUNT))
+    found = PostgresServer(directory / "database", bindir, unprivileged(ACCOUNT))
     settings = {"fsync": "off"}
     try:
         found.make()

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import edited, note
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import edited, record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
@@ -38,7 +38,7 @@ def local(state: State, bindir: Path) -> DriftTarget:
     target.release(make_workload(state, "a" * 12, TINY_BEHAVIOUR="good"))
     content = b"one {\n}\n"
     (state.root / "Caddyfile").write_bytes(content)
-    note(state.root, {"Caddyfile": content})
+    record_checksums(state.root, {"Caddyfile": content})
     state.daemon("caddy").start(["/bin/sleep", "600"], service_environment({}), {"command": "c", "configuration": "d"})
     return target
 
@@ -171,7 +171,7 @@ def test_a_database_that_does_not_run_is_found(local: DriftTarget) -> None:
     assert local.lines(database=names) == ["database titanic: does not run"]
 
 
-def test_configuration_of_the_server_is_looked_at(place: Path, bindir: Path, cluster: Cluster) -> None:
+def test_configuration_of_the_server_is_looked_at(place: Path, bindir: Path, cluster: PostgresServer) -> None:
     """Its files are taken note of when they are written, and found when they are edited."""
     assert list(edited(cluster.directory)) == []
     kept = (cluster.data / "pg_hba.conf").read_text()

@@ -18,7 +18,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
     unprivileged,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
@@ -138,7 +138,7 @@ def test_a_look_names_what_is_there_and_changes_nothing(target: Target, history:
 def test_a_removal_stops_and_removes_everything(target: Target) -> None:
     """The six steps of a deletion, with a real database and a real process."""
     state = target.state
-    cluster = Cluster(state.database, target.bindir, unprivileged(ACCOUNT))
+    cluster = PostgresServer(state.database, target.bindir, unprivileged(ACCOUNT))
     cluster.make()
     cluster.write_files(cluster.stale_files({"fsync": "off"}), {"fsync": "off"})
     cluster.start()

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import service_environment, unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import FRONT, POSTGRESQL
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
@@ -32,7 +32,7 @@ class Site:
     def __init__(self, state: State, bindir: Path) -> None:
         self.state = state
         self.bindir = bindir
-        self.cluster = Cluster(state.database, bindir, unprivileged(ACCOUNT))
+        self.cluster = PostgresServer(state.database, bindir, unprivileged(ACCOUNT))
         self.workload = make_workload(state, "a" * 12)
 
     def begin(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, Result, open_directory, run_module
 
 QUICK = {"fsync": "off"}
@@ -24,7 +24,7 @@ class Database:
 
     def __init__(self, place: Path, bindir: Path) -> None:
         self.place = place
-        self.cluster = Cluster(place / "database", bindir, unprivileged(ACCOUNT))
+        self.cluster = PostgresServer(place / "database", bindir, unprivileged(ACCOUNT))
         for role in ("owner", "user"):
             (place / role).write_text(f"hunter2-{role}\n")
 

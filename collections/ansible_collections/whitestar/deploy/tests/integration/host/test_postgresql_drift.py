@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import (
     REMEMBERED,
     database_drift,
     untold,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import keep_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ensure_roles
 
 PASSWORD = "planted-password-of-a-role"
 SCHEMA = """
@@ -32,14 +32,14 @@ GRANTS = {"people": ["SELECT", "INSERT"], "people_position": ["USAGE"], "alembic
 class Database:
     """A database with its two roles and a small schema, as a deployment leaves it."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: PostgresServer) -> None:
         mark = secrets.token_hex(3)
         self.cluster = cluster
         self.names = {"database": f"drift_{mark}", "owner": f"owner_{mark}", "user": f"user_{mark}"}
         self.passwords = dict.fromkeys((self.names["owner"], self.names["user"]), PASSWORD)
-        keep_roles(cluster, self.names, self.passwords, check=False)
+        ensure_roles(cluster, self.names, self.passwords, check=False)
         self.sql(f"SET ROLE {self.names['owner']}; {SCHEMA.format(**self.names)}")
-        remembered = cluster.ask(REMEMBERED, self.names["database"])
+        remembered = cluster.query(REMEMBERED, self.names["database"])
         self.answers: dict[str, dict[str, Any]] = {
             "migrate": {"to": "0003", "grants": GRANTS},
             "seed": {"remembered": remembered},
@@ -47,7 +47,7 @@ class Database:
 
     def keep(self) -> list[str]:
         granted = self.answers["migrate"].get("grants")
-        return keep_roles(self.cluster, self.names, self.passwords, granted=granted, check=False)
+        return ensure_roles(self.cluster, self.names, self.passwords, granted=granted, check=False)
 
     def sql(self, text: str) -> None:
         self.cluster.run_sql(text.format(**self.names), self.names["database"])
@@ -62,7 +62,7 @@ class Database:
 
 
 @pytest.fixture
-def database(cluster: Cluster) -> Iterator[Database]:
+def database(cluster: PostgresServer) -> Iterator[Database]:
     found = Database(cluster)
     yield found
     cluster.run_sql(f"DROP DATABASE IF EXISTS {found.names['database']} WITH (FORCE)")

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import identifier
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
-    keep_roles,
+    ensure_roles,
     read_passwords,
 )
 
 
 @pytest.fixture
-def options(cluster: Cluster, place: Path) -> Iterator[dict[str, Any]]:
+def options(cluster: PostgresServer, place: Path) -> Iterator[dict[str, Any]]:
     """Options for a database with an odd name, which is removed afterwards."""
     odd = f"""o'clock "{os.getpid()}" $$"""
     given = {"database": odd, "owner": f"{odd} owner", "user": f"{odd} user"}
@@ -32,13 +32,13 @@ def options(cluster: Cluster, place: Path) -> Iterator[dict[str, Any]]:
         cluster.run_sql(f"DROP ROLE IF EXISTS {identifier(given[role])}")
 
 
-def test_a_server_is_brought_to_it_once(cluster: Cluster, options: dict[str, Any]) -> None:
+def test_a_server_is_brought_to_it_once(cluster: PostgresServer, options: dict[str, Any]) -> None:
     def kept(*, check: bool) -> list[str]:
-        return keep_roles(cluster, options, read_passwords(options), check=check)
+        return ensure_roles(cluster, options, read_passwords(options), check=check)
 
     seen = kept(check=True)
     assert len(seen) == 4
-    assert cluster.ask("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'o''clock%'") == 0
+    assert cluster.query("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'o''clock%'") == 0
     assert kept(check=False) == seen
     assert kept(check=True) == kept(check=False) == []
     Path(options["user_password_file"]).write_text("another")
@@ -46,7 +46,7 @@ def test_a_server_is_brought_to_it_once(cluster: Cluster, options: dict[str, Any
     assert kept(check=False) == []
 
 
-def test_a_run_that_was_cut_off_goes_on(cluster: Cluster, options: dict[str, Any]) -> None:
+def test_a_run_that_was_cut_off_goes_on(cluster: PostgresServer, options: dict[str, Any]) -> None:
     cluster.run_sql(f"CREATE ROLE {identifier(options['owner'])}")
-    assert keep_roles(cluster, options, read_passwords(options), check=False)[0] == f"make role {options['owner']}"
-    assert keep_roles(cluster, options, read_passwords(options), check=True) == []
+    assert ensure_roles(cluster, options, read_passwords(options), check=False)[0] == f"make role {options['owner']}"
+    assert ensure_roles(cluster, options, read_passwords(options), check=True) == []

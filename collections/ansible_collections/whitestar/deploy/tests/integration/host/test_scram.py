@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
@@ -13,7 +13,7 @@ PASSWORDS = ["secret", "with space and 'quote'", 'double " \\ back', "~!@#$%^&*(
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-def test_postgresql_s_own_verifier_matches(cluster: Cluster, password: str) -> None:
+def test_postgresql_s_own_verifier_matches(cluster: PostgresServer, password: str) -> None:
     cluster.run_sql(
         f"DROP ROLE IF EXISTS scram_it; CREATE ROLE scram_it LOGIN PASSWORD {literal(password)};", "postgres"
     )
@@ -23,7 +23,7 @@ def test_postgresql_s_own_verifier_matches(cluster: Cluster, password: str) -> N
     assert not matches(password + "x", kept)
 
 
-def test_postgresql_takes_ours_as_it_is(cluster: Cluster) -> None:
+def test_postgresql_takes_ours_as_it_is(cluster: PostgresServer) -> None:
     ours = verifier("secret")
     cluster.run_sql(f"CREATE ROLE scram_ours LOGIN PASSWORD {literal(ours)}")
     kept = cluster.run_sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'scram_ours'")

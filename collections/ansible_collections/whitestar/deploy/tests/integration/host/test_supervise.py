@@ -22,7 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
     unprivileged,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, kill, make_workload, run_module, wait_for
@@ -37,7 +37,7 @@ class Site:
 
     def __init__(self, state: State, bindir: Path) -> None:
         self.state = state
-        self.cluster = Cluster(state.database, bindir, unprivileged(ACCOUNT))
+        self.cluster = PostgresServer(state.database, bindir, unprivileged(ACCOUNT))
         self.cluster.make()
         self.cluster.write_files(self.cluster.stale_files({"fsync": "off"}), {"fsync": "off"})
         self.cluster.start()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster as Kubernetes
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient as Kubernetes
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     DEBIAN,
     POSTGRES,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import named
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import Watch, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import object_label
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import PodWaiter, ready
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     PLACE,
     Space,
@@ -66,7 +66,7 @@ def test_a_cluster_that_is_not_up_does_not_answer(kubernetes_options: dict[str, 
 
 
 def test_nothing_is_left_running_and_nobody_else_may_ask(space: Space) -> None:
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         directory = Path(cluster._directory)
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert cluster.version().startswith("v1.")
@@ -75,7 +75,7 @@ def test_nothing_is_left_running_and_nobody_else_may_ask(space: Space) -> None:
     assert not directory.exists()
 
 
-def test_an_object_is_made_changed_and_removed(kubernetes: Cluster) -> None:
+def test_an_object_is_made_changed_and_removed(kubernetes: KubernetesClient) -> None:
     assert kubernetes.get("v1", "ConfigMap", "one") is None
     seen = kubernetes.apply(config_map("one", a="1"), check=True)
     assert seen["data"] == {"a": "1"}
@@ -92,7 +92,7 @@ def test_an_object_is_made_changed_and_removed(kubernetes: Cluster) -> None:
     assert kubernetes.get("v1", "ConfigMap", "one") is None
 
 
-def test_an_object_is_replaced_only_as_it_was_read(kubernetes: Cluster) -> None:
+def test_an_object_is_replaced_only_as_it_was_read(kubernetes: KubernetesClient) -> None:
     first = kubernetes.create(config_map("two", a="1"))
     with pytest.raises(ClusterError, match=r'configmaps "two" already exists') as caught:
         kubernetes.create(config_map("two"))
@@ -103,18 +103,18 @@ def test_an_object_is_replaced_only_as_it_was_read(kubernetes: Cluster) -> None:
     assert caught.value.status == 409
 
 
-def test_objects_are_listed_by_their_labels_and_say_what_they_are(kubernetes: Cluster) -> None:
+def test_objects_are_listed_by_their_labels_and_say_what_they_are(kubernetes: KubernetesClient) -> None:
     for name, labels in (("x", {"unit/of": "list"}), ("y", {"unit/of": "list", "more": "1"}), ("z", {})):
         kubernetes.create(config_map(name) | {"metadata": {"name": name, "labels": labels}})
     found = kubernetes.list("v1", "ConfigMap", **{"unit/of": "list"})
-    assert [named(thing) for thing in found] == ["ConfigMap x", "ConfigMap y"]
-    assert [named(thing) for thing in kubernetes.list("v1", "ConfigMap", **{"unit/of": "list", "more": "1"})] == [
-        "ConfigMap y"
-    ]
+    assert [object_label(thing) for thing in found] == ["ConfigMap x", "ConfigMap y"]
+    assert [
+        object_label(thing) for thing in kubernetes.list("v1", "ConfigMap", **{"unit/of": "list", "more": "1"})
+    ] == ["ConfigMap y"]
     assert {"x", "y", "z"} <= set(fields(kubernetes.list("v1", "ConfigMap"), "metadata", "name"))
 
 
-def test_a_kind_that_is_not_known_is_named(kubernetes: Cluster) -> None:
+def test_a_kind_that_is_not_known_is_named(kubernetes: KubernetesClient) -> None:
     assert kubernetes.knows("apps/v1", "Deployment")
     assert not kubernetes.knows("apps/v1", "Deploymint")
     assert not kubernetes.knows("unit.test/v1", "Thing")
@@ -122,14 +122,14 @@ def test_a_kind_that_is_not_known_is_named(kubernetes: Cluster) -> None:
         kubernetes.get("unit.test/v1", "Thing", "one")
 
 
-def test_addresses_are_those_of_the_namespace_or_of_the_cluster(kubernetes: Cluster) -> None:
+def test_addresses_are_those_of_the_namespace_or_of_the_cluster(kubernetes: KubernetesClient) -> None:
     place = f"/namespaces/{kubernetes.namespace}"
     assert kubernetes.address("v1", "Pod", "p", "log") == f"/api/v1{place}/pods/p/log"
     assert kubernetes.address("apps/v1", "Deployment") == f"/apis/apps/v1{place}/deployments"
     assert kubernetes.address("v1", "Namespace", "n") == "/api/v1/namespaces/n"
 
 
-def test_a_kind_is_asked_for_once(kubernetes: Cluster) -> None:
+def test_a_kind_is_asked_for_once(kubernetes: KubernetesClient) -> None:
     kubernetes.knows("apps/v1", "Deployment")
     calls = kubernetes.calls
     kubernetes.address("apps/v1", "StatefulSet", "one")
@@ -137,7 +137,7 @@ def test_a_kind_is_asked_for_once(kubernetes: Cluster) -> None:
 
 
 def test_a_namespace_that_is_not_there_is_named(space: Space) -> None:
-    with Cluster.of(space.options | {"namespace": "unit-nowhere"}) as cluster:
+    with KubernetesClient.of(space.options | {"namespace": "unit-nowhere"}) as cluster:
         for attempt in (cluster.apply, cluster.create):
             with pytest.raises(ClusterError, match=r"there is no namespace unit-nowhere") as caught:
                 attempt(config_map("one"))
@@ -145,7 +145,7 @@ def test_a_namespace_that_is_not_there_is_named(space: Space) -> None:
 
 
 def test_what_may_not_be_done_is_told_by_the_cluster_s_words(space: Space, place: Path) -> None:
-    with Cluster.of(space.options | {"kubeconfig": limited(space, place)}) as cluster:
+    with KubernetesClient.of(space.options | {"kubeconfig": limited(space, place)}) as cluster:
         with pytest.raises(ClusterError, match=r'"system:serviceaccount:.*" cannot list resource "secrets"') as caught:
             cluster.list("v1", "Secret")
         assert caught.value.status == 403
@@ -161,17 +161,17 @@ def limited(space: Space, place: Path) -> str:
     return str(place / "limited")
 
 
-def test_a_command_s_words_are_told_and_its_time_is_bounded(kubernetes: Cluster) -> None:
+def test_a_command_s_words_are_told_and_its_time_is_bounded(kubernetes: KubernetesClient) -> None:
     assert "titanic-job" in kubernetes.run("get", "serviceaccounts")
     with pytest.raises(ClusterError, match=r'kubectl get pod nobody failed \(1\): .*pods "nobody" not found'):
         kubernetes.run("get", "pod", "nobody")
     with pytest.raises(ClusterError, match="kubectl get pods --watch took longer than 1 s"):
         kubernetes.run("get", "pods", "--watch", seconds=1)
     with pytest.raises(ClusterError, match="the program /nowhere cannot be run"):
-        Cluster("n", kubectl="/nowhere").run("version")
+        KubernetesClient("n", kubectl="/nowhere").run("version")
 
 
-def test_a_port_of_a_pod_can_be_reached_from_here(kubernetes: Cluster) -> None:
+def test_a_port_of_a_pod_can_be_reached_from_here(kubernetes: KubernetesClient) -> None:
     workload = tiny_release("forwarded")
     pod = objects_of(workload)[1]["spec"]["template"]
     pod["metadata"]["name"] = "forwarded"
@@ -181,7 +181,7 @@ def test_a_port_of_a_pod_can_be_reached_from_here(kubernetes: Cluster) -> None:
         assert container["volumeMounts"][0]["mountPath"] == PLACE
     pod["spec"].pop("topologySpreadConstraints")
     kubernetes.create({"apiVersion": "v1", "kind": "Pod", **pod})
-    watch = Watch(kubernetes, pod["metadata"]["labels"])
+    watch = PodWaiter(kubernetes, pod["metadata"]["labels"])
     watch.until(lambda: any(ready(found) for found in watch.pods()), 60)
     with kubernetes.forwarded("forwarded", 8000) as address:
         answer = try_request(address, "/healthz")

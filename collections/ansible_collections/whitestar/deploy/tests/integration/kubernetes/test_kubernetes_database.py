@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import FRUGAL, POSTGRES, Space
@@ -119,7 +119,7 @@ def test_twelve_steps(database: Space) -> None:
     set_passwords(database, PASSWORDS)
     keep(database)
 
-    with Cluster.of(database.options) as cluster:
+    with KubernetesClient.of(database.options) as cluster:
         PodServer(cluster, "titanic-database-0", "postgresql").run_sql("GRANT CONNECT ON DATABASE people TO PUBLIC")
     for check in (True, False):
         assert keep(database, check=check)["steps"] == ["let only the two roles connect"]
@@ -127,10 +127,10 @@ def test_twelve_steps(database: Space) -> None:
         assert not keep(database, check=check).changed
 
 
-def test_the_server_is_asked_in_its_own_words(database: Space, kubernetes: Cluster) -> None:
+def test_the_server_is_asked_in_its_own_words(database: Space, kubernetes: KubernetesClient) -> None:
     server = PodServer(kubernetes, "titanic-database-0", "postgresql")
-    assert server.ask("SELECT json_build_object('a', 1)") == {"a": 1}
-    assert server.ask("SELECT 1 WHERE false") is None
+    assert server.query("SELECT json_build_object('a', 1)") == {"a": 1}
+    assert server.query("SELECT 1 WHERE false") is None
     with pytest.raises(RuntimeError, match='relation "nothing" does not exist'):
         server.run_sql("SELECT * FROM nothing")
     # What it is told reaches it by standard input, and is not in the list of processes that anybody may read.

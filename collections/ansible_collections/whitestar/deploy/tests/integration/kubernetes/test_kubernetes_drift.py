@@ -15,7 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     applied,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import replicas_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import select
@@ -94,7 +94,7 @@ def deploy(space: Space) -> None:
     for volume in deployment["spec"]["template"]["spec"]["volumes"]:
         if "secret" in volume:
             volume["secret"]["secretName"] = "titanic-api"
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         records = ClusterRecords(cluster)
         facts = {"image": "a" * 12, "config": "c", "schema_required": "1", "schema_tolerates": "1", "version": "1"}
         known = {"by": "alice@laptop", "why": "deploy", "outcome": "succeeded", "release": workload["release"]}
@@ -129,7 +129,7 @@ def test_what_the_cluster_does_by_itself_is_no_drift(deployed: Space) -> None:
     assert lines(deployed) == []
 
 
-def test_a_number_of_pods_that_nobody_may_choose_is_found(deployed: Space, kubernetes: Cluster) -> None:
+def test_a_number_of_pods_that_nobody_may_choose_is_found(deployed: Space, kubernetes: KubernetesClient) -> None:
     deployed.kubectl("scale", "deployment/titanic-api", "--replicas=4")
     wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "titanic-api"}}
     (found,) = replicas_drift(kubernetes, wanted, [])
@@ -140,7 +140,7 @@ def test_a_number_of_pods_that_nobody_may_choose_is_found(deployed: Space, kuber
     assert lines(deployed) == []
 
 
-def test_the_message_of_a_maintenance_is_no_drift(deployed: Space, kubernetes: Cluster) -> None:
+def test_the_message_of_a_maintenance_is_no_drift(deployed: Space, kubernetes: KubernetesClient) -> None:
     record = {"message": "m", "retry_seconds": 1, "by": "alice", "at": "now"}
     deployed.make(thing("ConfigMap", "titanic-maintenance", data={"record.json": json.dumps(record)}))
     (line,) = lines(deployed)
@@ -152,7 +152,7 @@ def test_the_message_of_a_maintenance_is_no_drift(deployed: Space, kubernetes: C
     assert lines(deployed) == []
 
 
-def test_a_failed_release_is_no_drift(deployed: Space, kubernetes: Cluster) -> None:
+def test_a_failed_release_is_no_drift(deployed: Space, kubernetes: KubernetesClient) -> None:
     records = ClusterRecords(kubernetes)
     ledger, entry = records.ledger().add(
         release="b",
@@ -176,7 +176,7 @@ def test_newer_secrets_that_pods_were_not_given_are_no_drift(deployed: Space) ->
     assert lines(deployed) == []
 
 
-def test_a_run_at_work_is_told_of(deployed: Space, kubernetes: Cluster) -> None:
+def test_a_run_at_work_is_told_of(deployed: Space, kubernetes: KubernetesClient) -> None:
     owner = Owner("another.example", "carol", 1, 1)
     ClusterLock(kubernetes).acquire(owner, 3600)
     (warning,) = look(deployed).warnings
@@ -320,7 +320,7 @@ def test_what_is_planted_is_found(deployed: Space, case: str) -> None:
 
 def test_a_secret_that_is_another_or_gone_is_found(own_space: Space) -> None:
     deploy(own_space)
-    with Cluster.of(own_space.options) as cluster:
+    with KubernetesClient.of(own_space.options) as cluster:
         name = secret_names(cluster)["titanic-api"]
     own_space.kubectl("delete", "secret", name)
     assert lines(own_space) == [f"Secret {name}: is gone"]
@@ -342,11 +342,11 @@ def test_the_next_run_mends_what_it_has_applied(own_space: Space) -> None:
 def test_a_run_that_was_cut_off_is_found(own_space: Space) -> None:
     """What it has recorded is what it was about to apply."""
     deploy(own_space)
-    with Cluster.of(own_space.options) as cluster:
+    with KubernetesClient.of(own_space.options) as cluster:
         objects = applied(cluster)["unit"]
         objects[0]["data"]["one"] = "8"
         record = thing("ConfigMap", STAGES, data={"unit": json.dumps(objects)})
-        cluster.ask(
+        cluster.request(
             "PATCH",
             cluster.address("v1", "ConfigMap", STAGES),
             record,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_kubeconfig import until
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space
 
@@ -37,7 +37,7 @@ def test_twelve_steps(own_space: Space, tmp_path: Path) -> None:
     assert space.run("kubernetes_kubeconfig", check=True, **longer)["changed"]
     assert space.run("kubernetes_kubeconfig", **longer)["changed"]
     with (
-        Cluster(space.name, space.options["kubectl"], str(path)) as walker,
+        KubernetesClient(space.name, space.options["kubectl"], str(path)) as walker,
         pytest.raises(ClusterError, match="forbidden"),
     ):
         walker.list("v1", "Secret")

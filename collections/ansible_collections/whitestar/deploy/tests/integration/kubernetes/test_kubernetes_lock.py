@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import NAME
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.preflight import missing, problems
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
@@ -211,7 +211,7 @@ def test_rights_that_are_missing_are_named_before_anything_is_done(free: Space, 
     assert free.get("lease", NAME) is None
 
 
-class Old(Cluster):
+class Old(KubernetesClient):
     """A cluster that is too old, which nobody keeps for tests."""
 
     def version(self) -> str:
@@ -223,7 +223,7 @@ def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
         assert problems(cluster, NOTHING_ASKED) == [
             "titanic_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
         ]
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == []
         assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance, selecting
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, labels, pod
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
@@ -64,7 +64,7 @@ def test_twelve_steps(own_space: Space) -> None:
     early = space.run("kubernetes_maintenance", enabled=True, **options)
     assert "nothing is deployed in namespace" in early["msg"]
     space.make(SERVICE)
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         ledger, _ = Ledger().add(**RELEASE, version="1", by="a@b", why="deploy", outcome="succeeded")
         ClusterRecords(cluster).write_ledger(ledger)
     assert not space.run("kubernetes_maintenance", enabled=False, **options)["changed"]
@@ -76,7 +76,7 @@ def test_twelve_steps(own_space: Space) -> None:
     assert selected(space) == "maintenance"
     again = space.run("kubernetes_maintenance", enabled=True, **options)
     assert not again["changed"]
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         # A deployment meanwhile leaves it so.
         assert selecting(cluster, [SERVICE])[0]["spec"]["selector"][COMPONENT] == "maintenance"
     other = options | {"message": "Back at three."}
@@ -88,7 +88,7 @@ def test_twelve_steps(own_space: Space) -> None:
     assert space.run("kubernetes_maintenance", enabled=False, **options)["changed"]
     assert selected(space) == "api"
     assert not space.run("kubernetes_maintenance", enabled=False, **options)["changed"]
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         assert maintenance(cluster) is None
     assert STAGE == "maintenance"
     assert space.names("deployment") == []
@@ -97,7 +97,7 @@ def test_twelve_steps(own_space: Space) -> None:
 def test_pods_that_do_not_come_change_nothing(own_space: Space) -> None:
     space = own_space
     space.make(SERVICE)
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         ledger, _ = Ledger().add(**RELEASE, version="1", by="a@b", why="deploy", outcome="succeeded")
         ClusterRecords(cluster).write_ledger(ledger)
     missing = answering("127.0.0.1:5055/library/no-such-image:1")
@@ -106,5 +106,5 @@ def test_pods_that_do_not_come_change_nothing(own_space: Space) -> None:
     assert "everything is as before" in refused["msg"]
     assert "cannot be pulled" in refused["msg"]
     assert selected(space) == "api"
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         assert maintenance(cluster) is None

@@ -20,7 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import rolled_out
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
@@ -175,12 +175,12 @@ def test_one_bad_object_keeps_all_from_being_made(space: Space, stage: str) -> N
     assert space.versions() == before
 
 
-def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: Cluster) -> None:
+def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
     """What is to be made is written down before it is made, so that it can go again."""
     half = Stage(kubernetes, "unit", [config("half-1"), config("half-2")])
     changes = half.changes(check=False)
     with pytest.raises(ClusterError):
-        half.carry_out([*changes[:1], Change(service(70000), {}, service(70000)), *changes[1:]])
+        half.apply([*changes[:1], Change(service(70000), {}, service(70000)), *changes[1:]])
     assert kubernetes.get("v1", "ConfigMap", "half-1")
     assert not kubernetes.get("v1", "ConfigMap", "half-2")
     assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-1", "half-2"]
@@ -188,7 +188,7 @@ def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubern
     assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-2"]
 
 
-def test_one_stage_leaves_the_objects_of_another(space: Space, stage: str, kubernetes: Cluster) -> None:
+def test_one_stage_leaves_the_objects_of_another(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
     space.run("kubernetes_objects", stage="other", objects=[config("theirs")])
     keep(space, [config("mine")])
     assert set(recorded(kubernetes)) >= {"other", "unit"}
@@ -198,7 +198,7 @@ def test_one_stage_leaves_the_objects_of_another(space: Space, stage: str, kuber
     space.run("kubernetes_objects", stage="other", objects=[])
 
 
-def test_secrets_are_named_by_those_that_stand_for_them(space: Space, kubernetes: Cluster) -> None:
+def test_secrets_are_named_by_those_that_stand_for_them(space: Space, kubernetes: KubernetesClient) -> None:
     assert secret_names(kubernetes) == {}
     space.make({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRETS}})
     space.kubectl("annotate", "secret", SECRETS, f"{PREFIX}titanic-api=titanic-api-0a1b", "other/titanic-tls=x")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster, ClusterError
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import COMPONENT, RELEASE, labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
@@ -56,7 +56,7 @@ def restore(space: Space, number: int, *, check: bool = False) -> Result:
 
 
 def ledger(space: Space) -> Ledger:
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         return ClusterRecords(cluster).ledger()
 
 
@@ -268,7 +268,7 @@ def test_a_release_that_errs_on_probation_is_replaced_by_the_one_before(served: 
         "kubernetes_release", {"cluster": served.options, **options(sour, probation={"seconds": RUN_SECONDS})}
     )
     wait_for(lambda: sour["release"] in serving(served) and not trials(served), RUN_SECONDS)
-    with Cluster.of(served.options) as cluster:
+    with KubernetesClient.of(served.options) as cluster:
         (pod,) = served.names("pod", f"{RELEASE}={sour['release']}")
         with cluster.forwarded(pod, 8000) as address:
             while run.poll() is None and serving(served) != GOOD["release"]:
@@ -325,7 +325,7 @@ def test_a_deployment_that_is_paused_is_no_reason_for_a_release_to_fail(served: 
 
 def test_a_deployment_made_before_we_stated_that_it_is_at_work_is_left_as_it_is(own_space: Space) -> None:
     serve(own_space, GOOD)
-    with Cluster.of(own_space.options) as cluster:
+    with KubernetesClient.of(own_space.options) as cluster:
         found = own_space.get("deployment", "titanic-api")
         for entry in found["metadata"]["managedFields"]:
             entry["fieldsV1"].get("f:spec", {}).pop("f:paused", None)
@@ -375,7 +375,7 @@ def test_a_run_that_was_killed_is_told_of_and_tidied_up_after(served: Space) -> 
 
 def record(space: Space, *workloads: Workload, outcome: str = "succeeded", **kept: list[Any]) -> None:
     """Entries of releases, with their objects, as :mod:`kubernetes_release` records them."""
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         records = ClusterRecords(cluster)
         for workload in workloads:
             made, _ = records.ledger().add(
@@ -394,7 +394,7 @@ def record(space: Space, *workloads: Workload, outcome: str = "succeeded", **kep
 
 def test_a_rollout_that_was_cut_off_is_finished_without_another_trial(served: Space) -> None:
     """The Deployment is as it is wanted, and the ledger knows only that somebody began."""
-    with Cluster.of(served.options) as cluster:
+    with KubernetesClient.of(served.options) as cluster:
         records = ClusterRecords(cluster)
         found = records.ledger()
         records.write(found.finish(found.entries[-1].number, "started"), {})
@@ -469,7 +469,7 @@ def test_a_first_release_that_fails_leaves_nothing_that_tries_on(own_space: Spac
     assert outcomes(own_space) == [("4", "failed")]
 
 
-def test_the_record_is_written_by_one_run_at_a_time(kubernetes: Cluster, with_secret: Space) -> None:
+def test_the_record_is_written_by_one_run_at_a_time(kubernetes: KubernetesClient, with_secret: Space) -> None:
     first, second = ClusterRecords(kubernetes), ClusterRecords(kubernetes)
     first.write(first.ledger(), {"nobody": []})
     with pytest.raises(ClusterError, match="has been modified") as caught:
@@ -487,18 +487,18 @@ def test_a_record_that_cannot_be_read_is_named(own_space: Space) -> None:
     assert message.endswith("restore it, or delete it")
 
 
-def test_the_newest_capsules_are_kept_and_a_long_one_is_cut(kubernetes: Cluster, with_secret: Space) -> None:
+def test_the_newest_capsules_are_kept_and_a_long_one_is_cut(kubernetes: KubernetesClient, with_secret: Space) -> None:
     records = ClusterRecords(kubernetes)
     numbers = range(900000, 900000 + CAPSULES_KEPT + 2)
     for number in numbers:
-        where = records.keep_capsule(f"{number}-x", "é" * 600_000 if number == numbers[-1] else "words")
+        where = records.write_failure_report(f"{number}-x", "é" * 600_000 if number == numbers[-1] else "words")
     kept = with_secret.names("configmap", "whitestar.deploy/capsule=true")
     assert kept == [f"titanic-capsule-{number}-x" for number in numbers[-CAPSULES_KEPT:]]
     assert kept[-1] in where
     assert len(with_secret.get("configmap", kept[-1])["data"]["capsule.txt"]) == 450_000
 
 
-def test_the_objects_of_a_release_are_kept_with_it(kubernetes: Cluster, served: Space) -> None:
+def test_the_objects_of_a_release_are_kept_with_it(kubernetes: KubernetesClient, served: Space) -> None:
     (made,) = [json.dumps(ClusterRecords(kubernetes).objects(GOOD["release"]))]
     assert SECRET not in made
     rollout = Rollout(kubernetes, json.loads(made), (1, 5))

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, USER, Space
@@ -30,7 +30,7 @@ def kept(space: Space) -> dict[str, str]:
 
 def names(space: Space) -> dict[str, str]:
     """The Secret that stands for each reader."""
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         return secret_names(cluster)
 
 
@@ -99,7 +99,7 @@ def test_twelve_steps(own_space: Space) -> None:
         assert not said[-1].changed
 
     # The namespace's owner reads them all, so that none gets into what is written for people.
-    with Cluster.of(space.options) as cluster:
+    with KubernetesClient.of(space.options) as cluster:
         assert dict(ClusterRecords(cluster).secrets()) == kept(space)
     assert told(said, first | second) == set()
 

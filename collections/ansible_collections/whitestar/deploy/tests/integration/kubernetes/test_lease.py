@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import Cluster
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import (
     API,
     KIND,
@@ -47,7 +47,7 @@ ME = owner(os.getpid())
 
 
 @pytest.fixture
-def lock(kubernetes: Cluster) -> Iterator[ClusterLock]:
+def lock(kubernetes: KubernetesClient) -> Iterator[ClusterLock]:
     yield ClusterLock(kubernetes)
     kubernetes.delete(API, KIND, NAME)
 
@@ -104,30 +104,30 @@ def test_an_owner_elsewhere_keeps_it_until_the_lease_ends(lock: ClusterLock) -> 
     assert taken_from.same_run(ELSEWHERE)
 
 
-class Hurried(Cluster):
+class Hurried(KubernetesClient):
     """A namespace in which somebody acts between our look at the lock and our taking it."""
 
     def replace(self, wanted: Object) -> Object:
-        with Cluster(self.namespace, self.kubectl, self.kubeconfig) as other:
+        with KubernetesClient(self.namespace, self.kubectl, self.kubeconfig) as other:
             self.meanwhile(other)
         return super().replace(wanted)
 
     def create(self, wanted: Object) -> Object:
-        with Cluster(self.namespace, self.kubectl, self.kubeconfig) as other:
+        with KubernetesClient(self.namespace, self.kubectl, self.kubeconfig) as other:
             self.meanwhile(other)
         return super().create(wanted)
 
-    def meanwhile(self, other: Cluster) -> None:
+    def meanwhile(self, other: KubernetesClient) -> None:
         ClusterLock(other).acquire(ELSEWHERE, 3600)
 
     def delete(self, *names: str, now: bool = False, version: str = "") -> None:
-        with Cluster(self.namespace, self.kubectl, self.kubeconfig) as other:
+        with KubernetesClient(self.namespace, self.kubectl, self.kubeconfig) as other:
             self.meanwhile(other)
         super().delete(*names, now=now, version=version)
 
 
 class GivenBack(Hurried):
-    def meanwhile(self, other: Cluster) -> None:
+    def meanwhile(self, other: KubernetesClient) -> None:
         other.delete(API, KIND, NAME)
 
 
@@ -165,7 +165,7 @@ def test_of_several_at_once_one_wins(lock: ClusterLock, space: Space) -> None:
     start, said = threading.Barrier(5), []
 
     def run(number: int) -> None:
-        with Cluster.of(space.options) as cluster:
+        with KubernetesClient.of(space.options) as cluster:
             start.wait(60)
             try:
                 ClusterLock(cluster).acquire(Owner(f"host-{number}.example", "x", number, 1), 60)
