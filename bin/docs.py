@@ -142,7 +142,7 @@ def promises() -> str:
     sys.path.insert(0, str(COLLECTION.parents[2]))
     module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks")
     lines = [PROMISES_BEGIN, "", "| promise | asked | what must come |", "|---|---|---|"]
-    for promise in module.promised(None, "the release"):
+    for promise in module.release_promises(None, "the release"):
         wanted = [str(promise["status"])]
         wanted += [
             f"`{name}` " + (f"begins with `{start}`" if start else "is there")

@@ -10,7 +10,12 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.helm_chart import helm_chart
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.kustomize import kustomize_tree
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import ExportError, exported, held, plain
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.manifest_export import (
+    ExportError,
+    exported,
+    plain,
+    secret_keys,
+)
 
 
 def manifests(stages: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> dict[str, str]:
@@ -37,4 +42,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"held": held, "manifests": manifests}
+        return {"secret_keys": secret_keys, "manifests": manifests}

@@ -19,11 +19,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import upstreams
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
     command_job,
-    overridden,
+    merge_overrides,
     release_objects,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import promised
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import release_promises
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
@@ -54,7 +54,7 @@ def database_environment(connection: dict[str, Any]) -> dict[str, str]:
     return {f"TITANIC_DATABASE_{names[key]}": str(value) for key, value in connection.items()}
 
 
-def place(connection: dict[str, Any]) -> str:
+def database_address(connection: dict[str, Any]) -> str:
     """Where a database ``connection`` leads, such as ``titanic-database:5432/titanic``."""
     return f"{connection['host']}:{connection['port']}/{connection['name']}"
 
@@ -168,7 +168,7 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
     except KeyError as error:
         raise AnsibleFilterError(f"the workload's settings lack {error}") from error
     built["environment"]["TITANIC_RELEASE"] = built["release"]
-    built["probes"]["promises"] = promised(settings.get("promises"), built["release"])
+    built["probes"]["promises"] = release_promises(settings.get("promises"), built["release"])
     return built
 
 
@@ -261,7 +261,7 @@ def state_directory(name: str) -> str:
     return str((Path(own) if own else Path.home() / ".local" / "state") / name)
 
 
-def taking(image: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+def validate_environment(image: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
     """The ``image`` as it is, if it takes this ``environment`` by the ``settings`` and ``rules`` it tells of.
 
     Only names that begin as all its settings do are its own. Raises AnsibleFilterError for one that it does not know,
@@ -309,21 +309,21 @@ class FilterModule:
             "command_job": command_job,
             "compose_ports": published,
             "compose_upstreams": upstreams,
-            "deployer_rules": deployer_rules,
+            "database_address": database_address,
             "database_connection": database_connection,
             "database_environment": database_environment,
             "database_secret_files": database_secret_files,
+            "deployer_rules": deployer_rules,
             "host_port": host_port,
             "identity_text": identity_text,
-            "place": place,
-            "promised": promised,
-            "overridden": overridden,
+            "merge_overrides": merge_overrides,
             "release_objects": release_objects,
+            "release_promises": release_promises,
             "reverse_proxy": reverse_proxy,
             "run_identity": run_identity,
             "server_arguments": server_arguments,
             "state_directory": state_directory,
             "summary": summary,
-            "taking": taking,
+            "validate_environment": validate_environment,
             "workload": workload,
         }

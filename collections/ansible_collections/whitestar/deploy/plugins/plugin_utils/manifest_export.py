@@ -53,7 +53,7 @@ def find(objects: Sequence[Object], kind: str) -> Object | None:
     return next((thing for thing in objects if thing["kind"] == kind), None)
 
 
-def held(readers: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, str]]:
+def secret_keys(readers: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Of what each reader could have, the secrets that there are, by their keys; readers without any are left out.
 
     What a reader could have is names, or names by keys.

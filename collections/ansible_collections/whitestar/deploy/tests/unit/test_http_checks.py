@@ -20,30 +20,30 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_chec
     PROMISES,
     Checks,
     difference,
-    promised,
+    release_promises,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import why_not
 
 
 def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
-    found = {promise["path"]: promise for promise in promised(None, "r1")}
+    found = {promise["path"]: promise for promise in release_promises(None, "r1")}
     assert len(found) == 9
     assert found["/version"]["json"] == {"release": "r1"}
     assert all(promise.keys() == found["/"].keys() for promise in found.values())
-    unnamed = {promise["path"]: promise for promise in promised(None, "")}
+    unnamed = {promise["path"]: promise for promise in release_promises(None, "")}
     assert unnamed["/version"]["json"] == {}
     assert found["/version"]["json"] == {"release": "r1"}, "nothing that is kept was changed"
 
 
 def test_a_service_has_promises_of_its_own() -> None:
     own = {"name": "it greets", "path": "/hello", "json": {"by": "{release}", "count": 0}}
-    (found,) = promised([own], "r1")
+    (found,) = release_promises([own], "r1")
     assert (found["status"], found["json"]) == (200, {"by": "r1", "count": 0})
-    assert promised([], "r1") == []
+    assert release_promises([], "r1") == []
 
 
 def test_on_trial_a_release_is_asked_all_but_whether_it_is_let_in() -> None:
-    checks = Checks.of({"release": "r1", "probes": {"promises": promised(None, "r1")}}, None)
+    checks = Checks.of({"release": "r1", "probes": {"promises": release_promises(None, "r1")}}, None)
     asked = {promise["path"] for promise in checks.on_trial()}
     assert asked == {promise["path"] for promise in PROMISES} - {"/readyz"}
     assert "/people" in asked
@@ -74,7 +74,7 @@ def test_what_an_old_replica_still_answers_is_not_taken_for_the_new_release(monk
             pass
 
     own = [{"name": "it is promised", "path": "/promised"}, {"name": "it answers", "path": "/version"}]
-    wanted = promised([own[0], {**own[1], "json": {"release": "{release}"}}], "new")
+    wanted = release_promises([own[0], {**own[1], "json": {"release": "{release}"}}], "new")
     with http.server.HTTPServer(("127.0.0.1", 0), Replicas) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         door = {"address": f"127.0.0.1:{server.server_port}", "host": None, "tls": None}

@@ -31,7 +31,7 @@ SECRETS: dict[str, Any] = {
     "types": {},
     "objects": [],
 }
-manifests, held = (FilterModule().filters()[name] for name in ("manifests", "held"))
+manifests, held = (FilterModule().filters()[name] for name in ("manifests", "secret_keys"))
 
 
 def thing(kind: str, name: str, **content: Any) -> dict[str, Any]:

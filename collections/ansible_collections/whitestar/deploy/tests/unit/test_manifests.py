@@ -13,7 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
     command_job,
     deep_merge,
     labels,
-    overridden,
+    merge_overrides,
     release_objects,
 )
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import objects_of, tiny_job, tiny_release
@@ -136,7 +136,7 @@ def test_users_lay_their_own_over_a_release() -> None:
 def test_users_lay_their_own_over_objects_of_a_kind() -> None:
     service = {"kind": "Service", "metadata": {"name": "s"}, "spec": {"type": "ClusterIP"}}
     budget = {"kind": "PodDisruptionBudget", "metadata": {"name": "b"}}
-    found = overridden([service, budget], {"Service": {"spec": {"type": "LoadBalancer"}}})
+    found = merge_overrides([service, budget], {"Service": {"spec": {"type": "LoadBalancer"}}})
     assert found == [service | {"spec": {"type": "LoadBalancer"}}, budget]
 
 

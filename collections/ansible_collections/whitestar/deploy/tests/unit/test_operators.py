@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     SYSTEM_AUTHORITIES,
+    database_address,
     database_connection,
     database_environment,
     database_secret_files,
-    place,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import external_secrets as module
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
@@ -194,7 +194,7 @@ def test_a_database_that_others_run_is_verified_unless_somebody_says_otherwise(
     connection = database_connection({"name": "titanic"}, server | {"directory": "/d"})
     assert connection == {"name": "titanic", "host": "db"} | found
     assert database_environment(connection)["TITANIC_DATABASE_SSLMODE"] == found["sslmode"]
-    assert place(connection) == f"db:{found['port']}/titanic"
+    assert database_address(connection) == f"db:{found['port']}/titanic"
 
 
 def test_what_the_system_trusts_is_no_file_of_ours() -> None:

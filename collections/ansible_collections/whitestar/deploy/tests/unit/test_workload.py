@@ -23,7 +23,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     server_arguments,
     state_directory,
     summary,
-    taking,
+    validate_environment,
     workload,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
@@ -223,8 +223,8 @@ NAMES = ["TITANIC_BIND", "TITANIC_POOL_SIZE"]
 
 def test_an_image_takes_what_its_settings_name_and_what_is_not_its_own() -> None:
     image = {"reference": "r", "description": {"settings": NAMES}}
-    assert taking(image, {"TITANIC_POOL_SIZE": 4, "TZ": "UTC", "HTTP_PROXY": ""}) is image
-    assert taking({"description": {}}, {"TITANIC_POOL_SISE": 4}) == {"description": {}}, "it has not told"
+    assert validate_environment(image, {"TITANIC_POOL_SIZE": 4, "TZ": "UTC", "HTTP_PROXY": ""}) is image
+    assert validate_environment({"description": {}}, {"TITANIC_POOL_SISE": 4}) == {"description": {}}, "it has not told"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_an_image_takes_what_its_settings_name_and_what_is_not_its_own() -> None
 )
 def test_a_setting_that_the_release_has_not_is_refused(name: str, remedy: str) -> None:
     with pytest.raises(AnsibleFilterError) as refused:
-        taking({"description": {"settings": NAMES}}, {"TITANIC_POOL_SIZE": 4, name: 4})
+        validate_environment({"description": {"settings": NAMES}}, {"TITANIC_POOL_SIZE": 4, name: 4})
     assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release; {remedy}"
 
 
@@ -254,7 +254,7 @@ RULES = {
 def test_values_that_keep_the_rules_of_a_release_are_taken() -> None:
     image = {"description": {"settings": sorted(RULES), "rules": RULES}}
     kept = {"TITANIC_POOL_SIZE": "4", "TITANIC_WAIT": 1.5, "TITANIC_LEVEL": "info", "TITANIC_BIND": "?", "TZ": "four"}
-    assert taking(image, kept) is image
+    assert validate_environment(image, kept) is image
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_values_that_keep_the_rules_of_a_release_are_taken() -> None:
 )
 def test_a_value_that_the_release_cannot_use_is_refused(name: str, value: object, said: str) -> None:
     with pytest.raises(AnsibleFilterError) as refused:
-        taking({"description": {"settings": sorted(RULES), "rules": RULES}}, {name: value})
+        validate_environment({"description": {"settings": sorted(RULES), "rules": RULES}}, {name: value})
     assert str(refused.value) == f"titanic_api_environment: {name} {said}"
 
 

@@ -186,6 +186,6 @@ def _probe(path: str, every: int, failures: int) -> dict[str, Any]:
     }
 
 
-def overridden(objects: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> list[Any]:
+def merge_overrides(objects: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]) -> list[Any]:
     """Objects with what ``overrides`` has for their kinds laid over them."""
     return [deep_merge(thing, overrides.get(thing["kind"], {})) for thing in objects]

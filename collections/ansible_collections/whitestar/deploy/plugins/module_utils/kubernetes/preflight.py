@@ -16,7 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
     ClusterError,
     KubernetesClient,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import overridden
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import merge_overrides
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import refusals
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import missing_permissions
@@ -134,13 +134,13 @@ def unchangeable(cluster: KubernetesClient, volume: dict[str, Any], overlays: li
 def _refusals(cluster: KubernetesClient, made: list[Object], overlay: dict[str, Any]) -> Iterator[ClusterError]:
     """Why the cluster refuses objects with what is laid over them, for each that it refuses."""
     over = overlay["over"]
-    changed = overridden([thing for thing in made if thing["kind"] in over], over)
+    changed = merge_overrides([thing for thing in made if thing["kind"] in over], over)
     tries: list[Callable[[], Any]] = [partial(planned, cluster, thing, check=True) for thing in changed]
     if overlay["stage"] == "api" and "Deployment" in over:
         records = ClusterRecords(cluster)
         current = records.ledger().current()
         if objects := records.objects(current.release) if current else []:
-            tries.append(partial(Rollout(cluster, overridden(objects, over), (0, MANY)).changes, check=True))
+            tries.append(partial(Rollout(cluster, merge_overrides(objects, over), (0, MANY)).changes, check=True))
     for attempt in tries:
         try:
             attempt()

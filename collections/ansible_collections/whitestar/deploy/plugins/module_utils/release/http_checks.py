@@ -50,7 +50,7 @@ PROMISES: list[dict[str, Any]] = [
 ]
 
 
-def promised(wanted: Iterable[Mapping[str, Any]] | None, release: str) -> list[dict[str, Any]]:
+def release_promises(wanted: Iterable[Mapping[str, Any]] | None, release: str) -> list[dict[str, Any]]:
     """Promises as the module http_checks takes them, in full and for this release; the Titanic API's for None.
 
     Without a release's name what needs it is not promised.
