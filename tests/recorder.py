@@ -24,7 +24,7 @@ ANSWER: dict[str, Any] = {
     "live": {"release": "ab-cd"},
     "live_image": "registry.example.org/titanic@sha256:ab",
     "release": "ab-cd",
-    "did": "nothing",
+    "action": "none",
     "entry": {"number": 1},
     "serving": "ef-gh",
     "steps": [],

@@ -66,8 +66,8 @@ def test_a_role_says_what_it_gives_back(role: str) -> None:
 def test_what_became_of_a_release_is_called_as_the_summary_calls_it() -> None:
     text = source("plugins/filter/workload.py").partition("def summary(")[2]
     deeds = set(re.findall(r'^        "(\w+)": f', text, re.MULTILINE))
-    assert deeds == {"nothing", "awaited", "restarted", "finished", "switched"}
-    told = re.search(r"`did`: (.*?);", prose("titanic_api"))
+    assert deeds == {"none", "awaited", "restarted", "resumed", "deployed"}
+    told = re.search(r"`action`: (.*?);", prose("titanic_api"))
     assert told
     assert set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", told[1]))) - {"or"} == deeds
 

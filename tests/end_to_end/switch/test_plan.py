@@ -42,7 +42,7 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site:
     for tag in ("api", "verify"):
         assert "nothing has been deployed here yet: run the whole site first" in words(site.refuse("--tags", tag))
     assert site.left() == []
-    for step in ("image: build", "secrets: write database_app_password", "api: switched to release"):
+    for step in ("image: build", "secrets: write database_app_password", "api: deploy release"):
         assert step in output
     assert plan.stat().st_mode & 0o777 == 0o600
     assert SECRET not in plan.read_text() + output
@@ -80,7 +80,7 @@ def test_a_plan_is_refused_when_anything_has_moved(containers: ComposeSite, plan
     promise = {"name": "it welcomes", "path": "/", "json": {"message": "Welcome aboard"}}
     arguments = [*with_plan(plan), "-e", json.dumps({"titanic_api_promises": [promise]})]
     output = site.succeed(*arguments, playbook=PLAYBOOK)
-    assert "api: switched to release" in output
+    assert "api: deploy release" in output
     assert (site.release(), len(site.ledger())) == (serves, attempts)
     planned, built = source.read_text(), images(site)
     site.change_service("PLANNED = False", "discovery")

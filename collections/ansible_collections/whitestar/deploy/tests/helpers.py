@@ -515,7 +515,7 @@ UNCHANGED_STAGES: dict[str, dict[str, Any]] = {
     "database": {"steps": []},
     "schema": {"changed": False, "from": "0001", "to": "0001"},
     "seed": {"changed": False, "inserted": 0, "updated": 0},
-    "api": {"did": "nothing", "release": "r", "front": []},
+    "api": {"action": "none", "release": "r", "front": []},
 }
 
 

@@ -19,6 +19,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 
 FORMAT = 1
 MODE = 0o600
+# What is to be done of a release, by the action that its module foresees.
+RELEASE_STEPS = {
+    "awaited": "wait for the pods of release {}",
+    "restarted": "start release {} again",
+    "resumed": "finish the deployment of release {}",
+    "deployed": "deploy release {}",
+}
 # Of the preflight, the plan itself and the questions afterwards: they say how a run goes about it, not what it does.
 LEFT_OUT = ("titanic_preflight_", "titanic_plan", "titanic_verify_")
 # Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
@@ -63,8 +70,8 @@ def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     elif seed.get("changed"):
         found.append(f"seed: insert {seed['inserted']} and update {seed['updated']} rows")
     found += [f"api: {step} the front door" for step in api.get("front", [])]
-    if api.get("did", "nothing") != "nothing":
-        found.append(f"api: {api['did']} to release {api['release']}")
+    if words := RELEASE_STEPS.get(api.get("action", "none")):
+        found.append(f"api: {words.format(api['release'])}")
     return found
 
 

@@ -197,22 +197,23 @@ def identity_text(identity: dict[str, Any]) -> str:
     return f"{identity['user']}@{identity['host']}"
 
 
-def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) -> list[str]:
+def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_checks` returned, ``did`` what the stages gave back. In check mode: what would be.
+    ``asked`` is what :mod:`http_checks` returned, ``actions`` what was done to release, schema and rows. In check
+    mode: what would be.
     """
     if asked.get("check_mode"):
-        return _foreseen(release, did)
+        return _foreseen(release, actions)
     releases = {
-        "nothing": f"no new release: {release} serves already",
+        "none": f"no new release: {release} serves already",
         "awaited": f"no new release: {release} serves already, all its pods are ready now",
         "restarted": f"release {release} was not running and serves again",
-        "finished": f"release {release} serves; a switch that was cut off is finished",
-        "switched": f"release {release} serves" + (f" instead of {did['before']}" if did.get("before") else ""),
+        "resumed": f"release {release} serves; a deployment that was cut off is finished",
+        "deployed": f"release {release} serves" + (f" instead of {actions['before']}" if actions.get("before") else ""),
     }
-    lines = [releases.get(str(did.get("release")), f"release {release} serves")]
-    schema, seed = did.get("schema") or {}, did.get("seed") or {}
+    lines = [releases.get(str(actions.get("release")), f"release {release} serves")]
+    schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
     if schema:
         lines.append(
             f"schema {schema['to']}" + (f", migrated from {schema['from'] or 'nothing'}" if schema["changed"] else "")
@@ -230,22 +231,23 @@ def summary(asked: dict[str, Any], url: str, release: str, did: dict[str, Any]) 
     return lines
 
 
-def _foreseen(release: str, did: dict[str, Any]) -> list[str]:
+def _foreseen(release: str, actions: dict[str, Any]) -> list[str]:
     """What a run without ``--check`` would do, as far as that can be known."""
     releases = {
-        "nothing": f"no new release: {release} serves already",
+        "none": f"no new release: {release} serves already",
         "awaited": f"no new release: {release} serves already, its pods that are not ready would be waited for",
         "restarted": f"release {release} is not running and would serve again",
-        "finished": f"release {release} serves; a switch that was cut off would be finished",
-        "switched": f"release {release} would serve" + (f" instead of {did['before']}" if did.get("before") else ""),
+        "resumed": f"release {release} serves; a deployment that was cut off would be finished",
+        "deployed": f"release {release} would serve"
+        + (f" instead of {actions['before']}" if actions.get("before") else ""),
     }
-    lines = [releases.get(str(did.get("release")), f"release {release} is the last that was deployed")]
-    schema, seed = did.get("schema") or {}, did.get("seed") or {}
+    lines = [releases.get(str(actions.get("release")), f"release {release} is the last that was deployed")]
+    schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
     if schema.get("changed"):
         lines.append(f"schema would be migrated from {schema['from'] or 'nothing'} to {schema['to']}")
     if seed.get("changed"):
         lines.append(f"seed: {seed['inserted']} would be inserted, {seed['updated']} updated")
-    if did.get("release") == "switched" and not (schema and seed):
+    if actions.get("release") == "deployed" and not (schema and seed):
         lines.append("what the release migrates and seeds it can say once it is built")
     return [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
 

@@ -94,8 +94,9 @@ entry:
   description: Its entry in the ledger.
   returned: success
   type: dict
-did:
-  description: One of nothing, restarted, finished, switched.
+action:
+  description: >-
+    What was done, or would be: none, restarted (the release had ended), resumed (a deployment was cut off), deployed.
   returned: success
   type: str
 pruned:
@@ -161,15 +162,15 @@ class Deployment:
         return recorded_workload(self.state, self.host, entry)
 
     def plan(self) -> str:
-        """What has to be done: nothing, restarted (it died), finished (a switch was cut off), switched."""
+        """What has to be done: none, restarted (it died), resumed (a deployment was cut off), deployed."""
         current = self.ledger.current()
         recorded = current is not None and current.release == self.release
         right = [colour for colour in COLOURS if self._is_right(colour)]
         if not right:
             running = any(self.colours.running(colour) for colour in COLOURS)
-            return "restarted" if recorded and not running else "switched"
+            return "restarted" if recorded and not running else "deployed"
         alone = not self.colours.running(other(right[0]))
-        return "nothing" if alone and recorded else "finished"
+        return "none" if alone and recorded else "resumed"
 
     def _is_right(self, colour: str) -> bool:
         facts = self.colours.facts(colour)
@@ -287,28 +288,28 @@ def main() -> None:
     state = State(Path(module.params["state_directory"]))
     workload = module.params["workload"]
     if module.check_mode and workload and not all(Path(path).exists() for path in workload["secret_files"].values()):
-        module.exit_json(changed=True, did="switched", release=workload["release"], entry={}, pruned=[])
+        module.exit_json(changed=True, action="deployed", release=workload["release"], entry={}, pruned=[])
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):
             engine = module.params["engine"]
             host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
             deployment = Deployment(state, host, module.params, check=module.check_mode)
             plan = deployment.plan()
-            if plan != "nothing" and (again := deployment.earlier_failure()):
+            if plan != "none" and (again := deployment.earlier_failure()):
                 module.warn(again)
             current = deployment.ledger.current()
             entry: dict[str, Any] = vars(current) if current else {}
             before = deployment.served_by(current)
             pruned: list[str] = []
-            if plan != "nothing" and not module.check_mode:
+            if plan != "none" and not module.check_mode:
                 entry, pruned = deployment.apply(plan)
     except (ReleaseError, EngineError, OSError, ValueError) as error:
         name = workload["release"] if workload else f"of entry {module.params['restore']}"
         why = redacted(state, str(error))
         module.fail_json(msg=f"release {name} did not take over, what served before serves on: {why}")
     module.exit_json(
-        changed=plan != "nothing",
-        did=plan,
+        changed=plan != "none",
+        action=plan,
         release=deployment.release,
         entry=entry,
         pruned=pruned,

@@ -100,10 +100,10 @@ entry:
   description: Its entry in the ledger.
   returned: success
   type: dict
-did:
+action:
   description: >-
-    One of nothing, awaited (its pods were not all ready, as while an autoscaler adds one), restarted (somebody had
-    changed the objects, or its pods failed before), finished (a rollout was cut off), switched.
+    What was done, or would be: none, awaited (its pods were not all ready, as while an autoscaler adds one), restarted
+    (somebody had changed the objects, or its pods failed before), resumed (a rollout was cut off), deployed.
   returned: success
   type: str
 pruned:
@@ -170,15 +170,15 @@ class Deployment:
         return found
 
     def plan(self) -> str:
-        """What has to be done: nothing, awaited, restarted, finished (a rollout was cut off), switched."""
+        """What has to be done: none, awaited, restarted, resumed (a rollout was cut off), deployed."""
         current = self.ledger.current()
         recorded = current is not None and current.release == self.release
         if self.changes:
-            return "restarted" if recorded and self.rollout.serving() in (self.release, "") else "switched"
+            return "restarted" if recorded and self.rollout.serving() in (self.release, "") else "deployed"
         if not recorded:
-            return "finished"
+            return "resumed"
         if self.rollout.complete():
-            return "nothing"
+            return "none"
         return "restarted" if self.earlier_failure() else "awaited"
 
     def earlier_failure(self) -> str:
@@ -345,12 +345,12 @@ def main() -> None:
             records = ClusterRecords(cluster)
             deployment = Deployment(cluster, records, options, check=module.check_mode)
             plan = deployment.plan()
-            if plan != "nothing" and (again := deployment.earlier_failure()):
+            if plan != "none" and (again := deployment.earlier_failure()):
                 module.warn(again)
             current = deployment.ledger.current()
             entry: dict[str, Any] = vars(current) if current else {}
             pruned: list[str] = []
-            if plan != "nothing" and not module.check_mode:
+            if plan != "none" and not module.check_mode:
                 try:
                     entry, pruned = deployment.apply(plan)
                 except (ReleaseError, ClusterError) as error:
@@ -359,8 +359,8 @@ def main() -> None:
     except (ReleaseError, ClusterError, ValueError) as error:
         module.fail_json(msg=f"release {name} did not take over, what served before serves on: {error}")
     module.exit_json(
-        changed=plan not in ("nothing", "awaited"),
-        did=plan,
+        changed=plan not in ("none", "awaited"),
+        action=plan,
         release=deployment.release,
         entry=entry,
         pruned=pruned,

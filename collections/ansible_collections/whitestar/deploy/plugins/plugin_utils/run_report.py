@@ -30,11 +30,14 @@ TEXT_WIDTH = 20
 STATES = ("skipped", "ok", "changed", "failed", "unreachable")
 # What the modules that start a release say of it, done and in check mode.
 RELEASED = {
-    "nothing": ("{} serves already",) * 2,
+    "none": ("{} serves already",) * 2,
     "awaited": ("{} serves already, all its pods are ready now", "{} serves already, its pods would be waited for"),
     "restarted": ("{} serves again", "{} would serve again"),
-    "finished": ("a switch to {} that was cut off is finished", "a switch to {} that was cut off would be finished"),
-    "switched": ("switched to {}", "would switch to {}"),
+    "resumed": (
+        "the deployment of {} that was cut off is finished",
+        "the deployment of {} that was cut off would be finished",
+    ),
+    "deployed": ("deployed {}", "would deploy {}"),
 }
 # What the result of a debug task has besides what it was asked to show.
 NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
@@ -195,7 +198,7 @@ def done_by(task: TaskFacts, result: Mapping[str, Any], *, changed: bool) -> tup
 
 
 def _released(task: TaskFacts, result: Mapping[str, Any]) -> list[str]:
-    done, foreseen = RELEASED.get(str(result.get("did")), ("{} serves",) * 2)
+    done, foreseen = RELEASED.get(str(result.get("action")), ("{} serves",) * 2)
     return [(foreseen if task.check else done).format(result["release"])] if result.get("release") else []
 
 

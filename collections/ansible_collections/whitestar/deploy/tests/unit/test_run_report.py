@@ -36,8 +36,8 @@ def did(module: str, result: dict[str, Any], *, role: str = "api", check: bool =
 @pytest.mark.parametrize(
     ("module", "result", "words"),
     [
-        ("host_release", {"did": "nothing", "release": RELEASE}, [f"{RELEASE} serves already"]),
-        ("kubernetes_release", {"did": "switched", "release": RELEASE, "changed": True}, [f"switched to {RELEASE}"]),
+        ("host_release", {"action": "none", "release": RELEASE}, [f"{RELEASE} serves already"]),
+        ("kubernetes_release", {"action": "deployed", "release": RELEASE, "changed": True}, [f"deployed {RELEASE}"]),
         ("host_command", {"answer": {"from": None, "to": "2", "changed": True}}, ["migrated from nothing to 2"]),
         ("kubernetes_command", {"answer": {"from": "2", "to": "2", "changed": False}}, ["at 2"]),
         ("host_command", {"answer": SEED}, ["0 inserted, 0 updated, 887 unchanged"]),
@@ -71,14 +71,14 @@ def test_an_image_is_told_by_its_identity() -> None:
 
 
 def test_check_mode_says_what_would_be() -> None:
-    switched = {"did": "switched", "release": RELEASE, "changed": True}
-    assert did(f"{COLLECTION}host_release", switched, check=True) == [f"would switch to {RELEASE}"]
+    deployed = {"action": "deployed", "release": RELEASE, "changed": True}
+    assert did(f"{COLLECTION}host_release", deployed, check=True) == [f"would deploy {RELEASE}"]
     migrated = {"answer": {"from": "1", "to": "2", "changed": True}}
     assert did(f"{COLLECTION}host_command", migrated, check=True) == ["would migrate from 1 to 2"]
 
 
 def test_of_other_modules_only_the_task_s_name_is_told() -> None:
-    result = {"did": "switched", "release": "theirs", "steps": ["a secret"], "answer": {"to": "x"}, "kept": ["y"]}
+    result = {"action": "deployed", "release": "theirs", "steps": ["a secret"], "answer": {"to": "x"}, "kept": ["y"]}
     assert did("ansible.builtin.command", result) == []
     assert did("ansible.builtin.command", result | {"changed": True}) == ["Keep it"]
 
@@ -143,7 +143,7 @@ def test_the_summary_has_only_what_it_is_documented_to_have() -> None:
     report = RunReport()
     stage = Stage("Api", "role", 0, 2.04)
     report.host("here").stages += [stage, Stage("Seed", "role", 2, 2)]
-    result = {"did": "nothing", "release": RELEASE, "password": "planted", "entry": {"by": "planted"}}
+    result = {"action": "none", "release": RELEASE, "password": "planted", "entry": {"by": "planted"}}
     report.record("here", stage, TaskFacts(f"{COLLECTION}host_release", "role", "api | Serve"), result, "ok")
     asked = {"kept": ["a"], "items": {"/people": 887}, "maintenance": ""}
     report.say("here", stage, summary(asked, "http://127.0.0.1:5000", RELEASE, {}), inline=False)

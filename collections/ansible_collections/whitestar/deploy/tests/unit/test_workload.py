@@ -202,13 +202,13 @@ ASKED = {"items": {"/people": 887}, "kept": ["one", "two"]}
 
 
 def test_the_summary_says_what_was_done() -> None:
-    did = {
-        "release": "switched",
+    actions = {
+        "release": "deployed",
         "before": "r1",
         "schema": {"from": None, "to": "0003", "changed": True},
         "seed": {"inserted": 887, "updated": 0, "unchanged": 0},
     }
-    assert summary(ASKED, "http://127.0.0.1:5000", "r2", did) == [
+    assert summary(ASKED, "http://127.0.0.1:5000", "r2", actions) == [
         "release r2 serves instead of r1",
         "schema 0003, migrated from nothing",
         "seed: 887 inserted, 0 updated, 0 unchanged",
@@ -275,18 +275,18 @@ def test_a_value_that_the_release_cannot_use_is_refused(name: str, value: object
 
 
 @pytest.mark.parametrize(
-    ("did", "line"),
+    ("actions", "line"),
     [
-        ({"release": "nothing"}, "no new release: r serves already"),
+        ({"release": "none"}, "no new release: r serves already"),
         ({"release": "awaited"}, "no new release: r serves already, all its pods are ready now"),
         ({"release": "restarted"}, "release r was not running and serves again"),
-        ({"release": "finished"}, "release r serves; a switch that was cut off is finished"),
-        ({"release": "switched", "before": ""}, "release r serves"),
+        ({"release": "resumed"}, "release r serves; a deployment that was cut off is finished"),
+        ({"release": "deployed", "before": ""}, "release r serves"),
         ({}, "release r serves"),
     ],
 )
-def test_the_summary_names_each_outcome(did: dict[str, Any], line: str) -> None:
-    assert summary(ASKED, "http://a:1", "r", did)[0] == line
+def test_the_summary_names_each_outcome(actions: dict[str, Any], line: str) -> None:
+    assert summary(ASKED, "http://a:1", "r", actions)[0] == line
 
 
 def test_the_summary_of_a_check_promises_nothing() -> None:
@@ -296,15 +296,15 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("did", "lines"),
+    ("actions", "lines"),
     [
         (
-            {"release": "nothing", "schema": {"changed": False}, "seed": {"changed": False}},
+            {"release": "none", "schema": {"changed": False}, "seed": {"changed": False}},
             ["no new release: r serves already"],
         ),
         (
             {
-                "release": "switched",
+                "release": "deployed",
                 "before": "r0",
                 "schema": {"changed": True, "from": None, "to": "0003"},
                 "seed": {"changed": True, "inserted": 2, "updated": 1},
@@ -316,7 +316,7 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
             ],
         ),
         (
-            {"release": "switched"},
+            {"release": "deployed"},
             ["release r would serve", "what the release migrates and seeds it can say once it is built"],
         ),
         (
@@ -327,8 +327,8 @@ def test_the_summary_of_a_check_promises_nothing() -> None:
         ({}, ["release r is the last that was deployed"]),
     ],
 )
-def test_check_mode_says_what_would_be(did: dict[str, Any], lines: list[str]) -> None:
-    said = summary({"check_mode": True, "kept": [], "items": {}}, "http://a:1", "r", did)
+def test_check_mode_says_what_would_be(actions: dict[str, Any], lines: list[str]) -> None:
+    said = summary({"check_mode": True, "kept": [], "items": {}}, "http://a:1", "r", actions)
     assert said == [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
 
 

@@ -93,11 +93,11 @@ def test_twelve_steps_of_a_release(target: Target) -> None:
     first, second = target.workload(A), target.workload(B)
     before = spool(target.state.root)
     seen = target.deploy(first, check=True)
-    assert seen["did"] == "switched"
+    assert seen["action"] == "deployed"
     assert spool(target.state.root) == before
     assert target.engine.containers() == []
     done = target.deploy(first)
-    assert (done["did"], done["entry"]["number"]) == ("switched", 1)
+    assert (done["action"], done["entry"]["number"]) == ("deployed", 1)
     (old,) = target.serving().values()
     (container,) = target.containers("blue")
     assert container["HostConfig"]["Memory"] == 64 * 2**20
@@ -107,23 +107,23 @@ def test_twelve_steps_of_a_release(target: Target) -> None:
     before = spool(target.state.root)
     for check in (True, False):
         again = target.deploy(first, check=check)
-        assert again["did"] == "nothing"
+        assert again["action"] == "none"
         assert not again.changed
         assert again["diff"]["before"] == again["diff"]["after"]
         assert target.deploy(second, check=True).changed
     assert spool(target.state.root) == before
     assert target.serving() == {first["release"]: old}
 
-    assert target.deploy(second)["did"] == "switched"
+    assert target.deploy(second)["action"] == "deployed"
     assert list(target.serving()) == [second["release"]]
     assert target.containers("blue") == []
     assert not target.deploy(second, check=True).changed
     assert not target.deploy(second).changed
 
     seen = target.restore(1, check=True)
-    assert (seen["did"], list(target.serving())) == ("switched", [second["release"]])
+    assert (seen["action"], list(target.serving())) == ("deployed", [second["release"]])
     done = target.restore(1)
-    assert (done["did"], done["release"], done["entry"]["restores"]) == ("switched", first["release"], 1)
+    assert (done["action"], done["release"], done["entry"]["restores"]) == ("deployed", first["release"], 1)
     assert list(target.serving()) == [first["release"]]
     assert not target.restore(1, check=True).changed
     assert not target.restore(1).changed
@@ -133,7 +133,7 @@ def test_twelve_steps_of_a_release(target: Target) -> None:
 def test_all_replicas_are_ready_before_the_old_release_is_drained(target: Target) -> None:
     """Labels of the overrides are kept beside the one by which a container is known again."""
     workload = target.workload(A) | {"replicas": 2, "overrides": {"labels": {"people": "here"}}}
-    assert target.deploy(workload)["did"] == "switched"
+    assert target.deploy(workload)["action"] == "deployed"
     blue = target.containers("blue")
     assert len(blue) == 2
     assert all(container["Config"]["Labels"]["people"] == "here" for container in blue)
@@ -143,7 +143,7 @@ def test_all_replicas_are_ready_before_the_old_release_is_drained(target: Target
     assert target.engine.run("exec", blue[0]["Id"], "cat", "/run/titanic-counts/file").split() == ["seen", "seen"]
     assert not target.deploy(workload).changed
     target.engine.run("kill", blue[0]["Id"])
-    assert target.deploy(workload)["did"] == "switched"
+    assert target.deploy(workload)["action"] == "deployed"
     assert len(target.colours(workload).addresses("green")) == 2
 
 
@@ -158,7 +158,7 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
     token.write_text("hunter2-two")
     assert target.deploy(workload, check=True).changed
     changed = target.deploy(workload)
-    assert changed["did"] == "switched"
+    assert changed["action"] == "deployed"
     (new,) = target.serving().values()
     assert target.engine.run("exec", new, "cat", str(token)) == "hunter2-two"
     token.unlink()
@@ -170,7 +170,7 @@ def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, p
     """A release that has got one is replaced, as the front door is, and nobody feels it."""
     workload = target.workload(A)
     project, engine = Project.of(target.state, target.engine), target.options | proxied
-    assert target.deploy(workload)["did"] == "switched"
+    assert target.deploy(workload)["action"] == "deployed"
     part = project.part("api-blue")
     variables = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     service = part["services"]["api-blue"]
@@ -179,8 +179,8 @@ def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, p
     Project.of(target.state, DockerClient.of(engine)).up("api-blue")
     (container,) = target.containers("blue")
     assert {f"{name}={value}" for name, value in variables.items()} < set(container["Config"]["Env"])
-    assert target.deploy(workload, check=True)["did"] == "switched"
-    assert target.deploy(workload, engine=engine)["did"] == "switched"
+    assert target.deploy(workload, check=True)["action"] == "deployed"
+    assert target.deploy(workload, engine=engine)["action"] == "deployed"
     (container,) = target.containers("green")
     assert not [entry for entry in container["Config"]["Env"] if "127.0.0.1:9" in entry]
     assert not target.deploy(workload).changed

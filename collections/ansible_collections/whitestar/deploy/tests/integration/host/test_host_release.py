@@ -91,7 +91,7 @@ def test_twelve_steps_of_a_release(state: State) -> None:
     first, second = make_workload(state, A), make_workload(state, B)
     seen = deploy(state, first, check=True)
     assert seen.changed
-    assert seen["did"] == "switched"
+    assert seen["action"] == "deployed"
     assert not (state.root / "ledger.json").exists()
     assert not state.run.exists()
     done = deploy(state, first)
@@ -103,7 +103,7 @@ def test_twelve_steps_of_a_release(state: State) -> None:
     for check in (True, False):
         again = deploy(state, first, check=check)
         assert not again.changed
-        assert again["did"] == "nothing"
+        assert again["action"] == "none"
         assert again["diff"]["before"] == again["diff"]["after"]
     assert serving(state) == {first["release"]: old}
     assert spool(state.root) == before
@@ -117,7 +117,7 @@ def test_twelve_steps_of_a_release(state: State) -> None:
     assert spool(state.root) == before
     done = deploy(state, second)
     assert done.changed
-    assert (done["did"], done["release"]) == ("switched", second["release"])
+    assert (done["action"], done["release"]) == ("deployed", second["release"])
     assert list(serving(state)) == [second["release"]]
     wait_for(lambda: Process.of(old) is None)
     assert not deploy(state, second, check=True).changed
@@ -128,7 +128,7 @@ def test_twelve_steps_of_a_release(state: State) -> None:
 def test_a_changed_setting_is_a_release_of_the_same_image(state: State) -> None:
     deploy(state, make_workload(state, A))
     changed = make_workload(state, A, TINY_NOTE="other")
-    assert deploy(state, changed)["did"] == "switched"
+    assert deploy(state, changed)["action"] == "deployed"
     assert list(serving(state)) == [changed["release"]]
 
 
@@ -142,7 +142,7 @@ def test_a_changed_secret_restarts_the_release(state: State) -> None:
     token.write_text("two")
     assert deploy(state, workload, check=True).changed
     done = deploy(state, workload)
-    assert done["did"] == "switched"
+    assert done["action"] == "deployed"
     assert serving(state)[workload["release"]] != old
     assert not deploy(state, workload).changed
 
@@ -169,7 +169,7 @@ def test_a_release_that_died_is_started_again(state: State) -> None:
     kill(old)
     wait_for(lambda: Process.of(old) is None)
     seen, done = deploy(state, workload, check=True), deploy(state, workload)
-    assert seen["did"] == done["did"] == "restarted"
+    assert seen["action"] == done["action"] == "restarted"
     assert list(serving(state)) == [workload["release"]]
     assert len(outcomes(state)) == 1
     assert not deploy(state, workload).changed
@@ -220,7 +220,7 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
 
 
 def test_a_moment_of_503_on_trial_is_no_reason_to_refuse_a_release(state: State) -> None:
-    assert deploy(state, make_workload(state, A, TINY_BEHAVIOUR="pauses"))["did"] == "switched"
+    assert deploy(state, make_workload(state, A, TINY_BEHAVIOUR="pauses"))["action"] == "deployed"
 
 
 def test_a_release_that_cannot_be_started_is_recorded(state: State) -> None:
@@ -237,7 +237,7 @@ def test_a_bad_first_release_leaves_nothing_running(state: State) -> None:
     assert failed.failed
     assert serving(state) == {}
     assert not any(state.daemon(colour).process() for colour in COLOURS)
-    assert deploy(state, make_workload(state, B))["did"] == "switched"
+    assert deploy(state, make_workload(state, B))["action"] == "deployed"
 
 
 def test_an_old_release_that_will_not_stop_is_ended(state: State) -> None:
@@ -273,7 +273,7 @@ def test_a_run_killed_before_readiness_leaves_the_old_one_serving(state: State) 
     wait_for(lambda: better["release"] in serving(state))
     assert Process.of(old) is not None, "the release that served was stopped before the next one was ready"
     done = finish_module(run)
-    assert done["did"] == "switched"
+    assert done["action"] == "deployed"
     assert list(serving(state)) == [better["release"]]
     assert outcomes(state) == [
         (good["release"], "succeeded"),
@@ -318,7 +318,7 @@ def test_a_switch_that_was_cut_off_is_finished(state: State, drained: bool) -> N
     if drained:
         state.drain_file("blue").touch()
     seen, done = deploy(state, new, check=True), deploy(state, new)
-    assert seen["did"] == done["did"] == "finished"
+    assert seen["action"] == done["action"] == "resumed"
     assert serving(state) == {new["release"]: pid}
     assert not state.daemon("blue").process()
     assert outcomes(state)[-1] == (new["release"], "succeeded")
@@ -344,13 +344,13 @@ def test_a_rollback_serves_the_recorded_workload(state: State) -> None:
     assert seen.changed
     assert list(serving(state)) == [second["release"]]
     done = run_module("host_release", arguments(state, **back))
-    assert (done["did"], done["release"]) == ("switched", first["release"])
+    assert (done["action"], done["release"]) == ("deployed", first["release"])
     assert list(serving(state)) == [first["release"]]
     assert done["entry"]["restores"] == 1
     assert done["entry"]["why"] == "rollback"
     assert not run_module("host_release", arguments(state, **back)).changed
     # Deploying the newer source again goes forward.
-    assert deploy(state, second)["did"] == "switched"
+    assert deploy(state, second)["action"] == "deployed"
 
 
 def test_a_release_whose_directory_is_gone_cannot_be_restored(state: State) -> None:
@@ -370,7 +370,7 @@ def test_a_release_can_be_deployed_when_what_served_is_gone_from_the_disk(state:
     first = make_workload(state, A)
     deploy(state, first)
     (state.configurations / f"{first['release']}.json").unlink()
-    assert deploy(state, make_workload(state, B))["did"] == "switched"
+    assert deploy(state, make_workload(state, B))["action"] == "deployed"
 
 
 def test_pruning_spares_what_a_rollback_needs(state: State) -> None:
@@ -456,7 +456,7 @@ def test_a_release_that_keeps_its_bounds_passes_its_probation(state: State) -> N
     deploy(state, make_workload(state, A))
     new = make_workload(state, B)
     began = time.monotonic()
-    assert deploy(state, new, probation={"seconds": 1.5})["did"] == "switched"
+    assert deploy(state, new, probation={"seconds": 1.5})["action"] == "deployed"
     assert time.monotonic() - began > 1.5
     assert list(serving(state)) == [new["release"]]
 

@@ -102,12 +102,12 @@ def test_six_steps(site: Site) -> None:
 
 def test_a_deployment_starts_what_was_stopped_and_leaves_no_record_of_another_colour(site: Site) -> None:
     site.workload = make_workload(site.state, "b" * 12)
-    assert site.deploy()["did"] == "switched"
+    assert site.deploy()["action"] == "deployed"
     site.have("stopped")
     # Killed rather than stopped, it would have left its record too.
     assert not site.state.daemon("green").record.exists()
     (site.state.run / "green.json").write_bytes(json_bytes({"pid": 2**22, "started": 1, "release": "gone"}))
-    assert site.deploy()["did"] == "restarted"
+    assert site.deploy()["action"] == "restarted"
     assert not (site.state.root / STOPPED).exists()
     assert "blue" in site.runs()
     assert not site.state.daemon("green").record.exists()

@@ -118,12 +118,12 @@ def test_twelve_steps(own_space: Space) -> None:
     space = own_space
     before = space.versions()
     seen = serve(space, GOOD, check=True)
-    assert (seen["did"], seen.changed, seen["entry"]) == ("switched", True, {})
+    assert (seen["action"], seen.changed, seen["entry"]) == ("deployed", True, {})
     assert "# Deployment titanic-api" in seen["diff"]["after"]
     assert seen["diff"]["before"] == ""
     assert space.versions() == before
     done = serve(space, GOOD)
-    assert (done["did"], done["release"], done["pruned"]) == ("switched", GOOD["release"], [])
+    assert (done["action"], done["release"], done["pruned"]) == ("deployed", GOOD["release"], [])
     entry = {name: done["entry"][name] for name in ("number", "release", "image", "outcome", "by", "why", "restores")}
     expected = {"number": 1, "release": GOOD["release"], "image": "a" * 12, "outcome": "succeeded"}
     assert entry == expected | {"by": "alice@laptop", "why": "deploy", "restores": None}
@@ -133,31 +133,31 @@ def test_twelve_steps(own_space: Space) -> None:
     after = space.versions()
     for check in (True, False):
         again = serve(space, GOOD, check=check)
-        assert (again["did"], again.changed, again["diff"]) == ("nothing", False, {"before": "", "after": ""})
+        assert (again["action"], again.changed, again["diff"]) == ("none", False, {"before": "", "after": ""})
         assert again["entry"] == done["entry"]
     assert again["calls"] < 20
     assert space.versions() == after
 
     seen = serve(space, OTHER, check=True)
-    assert seen["did"] == "switched"
+    assert seen["action"] == "deployed"
     assert OTHER["release"] in seen["diff"]["after"]
     assert OTHER["release"] not in seen["diff"]["before"]
     assert space.versions() == after
     done = serve(space, OTHER)
-    assert (done["did"], done["entry"]["number"]) == ("switched", 2)
+    assert (done["action"], done["entry"]["number"]) == ("deployed", 2)
     assert serving(space) == OTHER["release"]
     for check in (True, False):
-        assert serve(space, OTHER, check=check)["did"] == "nothing"
+        assert serve(space, OTHER, check=check)["action"] == "none"
 
     seen = restore(space, 1, check=True)
-    assert (seen["did"], seen["release"]) == ("switched", GOOD["release"])
+    assert (seen["action"], seen["release"]) == ("deployed", GOOD["release"])
     assert serving(space) == OTHER["release"]
     done = restore(space, 1)
-    assert (done["did"], done["entry"]["number"], done["entry"]["restores"]) == ("switched", 3, 1)
+    assert (done["action"], done["entry"]["number"], done["entry"]["restores"]) == ("deployed", 3, 1)
     assert done["entry"]["why"] == "rollback from b"
     assert serving(space) == GOOD["release"]
     for check in (True, False):
-        assert restore(space, 1, check=check)["did"] == "nothing"
+        assert restore(space, 1, check=check)["action"] == "none"
     assert outcomes(space) == [("a", "succeeded"), ("b", "succeeded"), ("a", "succeeded")]
     message = restore(space, 7).message
     assert "release of an unknown entry is recorded, but its objects are gone: choose another release" in message
@@ -258,7 +258,7 @@ def test_a_release_that_fails_after_its_trial_is_replaced_by_the_one_before(serv
     assert "tiny release: this is no trial" in failed.message
     assert f"release {GOOD['release']} has been put back" in failed.message
     assert_served_on(served, failed)
-    assert serve(served, GOOD)["did"] == "nothing"
+    assert serve(served, GOOD)["action"] == "none"
 
 
 def test_a_release_that_errs_on_probation_is_replaced_by_the_one_before(served: Space) -> None:
@@ -285,9 +285,9 @@ def test_what_was_changed_by_hand_is_put_right(served: Space) -> None:
     served.kubectl("set", "image", "deployment/titanic-api", f"api={REGISTRY}/no-such-image:1")
     # What is wrong with the pods that this made is no reason to leave it so.
     wait_for(lambda: "ErrImagePull" in served.kubectl("get", "pods"))
-    assert serve(served, GOOD, check=True)["did"] == "restarted"
+    assert serve(served, GOOD, check=True)["action"] == "restarted"
     done = serve(served, GOOD)
-    assert (done["did"], done["release"]) == ("restarted", GOOD["release"])
+    assert (done["action"], done["release"]) == ("restarted", GOOD["release"])
     assert serving(served) == GOOD["release"]
     assert (
         served.get("deployment", "titanic-api")["spec"]["template"]["spec"]["containers"][0]["image"] == GOOD["image"]
@@ -299,18 +299,18 @@ def test_what_was_changed_by_hand_is_put_right(served: Space) -> None:
         found = served.run("kubernetes_drift_info")["differences"]
         assert f"spec.{path}" in {each["path"] for each in found if each["what"] == "Deployment titanic-api"}
         for check in (True, False):
-            assert serve(served, GOOD, check=check)["did"] == "restarted"
-        assert serve(served, GOOD, check=True)["did"] == "nothing"
+            assert serve(served, GOOD, check=check)["action"] == "restarted"
+        assert serve(served, GOOD, check=True)["action"] == "none"
         assert serving(served) == GOOD["release"]
     served.kubectl("delete", "deployment", "titanic-api")
     served.kubectl("delete", "configmap", f"titanic-api-{GOOD['release']}")
-    assert serve(served, GOOD)["did"] == "restarted"
+    assert serve(served, GOOD)["action"] == "restarted"
     assert serving(served) == GOOD["release"]
 
 
 def test_a_deployment_that_is_paused_is_no_reason_for_a_release_to_fail(served: Space) -> None:
     served.kubectl("rollout", "pause", "deployment/titanic-api")
-    assert serve(served, OTHER)["did"] == "switched"
+    assert serve(served, OTHER)["action"] == "deployed"
     assert serving(served) == OTHER["release"]
     # One that is to be paused is told of at once.
     began = time.monotonic()
@@ -332,17 +332,17 @@ def test_a_deployment_made_before_we_stated_that_it_is_at_work_is_left_as_it_is(
         cluster.replace(found)
         assert Rollout(cluster, objects_of(GOOD), (1, 5)).changes(check=False) == []
     before = own_space.versions()
-    assert serve(own_space, GOOD)["did"] == "nothing"
+    assert serve(own_space, GOOD)["action"] == "none"
     assert own_space.versions() == before
     own_space.kubectl("rollout", "pause", "deployment/titanic-api")
-    assert serve(own_space, GOOD)["did"] == "restarted"
+    assert serve(own_space, GOOD)["action"] == "restarted"
 
 
 def test_what_an_autoscaler_set_is_left_alone_within_its_bounds(served: Space) -> None:
     served.kubectl("scale", "deployment/titanic-api", "--replicas=2")
     wait_for(lambda: served.get("deployment", "titanic-api")["status"].get("availableReplicas") == 2)
     for check in (True, False):
-        assert serve(served, GOOD, check=check)["did"] == "nothing"
+        assert serve(served, GOOD, check=check)["action"] == "none"
     assert served.get("deployment", "titanic-api")["spec"]["replicas"] == 2
     # While a pod is added it is waited for, and nothing is changed.
     served.kubectl("create", "quota", "two", "--hard=pods=2")
@@ -351,9 +351,9 @@ def test_what_an_autoscaler_set_is_left_alone_within_its_bounds(served: Space) -
     seen = serve(served, GOOD, check=True)
     served.kubectl("delete", "quota", "two")
     done = serve(served, GOOD)
-    assert (seen["did"], seen["changed"], done["changed"]) == ("awaited", False, False)
+    assert (seen["action"], seen["changed"], done["changed"]) == ("awaited", False, False)
     assert served.get("deployment", "titanic-api")["status"]["availableReplicas"] == 3
-    assert serve(served, GOOD, max_replicas=1)["did"] == "restarted"
+    assert serve(served, GOOD, max_replicas=1)["action"] == "restarted"
     assert served.get("deployment", "titanic-api")["spec"]["replicas"] == 1
 
 
@@ -401,10 +401,10 @@ def test_a_rollout_that_was_cut_off_is_finished_without_another_trial(served: Sp
         for entry in found.entries:
             if entry.release == GOOD["release"]:
                 records.write(records.ledger().finish(entry.number, "started"), {})
-    assert serve(served, GOOD, check=True)["did"] == "finished"
+    assert serve(served, GOOD, check=True)["action"] == "resumed"
     done = serve(served, GOOD)
-    assert (done["did"], done["entry"]["outcome"]) == ("finished", "succeeded")
-    assert serve(served, GOOD)["did"] == "nothing"
+    assert (done["action"], done["entry"]["outcome"]) == ("resumed", "succeeded")
+    assert serve(served, GOOD)["action"] == "none"
 
 
 def test_releases_that_no_rollback_needs_are_removed(served: Space) -> None:

@@ -46,7 +46,7 @@ def deployed(space: Space) -> Space:
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRETS}, "stringData": {"password": SECRET}}
     )
     assert not space.run("kubernetes_objects", stage="database", objects=[SERVER]).failed
-    assert deploy(space)["did"] == "switched"
+    assert deploy(space)["action"] == "deployed"
     return space
 
 
@@ -103,7 +103,7 @@ def test_a_deployment_starts_what_was_stopped(deployed: Space) -> None:
     space = deployed
     assert not have(space, "stopped").failed
     assert space.run("kubernetes_objects", stage="database", objects=[SERVER])["steps"] == ["change StatefulSet server"]
-    assert deploy(space)["did"] == "restarted"
+    assert deploy(space)["action"] == "restarted"
     assert pods(space) == 3
     assert have(space, "reported")["status"]["stopped"] == "no"
 
