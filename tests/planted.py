@@ -136,9 +136,9 @@ def fail(deployment: Deployment, **variables: Any) -> str:
 
 
 def assert_told_without_secrets(deployment: Deployment, *names: str) -> None:
-    """The failed release printed the secrets of these names, and its capsule has the names in their place."""
-    (capsule,) = (deployment.state / "capsules").iterdir()
-    text = capsule.read_text()
+    """The failed release printed the secrets of these names, and its failure report has the names in their place."""
+    (failure_report,) = (deployment.state / "capsules").iterdir()
+    text = failure_report.read_text()
     assert "broken on purpose" in text
     for name in names:
         assert text.count(f"[{name}]") >= 4, text

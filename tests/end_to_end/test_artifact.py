@@ -101,7 +101,7 @@ def test_the_planted_secrets_are_the_ones_in_use(deployment: Deployment, output:
 
 
 @pytest.mark.slow
-def test_the_capsule_of_a_failed_release_holds_no_secret(deployment: Deployment, output: str) -> None:
+def test_the_failure_report_of_a_failed_release_holds_no_secret(deployment: Deployment, output: str) -> None:
     assert_told_without_secrets(deployment, "write_tokens")
 
 

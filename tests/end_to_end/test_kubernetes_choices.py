@@ -299,7 +299,7 @@ def test_a_database_that_others_run(cluster: Cluster) -> None:
         wrong["titanic_api_ready_seconds"] = 20
         refused = site.refuse(*with_(**wrong), "--skip-tags", "verify")
         assert "what served before serves on" in refused
-        assert "certificate verify failed" in site.capsule(refused)
+        assert "certificate verify failed" in site.failure_report(refused)
         assert {pod["metadata"]["uid"] for pod in site.pods("api")} == pods
         assert rows(site) == 887
 

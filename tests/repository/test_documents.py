@@ -102,7 +102,7 @@ def test_the_paths_of_a_trial_are_those_that_are_asked() -> None:
         assert f"`{path}`" in decision
 
 
-def test_the_metrics_that_a_probation_reads_are_named() -> None:
+def test_the_metrics_that_an_analysis_reads_are_named() -> None:
     assert [name for name in trial.METRICS if f"`{name}`" not in README] == []
 
 
@@ -158,9 +158,9 @@ def test_what_is_taken_of_pips_configuration_is_named() -> None:
 
 def test_the_figures_of_a_failed_release_are_those_of_the_code() -> None:
     text = " ".join(GUIDE.split())
-    assert ledger.CAPSULES_KEPT == 10
+    assert ledger.FAILURE_REPORTS_KEPT == 10
     assert text.count("the evidence of the last ten releases that failed") == 2
-    assert f"the release's last {colours.CAPSULE_LINES} lines" in text
+    assert f"the release's last {colours.FAILURE_REPORT_LINES} lines" in text
     assert f"the database's last {colours.DATABASE_LINES} lines" in text
     assert f"Fewer than {trial.FEWEST_REQUESTS} requests" in text
     assert f"longer than {trial.SMOKE_SECONDS:g} s" in text

@@ -200,7 +200,7 @@ class Site(ABC):
     def ledger(self) -> list[dict[str, Any]]:
         """The ledger's entries; none before the first release."""
 
-    def capsule(self, output: str) -> str:
+    def failure_report(self, output: str) -> str:
         """The evidence that a failed run names, of the release that the ledger has last."""
         entry = self.ledger()[-1]
         assert entry["outcome"] == "failed"

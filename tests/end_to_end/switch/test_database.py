@@ -116,7 +116,7 @@ def test_the_database_is_spoken_to_with_tls_and_its_certificate_checked(own_site
     before = site.release()
     site.settings |= given(renewed, stranger)
     refused = site.refuse("--tags", "secrets,api", "-e", "titanic_api_ready_seconds=5")
-    assert "certificate verify failed" in site.capsule(refused)
+    assert "certificate verify failed" in site.failure_report(refused)
     assert site.release() == before
     site.settings |= given(strange, stranger)
     site.succeed()

@@ -163,7 +163,8 @@ def assert_it_never_serves(
 ) -> str:
     """A run of the changed service is refused with these words, and what served before answers every request.
 
-    The capsule, which is returned, tells why. With ``again`` an unchanged run follows, which says that it tries again.
+    The failure report, which is returned, tells why. With ``again`` an unchanged run follows, and says that it tries
+    again.
     """
     rows, before, attempts = site.rows(), site.release(), len(site.ledger())
     with BackgroundLoad(site.load(rate=20, seconds=RUN_SECONDS, post_share=0)) as load:
@@ -176,13 +177,13 @@ def assert_it_never_serves(
     assert re.search(words, output), output
     assert load.report.clean, load.report.summary()
     assert len(site.ledger()) == attempts + 1
-    capsule = site.capsule(output)
-    assert re.search(told, capsule), capsule
+    failure_report = site.failure_report(output)
+    assert re.search(told, failure_report), failure_report
     assert site.release() == before
     assert site.rows() == rows
     shutil.rmtree(site.context)
     copy_service(site.context)
-    return capsule
+    return failure_report
 
 
 def serve_the_source(site: Site) -> None:
@@ -261,8 +262,8 @@ def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
     wrong = {"titanic_secrets_values": {"database_app_password": "not what the database knows"}}
     told = "password authentication failed"
     arguments = [*NEVER_READY, "-e", json.dumps(wrong)]
-    capsule = assert_it_never_serves(site, NOT_READY, *arguments, told=told)
-    assert "not what the database knows" not in capsule
+    failure_report = assert_it_never_serves(site, NOT_READY, *arguments, told=told)
+    assert "not what the database knows" not in failure_report
     site.succeed()
     assert site.changed(site.succeed()) == 0, "a whole run lets the database know it"
 
@@ -315,10 +316,10 @@ def test_a_release_whose_migration_fails_never_gets_traffic(site: Site) -> None:
     text = text[: text.index("def upgrade")] + ('def upgrade() -> None:\n    op.execute("SELECT 1 / 0")\n')
     (versions / f"{number:04}_broken.py").write_text(text)
     told = "a migration failed and was undone: division by zero"
-    capsule = assert_it_never_serves(site, "division by zero", told=told, tags="all")
+    failure_report = assert_it_never_serves(site, "division by zero", told=told, tags="all")
     if site.provider != "kubernetes":  # whose Job has no second one beside it
-        assert f'"from": "{number - 1:04}"' in capsule, "the revision before"
-    assert "STATEMENT:  SELECT 1 / 0" in capsule, "the database's own words"
+        assert f'"from": "{number - 1:04}"' in failure_report, "the revision before"
+    assert "STATEMENT:  SELECT 1 / 0" in failure_report, "the database's own words"
     assert site.ledger()[-1]["schema_required"] == f"{number:04}"
 
 

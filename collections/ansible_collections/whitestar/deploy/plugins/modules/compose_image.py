@@ -86,7 +86,8 @@ options:
     type: str
     default: ""
   failure:
-    description: Records a failure as that of a release, in the ledger and in a capsule, whose path the message has.
+    description: >-
+      Records a failure as that of a release, in the ledger and in a failure report, whose path the message has.
     type: dict
     suboptions:
       state_directory:

@@ -47,8 +47,8 @@ options:
     default: []
   failure:
     description: >-
-      Records a failure as that of a release, in the ledger and in a capsule, whose path the message has. What the
-      release answers to O(check_argument) then, and what the database printed last, is part of the evidence.
+      Records a failure as that of a release, in the ledger and in a failure report, whose path the message has. What
+      the release answers to O(check_argument) then, and what the database printed last, is part of the evidence.
     type: dict
     suboptions:
       state_directory:

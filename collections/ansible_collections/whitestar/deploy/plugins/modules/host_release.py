@@ -44,7 +44,7 @@ options:
     description: How long the old release may take to finish what it has, in seconds.
     type: float
     default: 25
-  probation:
+  analysis:
     description: >-
       How a release is watched after it has taken over. While it is, the release before waits, drained, and is let in
       again when a bound is left.
@@ -133,11 +133,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
     reason_of,
     redacted,
-    write_capsule,
+    write_failure_report,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Probation
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
 class Deployment:
@@ -152,7 +152,7 @@ class Deployment:
         self.workload = options["workload"] if self.restores is None else self._recorded(self.restores)
         self.release: str = self.workload["release"]
         self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
-        limits = (options["ready_seconds"], options["drain_seconds"], Probation(**options["probation"]))
+        limits = (options["ready_seconds"], options["drain_seconds"], Analysis(**options["analysis"]))
         self.colours = host.colours(self.workload, self.secrets, *limits)
         if self.restores is None:
             self.colours.checks = Checks.of(self.workload, options["front_door"])
@@ -224,8 +224,10 @@ class Deployment:
             self.ledger = self.ledger.finish(entry.number, "failed", reason)
             self.state.write_ledger(self.ledger)
             last = self.ledger.entries[-1]
-            capsule = write_capsule(self.state, last, str(error), self.colours.evidence, before, self.workload)
-            raise ReleaseError(f"{error}\nevidence: {capsule}") from error
+            failure_report = write_failure_report(
+                self.state, last, str(error), self.colours.evidence, before, self.workload
+            )
+            raise ReleaseError(f"{error}\nevidence: {failure_report}") from error
         self.ledger = self.ledger.finish(entry.number, "succeeded")
         self.state.write_ledger(self.ledger)
         return vars(self.ledger.entries[-1]), self._prune()
@@ -271,7 +273,7 @@ def main() -> None:
             "drain_seconds": {"type": "float", "default": 25},
             "front_door": FRONT_DOOR_OPTION,
             "keep": {"type": "int", "default": 5},
-            "probation": {
+            "analysis": {
                 "type": "dict",
                 "default": {},
                 "options": {

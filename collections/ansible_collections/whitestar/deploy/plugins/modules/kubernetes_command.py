@@ -52,7 +52,8 @@ options:
     description: File on the controller that the container reads as its standard input. Its content is part of O(key).
     type: path
   failure:
-    description: Records a failure as that of a release, in the ledger and in a capsule, which the message tells of.
+    description: >-
+      Records a failure as that of a release, in the ledger and in a failure report, which the message tells of.
     type: dict
     suboptions:
       cluster: {description: As O(cluster)., type: dict}

@@ -50,7 +50,7 @@ options:
     description: How long a pod may take to become ready, in seconds.
     type: float
     default: 30
-  probation:
+  analysis:
     description: >-
       How a release is watched after it has taken over. It is replaced by the one before when a bound is left.
     type: dict
@@ -133,11 +133,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
     reason_of,
     redacted,
-    write_capsule,
+    write_failure_report,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Ledger
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Probation
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
 class Deployment:
@@ -225,8 +225,10 @@ class Deployment:
             self.ledger, entry = self.ledger.add(**facts, outcome="failed", reason=reason_of(said))
             self.records.write_ledger(self.ledger)
             before = settings(self.records.objects(current.release)) if current else {}
-            capsule = write_capsule(self.records, entry, said, self.rollout.evidence, before, settings(self.objects))
-            raise ReleaseError(f"{said}\nevidence: {capsule}") from error
+            failure_report = write_failure_report(
+                self.records, entry, said, self.rollout.evidence, before, settings(self.objects)
+            )
+            raise ReleaseError(f"{said}\nevidence: {failure_report}") from error
 
     def _smoke(self) -> list[str]:
         """What is asked of it before anybody else may ask."""
@@ -262,7 +264,7 @@ class Deployment:
         if self.rollout.serving() != self.release:
             self.rollout.try_out(self._smoke(), seconds)
         watch = self.rollout.roll_out(seconds)
-        self.rollout.watch(watch, Probation(**self.options["probation"]))
+        self.rollout.watch(watch, Analysis(**self.options["analysis"]))
 
     def _failed(self, entry: Entry, current: Entry | None, error: Exception) -> str:
         """Put the last good release back if this one has replaced it, record the failure: what to say."""
@@ -272,8 +274,10 @@ class Deployment:
         before = settings(self.records.objects(current.release)) if current else {}
         self._record()
         last = self.ledger.entries[-1]
-        capsule = write_capsule(self.records, last, said, self.rollout.evidence, before, settings(self.objects))
-        return "\n".join(part for part in (said, back, f"evidence: {capsule}") if part)
+        failure_report = write_failure_report(
+            self.records, last, said, self.rollout.evidence, before, settings(self.objects)
+        )
+        return "\n".join(part for part in (said, back, f"evidence: {failure_report}") if part)
 
     def _put_back(self, current: Entry | None) -> str:
         """Have what served before serve again, where the Deployment has been changed: what to say of it."""
@@ -323,7 +327,7 @@ def main() -> None:
             "ready_seconds": {"type": "float", "default": 30},
             "front_door": FRONT_DOOR_OPTION,
             "keep": {"type": "int", "default": 5},
-            "probation": {
+            "analysis": {
                 "type": "dict",
                 "default": {},
                 "options": {

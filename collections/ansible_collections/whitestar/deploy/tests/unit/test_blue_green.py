@@ -91,7 +91,7 @@ def test_a_failure_stops_the_new_one_and_leaves_the_old_one(step: str, error: Ba
     assert not any("blue" in asked for asked in recorder.steps)
 
 
-def test_a_release_that_fails_its_probation_gives_way_to_the_one_before() -> None:
+def test_a_release_that_fails_its_analysis_gives_way_to_the_one_before() -> None:
     recorder = Recorder("watch")
     with pytest.raises(ReleaseError):
         switch(recorder, "blue")

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Capsules: one file for each failed release, no secret in it, and never more than a few."""
+"""Failure reports: one file for each failed release, no secret in it, and never more than a few."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     reason_of,
     record_failure,
     redacted,
-    write_capsule,
+    write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import FAILURE_REPORTS_KEPT, Ledger
 
 FACTS = {"config": "c", "schema_required": "1", "schema_tolerates": "1", "version": "1", "by": "a", "why": "deploy"}
 
@@ -32,7 +32,7 @@ def test_secrets_are_taken_out_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "tls" / "key").write_text("-----BEGIN PRIVATE KEY-----\nkey-of-the-door\n")
     _, entry = Ledger().add(release="img-1", image="img", outcome="failed", **FACTS)
     evidence = {"last output": "told second-token to open sesame by key-of-the-door"}
-    where = write_capsule(state, entry, "refused first-token", evidence, {"a": 1}, {"a": "open sesame"})
+    where = write_failure_report(state, entry, "refused first-token", evidence, {"a": 1}, {"a": "open sesame"})
     text = Path(where).read_text()
     assert "told [write_tokens] to [password] by [key]" in text
     assert "refused [write_tokens]" in text
@@ -80,7 +80,7 @@ def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path
     assert (entry.release, entry.image, entry.outcome, entry.by) == ("aaaaaaaaaaaa",) * 2 + ("failed", "alice@laptop")
     assert (entry.version, entry.schema_required, entry.schema_tolerates) == ("1.2.3", "0004", "0003")
     assert entry.reason == "it failed: [password]"
-    path = state.capsules / "000001-aaaaaaaaaaaa.txt"
+    path = state.failure_reports / "000001-aaaaaaaaaaaa.txt"
     assert message == f"it failed: [password]\nmore\nevidence: {path}"
     assert path.stat().st_mode & 0o777 == 0o600
     text = path.read_text()
@@ -99,7 +99,7 @@ def test_a_failure_before_the_start_is_recorded_with_its_evidence(tmp_path: Path
     current = state.ledger().current()
     assert current
     assert current.release == "img-1"
-    assert str(current) in (state.capsules / "000003-bbbbbbbbbbbb.txt").read_text()
+    assert str(current) in (state.failure_reports / "000003-bbbbbbbbbbbb.txt").read_text()
 
 
 def test_without_a_place_for_it_a_failure_is_only_told() -> None:
@@ -116,9 +116,9 @@ def test_evidence_that_cannot_be_written_does_not_hide_the_failure(tmp_path: Pat
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     ledger = Ledger()
-    for _ in range(CAPSULES_KEPT + 3):
+    for _ in range(FAILURE_REPORTS_KEPT + 3):
         ledger, entry = ledger.add(release="img-1", image="img", outcome="failed", **FACTS)
-        newest = write_capsule(State(tmp_path), entry, "", {}, {}, {})
-    kept = sorted(State(tmp_path).capsules.iterdir())
-    assert len(kept) == CAPSULES_KEPT
+        newest = write_failure_report(State(tmp_path), entry, "", {}, {}, {})
+    kept = sorted(State(tmp_path).failure_reports.iterdir())
+    assert len(kept) == FAILURE_REPORTS_KEPT
     assert str(kept[-1]) == newest

@@ -16,8 +16,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS, ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
-    NO_PROBATION,
-    Probation,
+    NO_ANALYSIS,
+    Analysis,
     Traffic,
     Transcript,
     in_words,
@@ -29,7 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
 LOG_LINES = 15
-CAPSULE_LINES = 300
+FAILURE_REPORT_LINES = 300
 DATABASE_LINES = 50
 
 
@@ -43,14 +43,14 @@ class BlueGreen(ABC):
         fingerprint: str,
         ready_seconds: float,
         drain_seconds: float,
-        probation: Probation = NO_PROBATION,
+        analysis: Analysis = NO_ANALYSIS,
     ) -> None:
         self.state = state
         self.workload = workload
         self.fingerprint = fingerprint
         self.ready_seconds = ready_seconds
         self.drain_seconds = drain_seconds
-        self.probation = probation
+        self.analysis = analysis
         self.checks = Checks()
         self.transcript = Transcript()
         self.evidence: dict[str, str] = {}
@@ -77,7 +77,7 @@ class BlueGreen(ABC):
 
     @abstractmethod
     def described(self, colour: str) -> str:
-        """What the system says of its processes or containers, for the capsule of a failed release."""
+        """What the system says of its processes or containers, for the failure report of a failed release."""
 
     @abstractmethod
     def launch(self, colour: str) -> None:
@@ -154,21 +154,21 @@ class BlueGreen(ABC):
             time.sleep(POLL_SECONDS)
 
     def record_evidence(self, colour: str) -> None:
-        """Keep its output, its readiness and what the system says of it, for the capsule."""
+        """Keep its output, its readiness and what the system says of it, for the failure report."""
         with suppress(Exception):  # the failure itself counts, not one in telling of it
             self.evidence = {
-                "last output": self.last_output(colour, CAPSULE_LINES),
+                "last output": self.last_output(colour, FAILURE_REPORT_LINES),
                 "readiness and answers, in order": str(self.transcript),
                 "what the system says of it": self.described(colour),
             }
 
     def watch(self, colour: str) -> None:
-        """Ask the reverse proxy for what it kept before, then compare the metrics until the probation is over.
+        """Ask the reverse proxy for what it kept before, then compare the metrics until the analysis is over.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
         """
         self.checks.require_kept()
-        self.probation.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
+        self.analysis.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
 
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the front door must have seen it."""

@@ -19,7 +19,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     write_json,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import FAILURE_REPORTS_KEPT, Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 # The option of modules whose failure ends a release before it can be started.
@@ -63,7 +63,7 @@ class State:
         return self.root / "releases"
 
     @property
-    def capsules(self) -> Path:
+    def failure_reports(self) -> Path:
         """What failed releases left as evidence."""
         return self.root / "capsules"
 
@@ -115,12 +115,12 @@ class State:
             if path.is_file():
                 yield path.name, path.read_text(encoding="utf-8", errors="replace")
 
-    def write_failure_report(self, name: str, text: str) -> str:
+    def store_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release for its owner alone; the path. Raises OSError."""
-        make_directory(self.capsules, 0o700)
-        path = self.capsules / f"{name}.txt"
+        make_directory(self.failure_reports, 0o700)
+        path = self.failure_reports / f"{name}.txt"
         write_atomically(path, text.encode(), 0o600)
-        for old in sorted(self.capsules.glob("*.txt"))[:-CAPSULES_KEPT]:
+        for old in sorted(self.failure_reports.glob("*.txt"))[:-FAILURE_REPORTS_KEPT]:
             old.unlink()
         return str(path)
 

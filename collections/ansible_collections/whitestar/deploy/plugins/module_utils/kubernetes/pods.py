@@ -16,7 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 
 POLL_SECONDS = 0.25
 LOG_LINES = 15
-CAPSULE_LINES = 300
+FAILURE_REPORT_LINES = 300
 SILENCE = "(no output)"
 WORDS_POLLS = 8
 # What a kubelet answers, as if it were the log, once it has removed the container.
@@ -175,11 +175,11 @@ class PodWaiter:
         return SILENCE
 
     def evidence(self) -> dict[str, str]:
-        """What tells why they failed, for a capsule, by title. Never raises."""
+        """What tells why they failed, for a failure report, by title. Never raises."""
         found = {}
         with suppress(ClusterError, KeyError):
             pods = self.pods()
-            found["last output"] = self.output(CAPSULE_LINES)
+            found["last output"] = self.output(FAILURE_REPORT_LINES)
             told = [_line(event) for pod in pods for event in self.events(pod)]
             refused = [_line(event) for event in self._refusals() if _occurrence(event) not in self.before]
             found["events, in order"] = "\n".join([*refused, *told]) or "(none)"

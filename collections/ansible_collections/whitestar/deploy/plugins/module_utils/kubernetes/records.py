@@ -18,13 +18,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
     Object,
     with_managed_labels,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import FAILURE_REPORTS_KEPT, Ledger
 
 LEDGER = "titanic-ledger"
 ENTRIES = "ledger.json"
-CAPSULE_LABEL = "whitestar.deploy/capsule"
+FAILURE_REPORT_LABEL = "whitestar.deploy/capsule"
 # A ConfigMap holds 1 MiB (its documentation); the beginning of the evidence says most.
-CAPSULE_BYTES = 900_000
+FAILURE_REPORT_BYTES = 900_000
 
 
 class ClusterRecords:
@@ -74,17 +74,17 @@ class ClusterRecords:
             for name, content in (found.get("data") or {}).items():
                 yield name, base64.b64decode(content).decode(errors="replace")
 
-    def write_failure_report(self, name: str, text: str) -> str:
+    def store_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release; the command that shows it."""
         wanted: Object = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": f"titanic-capsule-{name}", "labels": LABELS | {CAPSULE_LABEL: "true"}},
-            "data": {"capsule.txt": text.encode()[:CAPSULE_BYTES].decode(errors="ignore")},
+            "metadata": {"name": f"titanic-capsule-{name}", "labels": LABELS | {FAILURE_REPORT_LABEL: "true"}},
+            "data": {"capsule.txt": text.encode()[:FAILURE_REPORT_BYTES].decode(errors="ignore")},
         }
         self.cluster.apply(wanted)
-        kept = self.cluster.list("v1", "ConfigMap", **{CAPSULE_LABEL: "true"})
-        for old in sorted(str(found["metadata"]["name"]) for found in kept)[:-CAPSULES_KEPT]:
+        kept = self.cluster.list("v1", "ConfigMap", **{FAILURE_REPORT_LABEL: "true"})
+        for old in sorted(str(found["metadata"]["name"]) for found in kept)[:-FAILURE_REPORTS_KEPT]:
             self.cluster.delete("v1", "ConfigMap", old)
         place = f"--namespace {self.cluster.namespace} get configmap {wanted['metadata']['name']}"
         return f"kubectl {place} --output jsonpath='{{.data.capsule\\.txt}}'"

@@ -29,7 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods i
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
-    Probation,
+    Analysis,
     Traffic,
     Transcript,
     try_out,
@@ -186,7 +186,7 @@ class Rollout:
             report(f"{new} of {wanted} replicas are new, {available} available")
         return _complete(found)
 
-    def watch(self, watch: PodWaiter, probation: Probation) -> None:
+    def watch(self, watch: PodWaiter, analysis: Analysis) -> None:
         """Ask the front door for what it kept before, then compare the metrics of all pods with the bounds.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
@@ -196,14 +196,14 @@ class Rollout:
         except ReleaseError:
             self._record_evidence(watch)
             raise
-        if not probation.seconds:
+        if not analysis.seconds:
             return
-        report(f"watch the release on probation, for {probation.seconds:g} s")
+        report(f"watch the release under analysis, for {analysis.seconds:g} s")
         with ExitStack() as stack:
             pods = [str(pod["metadata"]["name"]) for pod in watch.pods()]
             addresses = [stack.enter_context(self.cluster.forwarded(pod, self.port)) for pod in pods]
             try:
-                probation.watch(lambda: Traffic.at(addresses), watch.problem)
+                analysis.watch(lambda: Traffic.at(addresses), watch.problem)
             except ReleaseError:
                 self._record_evidence(watch)
                 raise

@@ -40,7 +40,7 @@ class Colours(Protocol):
         """Make it unready, and return once the front door sends it nothing more and it has answered what it had."""
 
     def watch(self, colour: str) -> None:
-        """Return once its probation is over. Raises ReleaseError when it errs or is slow more often than it may."""
+        """Return once its analysis is over. Raises ReleaseError when it errs or is slow more often than it may."""
 
     def stop(self, colour: str) -> None:
         """Stop it; nothing to do if it does not run."""
@@ -64,8 +64,8 @@ def switch(colours: Colours, serving: str | None) -> str:
     Order matters. The new colour is started, ready and tried out before the front door may send it anything, and serves
     before the old one is drained; the old one is drained *by its
     readiness* before it is stopped, because gunicorn drops what waits in its accept queue at SIGTERM. Raises
-    ReleaseError, with the new colour stopped again and the old one as it was. While the new one is on probation the old
-    one waits, drained, and is let in again when the new one fails.
+    ReleaseError, with the new colour stopped again and the old one as it was. While the new one is under analysis the
+    old one waits, drained, and is let in again when the new one fails.
     """
     idle = other(serving) if serving else COLOURS[0]
     try:
@@ -84,7 +84,7 @@ def switch(colours: Colours, serving: str | None) -> str:
         report("drain the release that served before")
         colours.drain(serving)
         try:
-            report("watch the release on probation")
+            report("watch the release under analysis")
             colours.watch(idle)
         except ReleaseError:
             # The old one still runs and has only to be let in again.

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The capsule: one file with the evidence of a failed release, secrets taken out."""
+"""The failure report: one file with the evidence of a failed release, secrets taken out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASON_LENGTH = 300
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
 
 
-def write_capsule(
+def write_failure_report(
     records: Records,
     entry: Entry,
     reason: str,
@@ -40,7 +40,7 @@ def write_capsule(
     )
     sections = {"what happened": f"{entry}\n{reason}", **evidence, "settings": "\n".join(change) or "(no difference)"}
     text = "".join(f"== {title} ==\n{body.rstrip()}\n\n" for title, body in sections.items())
-    return records.write_failure_report(f"{entry.number:06}-{entry.release}", redacted(records, text))
+    return records.store_failure_report(f"{entry.number:06}-{entry.release}", redacted(records, text))
 
 
 def record_failure(
@@ -51,11 +51,11 @@ def record_failure(
     evidence: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> str:
-    """Record a release that failed before it could start, in the ledger and a capsule: the message to fail with.
+    """Record a release that failed before it could start, in the ledger and a failure report: the message to fail with.
 
     ``failure`` is a module's option, in which ``records_of`` finds where the target keeps its records; without it
     nothing is recorded. ``image`` has the ``identity`` and, once it is known, the ``description`` of the release. The
-    message is ``reason`` without secrets, and where the capsule is.
+    message is ``reason`` without secrets, and where the failure report is.
     """
     if not failure:
         return reason
@@ -79,7 +79,7 @@ def record_failure(
             )
             records.write_ledger(ledger)
             serving = {"what serves": str(before.current() or "nothing")}
-            where = write_capsule(records, entry, told, {**evidence, **serving}, {}, settings)
+            where = write_failure_report(records, entry, told, {**evidence, **serving}, {}, settings)
     except (OSError, ValueError, RuntimeError) as error:  # a cluster that does not answer raises the last
         return f"{told}\nno evidence could be written: {error}"
     return f"{told}\nevidence: {where}"

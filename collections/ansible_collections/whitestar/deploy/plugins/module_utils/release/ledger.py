@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 FORMAT = 1
 ENTRIES_KEPT = 100
-CAPSULES_KEPT = 10
+FAILURE_REPORTS_KEPT = 10
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
 NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"
@@ -204,7 +204,7 @@ class Records(Protocol):
     def secrets(self) -> Iterable[tuple[str, str]]:
         """Every secret of the target with its name, so that none gets into what is written."""
 
-    def write_failure_report(self, name: str, text: str) -> str:
+    def store_failure_report(self, name: str, text: str) -> str:
         """Write the evidence of a failed release, whose words have been looked through, and say where it is."""
 
     def exclusively(self) -> AbstractContextManager[None]:

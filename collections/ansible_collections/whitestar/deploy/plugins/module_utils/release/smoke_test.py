@@ -25,11 +25,11 @@ WATCH_SECONDS = 0.5
 TRIES = 3
 SMOKE_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
-CAPSULE_WIDTH = 400
+FAILURE_REPORT_WIDTH = 400
 
 
 @dataclass(frozen=True)
-class Probation:
+class Analysis:
     """How long a release is watched after it has taken over, and what it may do meanwhile.
 
     ``error_share`` is the share of requests that may be answered with 5xx (0 to 1), ``mean_seconds`` the mean time that
@@ -50,15 +50,15 @@ class Probation:
         while time.monotonic() < deadline:
             time.sleep(WATCH_SECONDS)
             if end := ended():
-                raise ReleaseError(f"on probation: {end}")
+                raise ReleaseError(f"under analysis: {end}")
             seen = traffic() - start
             if seen.requests < FEWEST_REQUESTS:
                 continue
             share, mean = seen.errors / seen.requests, seen.seconds / seen.requests
             if share > self.error_share or mean > self.mean_seconds:
                 raise ReleaseError(
-                    f"on probation: of {seen.requests:.0f} requests {seen.errors:.0f} failed, {mean:.3f} s in the mean "
-                    f"(bounds: {self.error_share:.0%}, {self.mean_seconds:g} s)"
+                    f"under analysis: of {seen.requests:.0f} requests {seen.errors:.0f} failed, {mean:.3f} s in the "
+                    f"mean (bounds: {self.error_share:.0%}, {self.mean_seconds:g} s)"
                 )
 
 
@@ -92,7 +92,7 @@ class Traffic:
         return cls(*sums.values())
 
 
-NO_PROBATION = Probation()
+NO_ANALYSIS = Analysis()
 
 
 class Transcript:
@@ -103,7 +103,7 @@ class Transcript:
 
     def record(self, text: str) -> None:
         """Write down an answer."""
-        cut = text[:CAPSULE_WIDTH]
+        cut = text[:FAILURE_REPORT_WIDTH]
         if not self.lines or self.lines[-1].partition(" ")[2] != cut:
             self.lines.append(f"{datetime.now(UTC):%H:%M:%S.%f} {cut}")
 

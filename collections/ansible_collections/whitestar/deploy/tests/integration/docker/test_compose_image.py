@@ -407,7 +407,7 @@ def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) ->
     assert "evidence" not in told["msg"], "what cannot be asked for is no failed release"
     assert not missing["failed"]
     (entry,) = builder.state.ledger().entries
-    path = builder.state.capsules / f"000001-{entry.release}.txt"
+    path = builder.state.failure_reports / f"000001-{entry.release}.txt"
     assert built["msg"].endswith(f"\nevidence: {path}")
     assert (entry.outcome, entry.image, entry.by, entry.why) == ("failed", entry.release, "alice@laptop", "deploy")
     text = path.read_text()

@@ -75,7 +75,7 @@ def test_a_failure_can_be_that_of_a_release(state: State, image: Path) -> None:
     assert "evidence" not in run(image, "fail", check=True, failure=failure).message
     assert state.ledger().entries == ()
     message = run(image, "fail", failure=failure).message
-    path = state.capsules / "000001-aaaaaaaaaaaa.txt"
+    path = state.failure_reports / "000001-aaaaaaaaaaaa.txt"
     assert message == f"tiny fail failed (1): tiny release: this migration [password]\nevidence: {path}"
     (entry,) = state.ledger().entries
     assert (entry.release, entry.outcome, entry.schema_required) == ("aaaaaaaaaaaa", "failed", "0004")

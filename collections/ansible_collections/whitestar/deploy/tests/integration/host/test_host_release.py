@@ -201,10 +201,10 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     assert behaviour != "exits" or reason == "it ended at once: tiny release: no reason to live"
     assert not state.daemon("green").process()
     assert (state.logs / "green.log").exists()
-    capsule = Path(failed.message.rpartition("evidence: ")[2])
-    assert capsule.parent == state.capsules
-    assert capsule.stat().st_mode & 0o777 == 0o600
-    evidence = capsule.read_text()
+    failure_report = Path(failed.message.rpartition("evidence: ")[2])
+    assert failure_report.parent == state.failure_reports
+    assert failure_report.stat().st_mode & 0o777 == 0o600
+    evidence = failure_report.read_text()
     for text in (
         failed.message.partition("serves on: ")[2].splitlines()[0],
         "tiny release",
@@ -439,24 +439,24 @@ def test_a_release_that_turns_sour_gives_way_to_the_one_before(state: State) -> 
     deploy(state, good)
     before = serving(state)
     make_image(state, B)
-    run = start_module("host_release", arguments(state, workload=sour, probation={"seconds": 30}))
+    run = start_module("host_release", arguments(state, workload=sour, analysis={"seconds": 30}))
     while run.poll() is None:
         if not state.drain_file("green").exists():
             try_request(state.address("green"), "/people")
         time.sleep(0.01)
     failed = finish_module(run)
-    assert re.search(r"on probation: of \d+ requests \d+ failed", failed.message), failed
+    assert re.search(r"under analysis: of \d+ requests \d+ failed", failed.message), failed
     assert serving(state) == before, "the very process that served before, since it had only been drained"
     assert outcomes(state)[-1] == (sour["release"], "failed")
     assert not state.daemon("green").process()
     assert not deploy(state, good).changed
 
 
-def test_a_release_that_keeps_its_bounds_passes_its_probation(state: State) -> None:
+def test_a_release_that_keeps_its_bounds_passes_its_analysis(state: State) -> None:
     deploy(state, make_workload(state, A))
     new = make_workload(state, B)
     began = time.monotonic()
-    assert deploy(state, new, probation={"seconds": 1.5})["action"] == "deployed"
+    assert deploy(state, new, analysis={"seconds": 1.5})["action"] == "deployed"
     assert time.monotonic() - began > 1.5
     assert list(serving(state)) == [new["release"]]
 

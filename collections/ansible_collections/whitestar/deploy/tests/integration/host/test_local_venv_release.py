@@ -164,10 +164,10 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(project: Path) -> None:
     failure = {"state_directory": str(project.parent), "by": "alice@laptop"}
     assert "evidence" not in build(project, python="/nowhere/python", failure=failure).message
     assert "evidence" in build(project, failure=failure).message
-    (capsule,) = (project.parent / "capsules").iterdir()
-    assert "no version" in capsule.read_text()
+    (failure_report,) = (project.parent / "capsules").iterdir()
+    assert "no version" in failure_report.read_text()
     (entry,) = State(project.parent).ledger().entries
-    assert (capsule.name, entry.outcome) == (f"000001-{entry.image}.txt", "failed")
+    assert (failure_report.name, entry.outcome) == (f"000001-{entry.image}.txt", "failed")
     assert images(project) == []
 
 

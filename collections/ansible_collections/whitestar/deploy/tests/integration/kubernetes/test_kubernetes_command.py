@@ -207,10 +207,10 @@ def test_a_failure_is_recorded_as_that_of_a_release_and_its_evidence_has_no_secr
     command = failed.message.rpartition("evidence: kubectl ")[2]
     name = f"titanic-capsule-000001-{'a' * 12}"
     assert command == f"--namespace {space.name} get configmap {name} --output jsonpath='{{.data.capsule\\.txt}}'"
-    capsule = space.kubectl("get", "configmap", name, "--output", r"jsonpath={.data.capsule\.txt}")
-    assert "connecting with [password]" in capsule
-    assert "== last output of the database ==\n(" in capsule
-    assert SECRET not in capsule
+    failure_report = space.kubectl("get", "configmap", name, "--output", r"jsonpath={.data.capsule\.txt}")
+    assert "connecting with [password]" in failure_report
+    assert "== last output of the database ==\n(" in failure_report
+    assert SECRET not in failure_report
     with KubernetesClient.of(space.options) as cluster:
         (entry,) = ClusterRecords(cluster).ledger().entries
     assert (entry.release, entry.outcome, entry.by) == ("a" * 12, "failed", "alice@laptop")

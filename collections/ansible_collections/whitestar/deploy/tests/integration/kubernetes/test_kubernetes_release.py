@@ -17,7 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import TRIAL, Rollout
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import CAPSULES_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import FAILURE_REPORTS_KEPT, Ledger
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     REGISTRY,
     SECRET,
@@ -82,7 +82,7 @@ def trials(space: Space) -> list[str]:
     return space.names("pod", f"{COMPONENT}={TRIAL}")
 
 
-def capsule(space: Space, result: Result) -> str:
+def failure_report(space: Space, result: Result) -> str:
     name = result.message.rpartition("get configmap ")[2].split()[0]
     return space.kubectl("get", "configmap", name, "--output", r"jsonpath={.data.capsule\.txt}")
 
@@ -110,7 +110,7 @@ def assert_served_on(space: Space, failed: Result) -> None:
     assert SECRET not in failed.output
     assert ledger(space).entries[-1].outcome == "failed"
     assert ledger(space).entries[-1].reason.partition(":")[0] in failed.message
-    assert "what failed" in capsule(space, failed)
+    assert "what failed" in failure_report(space, failed)
 
 
 def test_twelve_steps(own_space: Space) -> None:
@@ -207,7 +207,7 @@ def test_an_image_that_nobody_has_is_named_within_seconds(served: Space) -> None
     assert failed.message.startswith("release c-1 did not take over, what served before serves on: its image ")
     assert "no-such-image:1 cannot be pulled (ErrImagePull)" in failed.message
     assert_served_on(served, failed)
-    assert "Failed to pull image" in capsule(served, failed)
+    assert "Failed to pull image" in failure_report(served, failed)
     assert served.get("configmap", "titanic-api-c-1") is None, "settings of a failed release are left behind"
     (warning,) = serve(served, bad, check=True).warnings
     assert "trying release c-1 again, which failed at " in warning
@@ -219,7 +219,7 @@ def test_a_release_that_ends_is_told_by_its_words_without_its_secrets(served: Sp
     assert "tiny release: no reason to live" in failed.message
     assert "tiny release knows [password]" in failed.message
     assert_served_on(served, failed)
-    text = capsule(served, failed)
+    text = failure_report(served, failed)
     assert "tiny release knows [password]" in text
     assert '+    "TINY_BEHAVIOUR": "exits"' in text
     assert SECRET not in text
@@ -237,7 +237,7 @@ def test_a_release_that_fails_what_users_ask_gets_no_traffic(served: Space) -> N
     failed = serve(served, tiny_release("f" * 12, TINY_BEHAVIOUR="fails"))
     assert "it got ready, but /people fails: 500 " in failed.message
     assert_served_on(served, failed)
-    assert "/people 500" in capsule(served, failed)
+    assert "/people 500" in failure_report(served, failed)
 
 
 def test_a_quota_that_leaves_no_room_is_named(served: Space) -> None:
@@ -261,11 +261,11 @@ def test_a_release_that_fails_after_its_trial_is_replaced_by_the_one_before(serv
     assert serve(served, GOOD)["action"] == "none"
 
 
-def test_a_release_that_errs_on_probation_is_replaced_by_the_one_before(served: Space) -> None:
+def test_a_release_that_errs_under_analysis_is_replaced_by_the_one_before(served: Space) -> None:
     sour = tiny_release("8" * 12, TINY_BEHAVIOUR="fails")
     sour["probes"] = sour["probes"] | {"smoke": ["/"]}
     run = start_module(
-        "kubernetes_release", {"cluster": served.options, **options(sour, probation={"seconds": RUN_SECONDS})}
+        "kubernetes_release", {"cluster": served.options, **options(sour, analysis={"seconds": RUN_SECONDS})}
     )
     wait_for(lambda: sour["release"] in serving(served) and not trials(served), RUN_SECONDS)
     with KubernetesClient.of(served.options) as cluster:
@@ -275,7 +275,7 @@ def test_a_release_that_errs_on_probation_is_replaced_by_the_one_before(served: 
                 for _ in range(30):
                     try_request(address, "/people")
     failed = finish_module(run)
-    assert "on probation: of " in failed.message
+    assert "under analysis: of " in failed.message
     assert f"release {GOOD['release']} has been put back" in failed.message
     assert_served_on(served, failed)
 
@@ -487,13 +487,15 @@ def test_a_record_that_cannot_be_read_is_named(own_space: Space) -> None:
     assert message.endswith("restore it, or delete it")
 
 
-def test_the_newest_capsules_are_kept_and_a_long_one_is_cut(kubernetes: KubernetesClient, with_secret: Space) -> None:
+def test_the_newest_failure_reports_are_kept_and_a_long_one_is_cut(
+    kubernetes: KubernetesClient, with_secret: Space
+) -> None:
     records = ClusterRecords(kubernetes)
-    numbers = range(900000, 900000 + CAPSULES_KEPT + 2)
+    numbers = range(900000, 900000 + FAILURE_REPORTS_KEPT + 2)
     for number in numbers:
-        where = records.write_failure_report(f"{number}-x", "é" * 600_000 if number == numbers[-1] else "words")
+        where = records.store_failure_report(f"{number}-x", "é" * 600_000 if number == numbers[-1] else "words")
     kept = with_secret.names("configmap", "whitestar.deploy/capsule=true")
-    assert kept == [f"titanic-capsule-{number}-x" for number in numbers[-CAPSULES_KEPT:]]
+    assert kept == [f"titanic-capsule-{number}-x" for number in numbers[-FAILURE_REPORTS_KEPT:]]
     assert kept[-1] in where
     assert len(with_secret.get("configmap", kept[-1])["data"]["capsule.txt"]) == 450_000
 
