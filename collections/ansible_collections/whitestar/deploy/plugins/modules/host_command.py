@@ -38,7 +38,7 @@ options:
       them where they are; where the run is root's it is user 10003 and gets copies in memory instead.
     type: dict
     default: {}
-  needs:
+  required_files:
     description: >-
       Paths without which the command cannot work. In check mode on a fresh target they are not there yet, and the
       command is reported as one that would run.
@@ -161,7 +161,7 @@ def main() -> None:
             "check_argument": {"type": "str", "required": True},
             "environment": {"type": "dict", "required": True},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
-            "needs": {"type": "list", "elements": "path", "default": []},
+            "required_files": {"type": "list", "elements": "path", "default": []},
             "failure": FAILURE_OPTION,
             "answer_file": {"type": "path"},
             "seconds": {"type": "float", "default": 600},
@@ -177,7 +177,10 @@ def main() -> None:
         program = host.missing(options["image"], words)
     except EngineError as error:
         module.fail_json(msg=f"{' '.join(words)} could not be started: {error}")
-    missing = [*([program] if program else []), *(path for path in options["needs"] if not Path(path).exists())]
+    missing = [
+        *([program] if program else []),
+        *(path for path in options["required_files"] if not Path(path).exists()),
+    ]
     if missing and module.check_mode:
         module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
     if missing:

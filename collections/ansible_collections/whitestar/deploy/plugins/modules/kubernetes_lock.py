@@ -55,7 +55,7 @@ options:
     description: Whether a namespace that somebody else made may be deployed to.
     type: bool
     default: false
-  needs:
+  required_resources:
     description: What the deployment rests on and the cluster must have.
     type: list
     elements: dict
@@ -243,7 +243,7 @@ def main() -> None:
                     "over": {"type": "dict", "required": True},
                 },
             },
-            "needs": {
+            "required_resources": {
                 "type": "list",
                 "elements": "dict",
                 "default": [],

@@ -48,7 +48,7 @@ redirect_port:
   description: Port on which the settings have plain HTTP sent to HTTPS; 0 is none.
   returned: success
   type: int
-needs:
+required_resources:
   description: What the settings need of a cluster, as M(whitestar.deploy.kubernetes_lock) takes it.
   returned: success
   type: list

@@ -41,22 +41,22 @@ def wrong_choices(values: Mapping[str, Any]) -> list[str]:
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a deployment with these settings asks of a cluster, for the checks before the first change.
 
-    ``needs`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects) as
-    kubernetes_lock takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
+    ``required_resources`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects)
+    as kubernetes_lock takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
     """
     volume = {
         "size": values.get("titanic_database_storage", "1Gi"),
         "storage_class": values.get("titanic_database_storage_class", ""),
     }
     return {
-        "needs": list(_needs(values)),
+        "required_resources": list(_required_resources(values)),
         "volume": {} if values.get("titanic_database_kind") == "external" else volume,
         "overlays": list(_overlays(values)),
         "adopt": boolean(values.get("titanic_target_namespace_adopt", False)),
     }
 
 
-def _needs(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _required_resources(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     kind, front = values.get("titanic_database_kind", "pod"), values.get("titanic_api_front", "ingress")
     if kind != "external":
         yield _need("storage.k8s.io/v1 StorageClass", "titanic_database_storage_class", CHOOSE_CLASS) | {

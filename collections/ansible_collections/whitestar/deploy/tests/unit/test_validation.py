@@ -64,12 +64,12 @@ def test_a_host_has_none_of_these_choices() -> None:
     ],
 )
 def test_a_cluster_is_asked_for_what_the_settings_need(values: dict[str, Any], kinds: list[str]) -> None:
-    assert [need["kind"] for need in asked_of_a_cluster(values)["needs"]] == kinds
+    assert [need["kind"] for need in asked_of_a_cluster(values)["required_resources"]] == kinds
 
 
 def test_a_class_or_issuer_that_is_named_is_asked_for_by_name() -> None:
     named = {"titanic_database_storage_class": "fast", "titanic_api_ingress_class": "nginx", "titanic_api_tls": "acme"}
-    needs = asked_of_a_cluster(named)["needs"]
+    needs = asked_of_a_cluster(named)["required_resources"]
     assert {need["variable"]: need.get("name") for need in needs} == {
         "titanic_database_storage_class": "fast",
         "titanic_api_ingress_class": "nginx",

@@ -51,7 +51,7 @@ def problems(cluster: KubernetesClient, options: dict[str, Any]) -> list[str]:
     # Who may not even list cannot be told what is there.
     return denied(cluster) or [
         *refusals(cluster, adopt=options["adopt"]),
-        *missing(cluster, options["needs"]),
+        *missing(cluster, options["required_resources"]),
         *unchangeable(cluster, options["volume"] or {}, options["overlays"]),
     ]
 
@@ -81,10 +81,10 @@ def denied(cluster: KubernetesClient) -> list[str]:
     return [f"titanic_cluster: {what}: {remedy}"]
 
 
-def missing(cluster: KubernetesClient, needs: list[dict[str, Any]]) -> list[str]:
+def missing(cluster: KubernetesClient, required: list[dict[str, Any]]) -> list[str]:
     """One sentence for each thing that the deployment rests on and the cluster does not have."""
     found = []
-    for need in (need for need in needs if need["asked"]):
+    for need in (need for need in required if need["asked"]):
         try:
             what = lack(cluster, need)
         except ClusterError as error:

@@ -99,7 +99,9 @@ def test_a_command_that_takes_too_long_is_ended(image: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["program", "socket"])
 def test_what_is_not_there_yet_would_run_in_check_mode(image: Path, missing: str) -> None:
-    options: dict[str, Any] = {"needs": [str(image / "socket")]} if missing == "socket" else {"command": ["tony"]}
+    options: dict[str, Any] = (
+        {"required_files": [str(image / "socket")]} if missing == "socket" else {"command": ["tony"]}
+    )
     seen = run(image, "migrate", check=True, **options)
     assert seen.changed
     assert seen["answer"] == {}

@@ -34,7 +34,14 @@ def begin(space: Space, owner: dict[str, Any] = ME, *, check: bool = False, **op
     return space.run("kubernetes_lock", check=check, state="present", owner=owner, adopt=True, **options)
 
 
-NOTHING_ASKED = {"deploys": True, "needs_running": False, "adopt": True, "needs": [], "volume": None, "overlays": []}
+NOTHING_ASKED = {
+    "deploys": True,
+    "needs_running": False,
+    "adopt": True,
+    "required_resources": [],
+    "volume": None,
+    "overlays": [],
+}
 PORT: dict[str, Any] = {"name": "http", "port": 80}
 
 
@@ -115,7 +122,7 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
         need("StorageClass", "storage.k8s.io/v1", default="storageclass.kubernetes.io/is-default-class"),
     ]
     classes = ", ".join(free.names("ingressclass")) or "none"
-    found = begin(free, needs=needs)
+    found = begin(free, required_resources=needs)
     assert found["problems"] == [
         f"titanic_api_ingress_class: the cluster has no IngressClass no-such-class (it has {classes}): have one",
         "titanic_unit_x: the cluster has no default StorageClass: have one",
@@ -124,7 +131,7 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
     ]
     assert found.message == "\n".join(found["problems"])
     assert free.versions() == before, "the lock was taken"
-    assert not begin(free, needs=needs, deploys=False).failed
+    assert not begin(free, required_resources=needs, deploys=False).failed
 
 
 def volume(size: str = "16Mi", storage_class: str = "") -> dict[str, str]:
@@ -270,7 +277,7 @@ def test_an_account_with_the_rights_of_a_deployer_may_begin(free: Space, place: 
     deployer = limited(free, place)
     # What belongs to all it may not look at, and so is not told of.
     needs = [need("IngressClass", "networking.k8s.io/v1", name="no-such-class")]
-    assert not begin(deployer, needs=needs).changed
+    assert not begin(deployer, required_resources=needs).changed
     assert not deployer.run("kubernetes_lock", state="absent", owner=ME).failed
     assert free.get("lease", NAME) is None
     free.kubectl("delete", "rolebinding", "deployer")
