@@ -21,7 +21,7 @@ class Certificate:
 
     @property
     def settings(self) -> dict[str, dict[str, str]]:
-        """The variable of the collection that gives it to a front door."""
+        """The variable of the collection that gives it to a reverse proxy."""
         return {"titanic_secrets_tls": {"certificate": self.certificate, "key": self.key}}
 
 

@@ -70,7 +70,7 @@ class Deployment:
         )
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON body of a request at the front door; None for a body that is no JSON."""
+        """Status and JSON body of a request at the reverse proxy; None for a body that is no JSON."""
         connection = http.client.HTTPConnection(self.address, self.port, timeout=10)
         sent = {"Content-Type": "application/json", **headers} if body is not None else headers
         try:

@@ -207,7 +207,7 @@ def remove_what_was_made(service: Service, rows: int) -> None:
 )
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_a_malformed_request_writes_nothing(service: Service, method: str, header: str, body: bytes) -> None:
-    """The front door passes a body on while it comes, so what is wrong with its end is found here."""
+    """The reverse proxy passes a body on while it comes, so what is wrong with its end is found here."""
     made = service.post(PERSON)
     path = made.headers["Location"]
     assert answer(service, request(method, path, body, header)).startswith(b"HTTP/1.1 400 ")

@@ -80,9 +80,9 @@ class LoadPlan:
     """
 
     url: str
-    """Front door, such as `http://127.0.0.1:5000`."""
+    """Reverse proxy, such as `http://127.0.0.1:5000`."""
     host: str = ""
-    """Name that the front door is asked by, in the Host header; what the url says unless it is given."""
+    """Name that the reverse proxy is asked by, in the Host header; what the url says unless it is given."""
     rate: float = 200.0
     """Requests a second, evenly spaced."""
     seconds: float = 30.0
@@ -213,7 +213,7 @@ class LoadReport:
         new, reused = (self.sent_by_connection[kind] for kind in ("new", "reused"))
         when = [failure.at_seconds for failure in self.failures]
         between = f" (the first {len(when)} due between {min(when):.1f} and {max(when):.1f} s)" if when else ""
-        # Whose words tell whether the front door or the service refused.
+        # Whose words tell whether the reverse proxy or the service refused.
         first = f"; first: {self.failures[0].detail}" if when else ""
         return (
             f"{self.sent} sent in {self.seconds:.1f} s ({new} on new, {reused} on reused connections), "

@@ -288,7 +288,7 @@ def test_more_in_flight_than_allowed_is_a_failure_of_its_own() -> None:
     assert report.ok == 5
 
 
-def test_the_front_door_is_asked_by_the_name_that_is_given() -> None:
+def test_the_reverse_proxy_is_asked_by_the_name_that_is_given() -> None:
     with serving(lambda handler: handler.headers["Host"] != "titanic.test" and handler.drop()) as server:
         assert run_load(plan(server, seconds=0.2, host="titanic.test")).clean
         assert run_load(plan(server, seconds=0.2)).failed == 40

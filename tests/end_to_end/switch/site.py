@@ -43,7 +43,7 @@ COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="s
 KUBERNETES = pytest.mark.parametrize("engine", ["kubernetes"], indirect=True, scope="session")
 # Tests of limits that a kernel enforces.
 LIMITED = pytest.mark.parametrize("engine", ["compose", "kubernetes"], indirect=True, scope="session")
-# Tests of what hosts have: one machine, two colours, a front door of their own.
+# Tests of what hosts have: one machine, two colours, a reverse proxy of their own.
 HOSTS = pytest.mark.parametrize("engine", ["local", "compose"], indirect=True, scope="session")
 # Somebody to write.
 PERSON = {
@@ -60,9 +60,9 @@ PSQL = ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--username", "
 
 
 class Site(ABC):
-    """One deployment with a state directory, a front door and a copy of the service of its own.
+    """One deployment with a state directory, a reverse proxy and a copy of the service of its own.
 
-    ``address``, ``port`` and ``host`` are where its front door is and the name that it is asked by. ``settings`` are
+    ``address``, ``port`` and ``host`` are where its reverse proxy is and the name that it is asked by. ``settings`` are
     variables that every run of it gets, besides those that keep it to itself.
     """
 
@@ -148,7 +148,7 @@ class Site(ABC):
     def ask(
         self, path: str, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and JSON body (None if it has none) of a request to the front door; status 0 if nothing answered."""
+        """Status and JSON body (None without one) of a request to the reverse proxy; status 0 if nothing answered."""
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", "Host": self.host} | (headers or {})
         request = urllib.request.Request(self.url + path, data, sent, method=method)
@@ -180,7 +180,7 @@ class Site(ABC):
         return str(body["release"])
 
     def rows(self) -> int:
-        """How many people the front door lists. It is asked again if it says so, as it does after a fault."""
+        """How many people the reverse proxy lists. It is asked again if it says so, as it does after a fault."""
         deadline = time.monotonic() + 60
         while (answer := self.ask("/people"))[0] == 503 and time.monotonic() < deadline:
             time.sleep(1)
@@ -189,12 +189,12 @@ class Site(ABC):
         return len(body)
 
     def load(self, **settings: Any) -> LoadPlan:
-        """A plan of the load client for the front door."""
+        """A plan of the load client for the reverse proxy."""
         return LoadPlan(self.url, host=self.host, **settings)
 
     def ways(self) -> dict[str, LoadPlan]:
         """The ways in, by name, that no release may drop a request on."""
-        return {"the front door": self.load()}
+        return {"the reverse proxy": self.load()}
 
     @abstractmethod
     def ledger(self) -> list[dict[str, Any]]:

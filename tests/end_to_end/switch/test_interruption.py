@@ -468,7 +468,7 @@ def test_killed_workers_are_replaced_at_once(host: HostSite) -> None:
         time.sleep(1)
         for worker in before:
             os.kill(worker, signal.SIGKILL)
-        # Without it the front door waits a minute before it answers.
+        # Without it the reverse proxy waits a minute before it answers.
         writer.sendall(THE_OTHER_HALF)
         told = b"".join(iter(lambda: writer.recv(65536), b""))
     assert told.startswith(b"HTTP/1.1 503"), told
@@ -504,7 +504,7 @@ def test_a_paused_release_is_answered_for_and_replaced_by_the_next_run(container
     rows = containers.rows()
     paused = containers.containers(containers.colour())[0]["Id"]
     containers.engine("pause", paused)
-    time.sleep(3)  # the front door has given up asking whether it is ready
+    time.sleep(3)  # the reverse proxy has given up asking whether it is ready
     assert_it_is_told_to_wait(containers)
     containers.succeed()
     assert containers.rows() == rows

@@ -52,7 +52,7 @@ def answer_to_half_a_write(site: Site) -> bytes:
     with socket.create_connection(("127.0.0.1", site.port), timeout=60) as writer:
         writer.sendall(HALF_A_WRITE)
         deadline = time.monotonic() + 60
-        # The front door takes no new connections from here on.
+        # The reverse proxy takes no new connections from here on.
         while site.ask("/healthz")[0] and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(1)

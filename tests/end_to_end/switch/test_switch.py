@@ -31,9 +31,9 @@ REQUESTS_PER_SECOND = 20.0
 STEADY_SECONDS = 5
 # The promise is twice the steady 99th percentile. Where two cores carry the runs, the builds and this client beside
 # what is tested, that measures the machine: one unrelated busy process makes it 3.6 times the steady one, an unrelated
-# `docker run` six times. So it is printed, and what is asserted, where no other step runs, is that the front door found
-# no request in a hundred without a release: it asks for 1800 ms then. A cluster has no such front door; there a pod
-# that leaves stays for 5 s.
+# `docker run` six times. So it is printed, and what is asserted, where no other step runs, is that the reverse proxy
+# found no request in a hundred without a release: it asks for 1800 ms then. A cluster has no such reverse proxy; there
+# a pod that leaves stays for 5 s.
 NOTICED_MS = {"local": 1800, "compose": 1800, "kubernetes": 5000}
 ALONE = os.environ.get("TESTS_LANES") == "1"
 AT_MOST_SECONDS = 880

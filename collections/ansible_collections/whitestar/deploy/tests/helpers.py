@@ -473,7 +473,7 @@ def remove_project(engine: DockerClient) -> None:
 def certificate(*names: str, days: float = 1) -> dict[str, str]:
     """A certificate for these names and its key, both as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "front door")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "reverse proxy")])
     now = datetime.now(UTC)
     made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(now - timedelta(days=9)).not_valid_after(now + timedelta(days=days))

@@ -261,7 +261,7 @@ def wrong_environment(values: Mapping[str, Any]) -> list[str]:
 
 
 def wrong_address(values: Mapping[str, Any]) -> list[str]:
-    """Why nothing can listen at the front door's address, or ask it there, if so."""
+    """Why nothing can listen at the reverse proxy's address, or ask it there, if so."""
     why = wrong_host(str(values.get("titanic_api_address", "127.0.0.1")), names=values["titanic_provider"] != "compose")
     return [f"titanic_api_address: {why}"] if why else []
 
@@ -298,7 +298,7 @@ def wrong_on_kubernetes(values: Mapping[str, Any]) -> list[str]:
 
 
 def wrong_certificates(values: Mapping[str, Any]) -> list[str]:
-    """Why the front door or the database could not use the certificate and key that it is given, if so."""
+    """Why the reverse proxy or the database could not use the certificate and key that it is given, if so."""
     found = []
     if values.get("titanic_api_tls") == "given":
         name = str(values.get("titanic_api_hostname") or "localhost")

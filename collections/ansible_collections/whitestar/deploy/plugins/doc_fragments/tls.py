@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What modules that ask a front door say of HTTPS."""
+"""What modules that ask a reverse proxy say of HTTPS."""
 
 from __future__ import annotations
 

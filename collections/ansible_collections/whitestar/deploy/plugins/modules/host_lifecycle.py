@@ -10,7 +10,7 @@ module: host_lifecycle
 short_description: Say what runs on a host, stop it, start it or remove it
 description:
   - With O(state=reported) lists processes, the serving release, the ledger, the lock and the rows. Changes nothing.
-  - With O(state=stopped) stops the front door, which answers what it has, then the release, then the database. Data,
+  - With O(state=stopped) stops the reverse proxy, which answers what it has, then the release, then the database. Data,
     secrets, releases and the ledger stay.
   - With O(state=started) starts what of them does not run as it was, and waits until the release of the ledger is
     ready. Nothing is built, migrated or configured.
@@ -47,7 +47,7 @@ options:
     description: Directory of PostgreSQL's programs. Needed without O(engine).
     type: path
   address:
-    description: Where the front door listens (C(host:port)).
+    description: Where the reverse proxy listens (C(host:port)).
     type: str
     required: true
   url:
@@ -142,14 +142,14 @@ def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -
 def down(runs: Parts, silent: str) -> str:
     """What should run and does not, and what to do; empty where nothing is missing, or somebody has stopped it.
 
-    ``silent`` is the front door's address where it did not answer.
+    ``silent`` is the reverse proxy's address where it did not answer.
     """
     current = runs.state.ledger().current()
     if current is None or runs.state.stopped():
         return ""
     found = runs.missing() + ([] if runs.serves() else [f"release {current.release}"])
     if not found and silent:
-        return f"the front door runs and does not answer at {silent}: the next run of the site (make up) restarts it"
+        return f"the reverse proxy runs and does not answer at {silent}: the next run of the site (make up) restarts it"
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 

@@ -40,20 +40,20 @@ options:
     type: int
     default: 3600
   address:
-    description: Address that the front door will listen on. Needed with O(state=present).
+    description: Address that the reverse proxy will listen on. Needed with O(state=present).
     type: str
   port:
-    description: Port that the front door will listen on. Needed with O(state=present).
+    description: Port that the reverse proxy will listen on. Needed with O(state=present).
     type: int
   redirect_port:
-    description: Port at which the front door will send HTTP on to HTTPS; 0 for none.
+    description: Port at which the reverse proxy will send HTTP on to HTTPS; 0 for none.
     type: int
     default: 0
   account:
     description: Account that PostgreSQL runs as when the play runs as root. Needed to lock without O(engine).
     type: str
   deploys:
-    description: Whether the run may start a front door and a release, and so needs the port and disk space.
+    description: Whether the run may start a reverse proxy and a release, and so needs the port and disk space.
     type: bool
     default: true
   continues:
@@ -211,18 +211,18 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
             f"{needed} MiB are needed (titanic_preflight_free_mebibytes): free some or choose another disk"
         )
     address, engine = options["address"], options["engine"]
-    ours = front_door_ports(state, engine)
+    ours = reverse_proxy_ports(state, engine)
     for name in ("port", "redirect_port"):
         port = options[name]
         problem = cannot_listen(address, port, f"titanic_api_{name}", engine) if port else ""
-        # Our own front door may have the port, but no address that the host has not.
+        # Our own reverse proxy may have the port, but no address that the host has not.
         if problem and (port not in ours or problem.startswith("titanic_api_address")):
             found.append(problem)
     return found
 
 
-def front_door_ports(state: State, engine: dict[str, Any] | None) -> set[int]:
-    """The ports that our own front door has now."""
+def reverse_proxy_ports(state: State, engine: dict[str, Any] | None) -> set[int]:
+    """The ports that our own reverse proxy has now."""
     if engine is None:
         process = state.daemon("caddy").process()
         return listening(process.pid) if process else set()

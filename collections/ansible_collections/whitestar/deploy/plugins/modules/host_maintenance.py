@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Have the front door of a host answer everything itself with a message, or pass everything on again."""
+"""Have the reverse proxy of a host answer everything itself with a message, or pass everything on again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: host_maintenance
 short_description: Begin or end the maintenance of a host
 description:
-  - With O(enabled=true) the front door answers every request with 503, C(Retry-After) and a message, as a problem
+  - With O(enabled=true) the reverse proxy answers every request with 503, C(Retry-After) and a message, as a problem
     document (RFC 9457) or, for browsers, as a page. Requests that it has passed on before are finished.
   - With O(enabled=false) it passes everything on again. Neither reloads anything or closes a connection.
 version_added: 1.0.0
@@ -91,7 +91,7 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     try:
         if state.ledger().current() is None:
-            module.fail_json(msg=f"nothing is deployed in {state.root}: there is no front door to put a message on")
+            module.fail_json(msg=f"nothing is deployed in {state.root}: there is no reverse proxy to put a message on")
         now = maintenance.current(state)
         then = wanted(options, now)
         if not module.check_mode:
@@ -103,7 +103,7 @@ def main() -> None:
             else:
                 maintenance.end(state)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        module.fail_json(msg=f"the front door's maintenance: {error}")
+        module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
     module.exit_json(
         changed=now != then,
         maintenance=asdict(then) if then else {},

@@ -14,7 +14,7 @@ description:
   - A switch that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.front_door]
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.reverse_proxy]
 options:
   state_directory:
     description: The state directory of the target.
@@ -135,7 +135,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     redacted,
     write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import REVERSE_PROXY_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
@@ -155,7 +155,7 @@ class Deployment:
         limits = (options["ready_seconds"], options["drain_seconds"], Analysis(**options["analysis"]))
         self.colours = host.colours(self.workload, self.secrets, *limits)
         if self.restores is None:
-            self.colours.checks = Checks.of(self.workload, options["front_door"])
+            self.colours.checks = Checks.of(self.workload, options["reverse_proxy"])
 
     def _recorded(self, number: int) -> dict[str, Any]:
         entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
@@ -271,7 +271,7 @@ def main() -> None:
             "why": {"type": "str", "required": True},
             "ready_seconds": {"type": "float", "default": 30},
             "drain_seconds": {"type": "float", "default": 25},
-            "front_door": FRONT_DOOR_OPTION,
+            "reverse_proxy": REVERSE_PROXY_OPTION,
             "keep": {"type": "int", "default": 5},
             "analysis": {
                 "type": "dict",

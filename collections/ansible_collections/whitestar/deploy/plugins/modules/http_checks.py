@@ -1,18 +1,18 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask a front door for each promise that can be asked over HTTP."""
+"""Ask a reverse proxy for each promise that can be asked over HTTP."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: http_checks
-short_description: Ask a front door whether it keeps its promises
+short_description: Ask a reverse proxy whether it keeps its promises
 description:
   - Sends one GET for each promise and compares status, headers and JSON body. All broken promises are reported at once.
-  - A promise that is broken is asked for again for O(seconds). A front door may not have seen yet that a release is
+  - A promise that is broken is asked for again for O(seconds). A reverse proxy may not have seen yet that a release is
     ready, or that the one before is gone, and one whose certificate is not valid may still be getting it.
-  - A front door in maintenance is asked nothing else.
+  - A reverse proxy in maintenance is asked nothing else.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.tls
@@ -22,7 +22,7 @@ options:
     type: str
     required: true
   host:
-    description: Name that the front door is asked by, where that is not its address.
+    description: Name that the reverse proxy is asked by, where that is not its address.
     type: str
   promises:
     description: What is promised.
@@ -64,7 +64,7 @@ kept:
   type: list
   elements: str
 maintenance:
-  description: The message of a front door in maintenance; empty otherwise.
+  description: The message of a reverse proxy in maintenance; empty otherwise.
   returned: success
   type: str
 check_mode:
@@ -82,7 +82,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import (
-    FrontDoor,
+    ReverseProxy,
     in_words,
     maintenance,
 )
@@ -114,12 +114,12 @@ def main() -> None:
     )
     if module.check_mode:
         module.exit_json(changed=False, kept=[], items={}, maintenance="", check_mode=True)
-    door = FrontDoor.of(module.params)
+    door = ReverseProxy.of(module.params)
     kept, failures, items = [], [], {}
     deadline = time.monotonic() + module.params["seconds"]
     for promise in module.params["promises"]:
         answer, problem = door.check(promise)
-        # A front door may yet have to see that a release is ready, or gone, and a certificate may yet have to come.
+        # A reverse proxy may yet have to see that a release is ready, or gone, and a certificate may yet have to come.
         while problem and not (answer and maintenance(answer)) and time.monotonic() < deadline:
             time.sleep(0.2)
             answer, problem = door.check(promise)

@@ -34,11 +34,11 @@ options:
     type: float
     default: 30
   address:
-    description: Where the front door listens (C(host:port)).
+    description: Where the reverse proxy listens (C(host:port)).
     type: str
     required: true
   host:
-    description: Name that the front door is asked by.
+    description: Name that the reverse proxy is asked by.
     type: str
   url:
     description: What users call it, for the report; made of O(address) if not given.
@@ -135,7 +135,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
 
 
 def request(options: dict[str, Any], path: str) -> Answer | None:
-    """What the front door answers."""
+    """What the reverse proxy answers."""
     return try_request(options["address"], path, tls=Tls.of(options["tls"]), host=options["host"] or "")
 
 

@@ -137,7 +137,7 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             if ClusterRecords(cluster).ledger().current() is None:
                 where = f"namespace {cluster.namespace}"
-                module.fail_json(msg=f"nothing is deployed in {where}: there is no front door to put a message on")
+                module.fail_json(msg=f"nothing is deployed in {where}: there is no reverse proxy to put a message on")
             now = maintenance(cluster)
             then = wanted(options, now)
             if not module.check_mode:
@@ -149,7 +149,7 @@ def main() -> None:
                 elif now:
                     end(cluster)
     except (ClusterError, ReleaseError, ValueError) as error:
-        module.fail_json(msg=f"the front door's maintenance: {error}")
+        module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
     module.exit_json(
         changed=now != then,
         maintenance=asdict(then) if then else {},

@@ -16,7 +16,7 @@ description:
   - A rollout that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.front_door]
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.reverse_proxy]
 options:
   objects:
     description: The release's objects, a Deployment and the ConfigMap with its settings.
@@ -135,7 +135,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     redacted,
     write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FRONT_DOOR_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import REVERSE_PROXY_OPTION, Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
@@ -155,7 +155,7 @@ class Deployment:
         self.rollout = self._rollout(self.objects)
         self.release = self.rollout.release
         if self.restores is None:
-            self.rollout.checks = Checks.of(options["workload"], options["front_door"])
+            self.rollout.checks = Checks.of(options["workload"], options["reverse_proxy"])
         self.changes: list[Change] = self.rollout.changes(check=check)
 
     def _rollout(self, objects: list[Object]) -> Rollout:
@@ -325,7 +325,7 @@ def main() -> None:
             "by": {"type": "str", "required": True},
             "why": {"type": "str", "required": True},
             "ready_seconds": {"type": "float", "default": 30},
-            "front_door": FRONT_DOOR_OPTION,
+            "reverse_proxy": REVERSE_PROXY_OPTION,
             "keep": {"type": "int", "default": 5},
             "analysis": {
                 "type": "dict",

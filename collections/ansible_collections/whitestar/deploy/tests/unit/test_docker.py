@@ -142,7 +142,7 @@ def test_mappings_are_merged_and_all_else_is_replaced() -> None:
     assert json.dumps(base) == before
 
 
-def test_every_replica_of_both_colours_is_behind_the_front_door() -> None:
+def test_every_replica_of_both_colours_is_behind_the_reverse_proxy() -> None:
     assert upstreams("people", 2) == [
         "people-api-blue-1:8000",
         "people-api-blue-2:8000",

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.doc_fragments.front_door import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.reverse_proxy import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import http_checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import (
-    FRONT_DOOR_OPTION,
     PROMISES,
+    REVERSE_PROXY_OPTION,
     Checks,
     difference,
     release_promises,
@@ -55,7 +55,7 @@ def test_on_trial_a_release_is_asked_all_but_whether_it_is_let_in() -> None:
 
 
 def test_what_an_old_replica_still_answers_is_not_taken_for_the_new_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two replicas behind the front door is on its way out, and keeps what the new one breaks."""
+    """One of two replicas behind the reverse proxy is on its way out, and keeps what the new one breaks."""
     monkeypatch.setattr(http_checks, "SEEN_WITHIN_SECONDS", 3)
     asked: list[str] = []
 
@@ -100,6 +100,6 @@ def test_without_a_plan_every_image_may_be_built() -> None:
     assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb; nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 
 
-def test_the_front_door_is_documented_as_it_is_read() -> None:
-    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["front_door"]["suboptions"]
-    assert set(documented) == set(FRONT_DOOR_OPTION["options"])
+def test_the_reverse_proxy_is_documented_as_it_is_read() -> None:
+    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["reverse_proxy"]["suboptions"]
+    assert set(documented) == set(REVERSE_PROXY_OPTION["options"])

@@ -51,7 +51,7 @@ def test_a_record_that_nothing_is_left_of_is_refused(state: State) -> None:
         recorded_workload(state, LocalRuntime(state), None)
 
 
-def test_the_front_door_asks_as_often_as_the_drain_waits_for() -> None:
+def test_the_reverse_proxy_asks_as_often_as_the_drain_waits_for() -> None:
     text = (COLLECTION / "roles" / "titanic_api" / "templates" / "Caddyfile.j2").read_text()
     assert f"health_interval {HEALTH_INTERVAL_SECONDS * 1000:g}ms" in text
 

@@ -281,7 +281,7 @@ def test_a_certificate_that_nobody_uses_is_not_looked_at() -> None:
     assert wrong_certificates(given({}) | {"titanic_api_tls": "none"}) == []
 
 
-def test_the_database_s_certificate_is_looked_at_like_the_front_door_s() -> None:
+def test_the_database_s_certificate_is_looked_at_like_the_reverse_proxy_s() -> None:
     good = {"titanic_provider": "compose", "titanic_database_tls": True}
     assert wrong_certificates(good | {"titanic_secrets_database_tls": certificate("database")}) == []
     (other,) = wrong_certificates(good | {"titanic_secrets_database_tls": certificate("db.example.org")})

@@ -37,9 +37,9 @@ PEM = "-----BEGIN CERTIFICATE-----"
 
 @dataclass(frozen=True)
 class Tls:
-    """How a front door with a certificate is asked from its own host, whatever its address there.
+    """How a reverse proxy with a certificate is asked from its own host, whatever its address there.
 
-    ``authority`` has the certificates to trust, which may be the front door's own: as PEM, or a file with them. The
+    ``authority`` has the certificates to trust, which may be the reverse proxy's own: as PEM, or a file with them. The
     system's authorities if it is empty.
     """
 

@@ -56,7 +56,7 @@ class Containers(Parts):
         return [name for _, name in sorted(found)]
 
     def stop(self, seconds: float) -> None:
-        """Stop all of it, front door first; the engine does not start again what was stopped so."""
+        """Stop all of it, reverse proxy first; the engine does not start again what was stopped so."""
         for name in self.running():
             self.engine.run("stop", "--time", str(int(seconds + SPARE_SECONDS)), name)
 

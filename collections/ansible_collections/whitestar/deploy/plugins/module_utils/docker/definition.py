@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
 API_PORT = 8000
-# Where the front door meets the releases, and where they meet the database, which has no way out.
+# Where the reverse proxy meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What the client gives containers, also in lower case, where its config.json has proxies. No proxy knows ours.
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -29,7 +29,7 @@ def service_of(colour: str) -> str:
 
 
 def upstreams(project: str, replicas: int) -> list[str]:
-    """Every address that the front door may find a release at: both colours, all replicas (a text will do)."""
+    """Every address that the reverse proxy may find a release at: both colours, all replicas (a text will do)."""
     numbers = range(1, int(replicas) + 1)
     return [f"{project}-{service_of(colour)}-{number}:{API_PORT}" for colour in COLOURS for number in numbers]
 

@@ -42,7 +42,7 @@ def refusals(project: Project) -> list[str]:
 
 
 def own_containers(project: Project) -> list[dict[str, Any]]:
-    """Containers of this deployment, the front door first and the database last. Raises EngineError."""
+    """Containers of this deployment, the reverse proxy first and the database last. Raises EngineError."""
     found = [container for container in project.engine.containers() if _is_own(project, container)]
     return sorted(found, key=lambda container: SERVICES.index(service) if (service := _service(container)) else -1)
 

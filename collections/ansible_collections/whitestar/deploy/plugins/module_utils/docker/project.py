@@ -161,7 +161,7 @@ class Project:
 
 
 class Service:
-    """One service of the project that is not a release: the database, the front door.
+    """One service of the project that is not a release: the database, the reverse proxy.
 
     ``definition`` is its entry in the Compose file, without image; ``volumes`` and ``secrets`` (paths by name) are what
     it uses; ``files`` (contents by name) is what it finds in its configuration directory; ``watched`` is a hash of what

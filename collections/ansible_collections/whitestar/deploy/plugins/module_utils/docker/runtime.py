@@ -70,7 +70,7 @@ class ComposeBlueGreen(BlueGreen):
         return any(other_variables(self.engine, container, service) for container in containers)
 
     def addresses(self, colour: str) -> list[str]:
-        """The address of each running container on the network that it shares with the front door."""
+        """The address of each running container on the network that it shares with the reverse proxy."""
         found = []
         for container in self.engine.containers(service_of(colour)):
             network = container["NetworkSettings"]["Networks"].get(f"{self.engine.project}_front") or {}

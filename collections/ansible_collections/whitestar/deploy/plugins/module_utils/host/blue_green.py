@@ -24,7 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
     try_out,
 )
 
-# The front door asks each colour for its readiness this often (roles/titanic_api/templates/Caddyfile.j2 has the same
+# The reverse proxy asks each colour for its readiness this often (roles/titanic_api/templates/Caddyfile.j2 has the same
 # figure): after three of them it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
@@ -171,7 +171,7 @@ class BlueGreen(ABC):
         self.analysis.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
 
     def drain(self, colour: str) -> None:
-        """Make the colour unready, wait until the front door must have seen it."""
+        """Make the colour unready, wait until the reverse proxy must have seen it."""
         self.state.drain_file(colour).touch()
         time.sleep(3 * HEALTH_INTERVAL_SECONDS)
 

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Maintenance of a host: its front door answers everything itself while a file is there, without being reloaded."""
+"""Maintenance of a host: its reverse proxy answers everything itself while a file is there, without being reloaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def current(state: State) -> Maintenance | None:
 
 
 def begin(maintenance: Maintenance, state: State) -> None:
-    """From now on the front door answers everything itself. What it has passed on already is not touched."""
+    """From now on the reverse proxy answers everything itself. What it has passed on already is not touched."""
     place = directory(state)
     make_directory(place, 0o755)
     for name, content in maintenance.files().items():
@@ -38,20 +38,20 @@ def begin(maintenance: Maintenance, state: State) -> None:
 
 
 def end(state: State) -> None:
-    """From now on the front door passes everything on again."""
+    """From now on the reverse proxy passes everything on again."""
     for name in (SWITCH, RECORD):
         (directory(state) / name).unlink(missing_ok=True)
 
 
 def in_flight(state: State) -> int:
-    """How many requests the front door is passing on now, as it says itself. Raises OSError and HTTPException."""
+    """How many requests the reverse proxy is passing on now, as it says itself. Raises OSError and HTTPException."""
     answer = request(f"unix:{state.front / 'admin.sock'}", "/reverse_proxy/upstreams")
     found: list[dict[str, Any]] = answer.json() or []
     return sum(int(upstream["num_requests"]) for upstream in found)
 
 
 def wait_until_idle(state: State, seconds: float) -> int:
-    """Wait until the front door passes nothing on any more; how many requests are left after ``seconds``."""
+    """Wait until the reverse proxy passes nothing on any more; how many requests are left after ``seconds``."""
     deadline = time.monotonic() + seconds
     # One that came just before may be about to be passed on.
     time.sleep(POLL_SECONDS)
@@ -61,5 +61,5 @@ def wait_until_idle(state: State, seconds: float) -> int:
 
 
 def directory(state: State) -> Path:
-    """Where the front door looks."""
+    """Where the reverse proxy looks."""
     return state.front / "maintenance"

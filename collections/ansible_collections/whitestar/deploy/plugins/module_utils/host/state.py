@@ -74,7 +74,7 @@ class State:
 
     @property
     def front(self) -> Path:
-        """What the front door keeps: certificates that it got or made, its admin socket, the words of a maintenance."""
+        """What the reverse proxy keeps: certificates that it got or made, its admin socket, a maintenance's words."""
         return self.root / "front"
 
     @property

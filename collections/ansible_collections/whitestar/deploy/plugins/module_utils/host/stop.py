@@ -15,7 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 GRACE_SECONDS = 25
-# A front door that is given up only now has no time left for its own end.
+# A reverse proxy that is given up only now has no time left for its own end.
 SPARE_SECONDS = 5
 
 
@@ -33,7 +33,7 @@ class Parts(Protocol):
         """What runs, in the order in which it is stopped."""
 
     def stop(self, seconds: float) -> None:
-        """Stop all of it, front door first, which answers what it has; the database when nobody can write any more."""
+        """Stop all of it, reverse proxy first, which answers what it has; the database when nobody can write."""
 
     def missing(self) -> list[str]:
         """What has to be started before the release, in order."""

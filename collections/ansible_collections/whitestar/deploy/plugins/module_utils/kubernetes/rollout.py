@@ -187,7 +187,7 @@ class Rollout:
         return _complete(found)
 
     def watch(self, watch: PodWaiter, analysis: Analysis) -> None:
-        """Ask the front door for what it kept before, then compare the metrics of all pods with the bounds.
+        """Ask the reverse proxy for what it kept before, then compare the metrics of all pods with the bounds.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
         """

@@ -78,7 +78,7 @@ class Processes(Parts):
                 raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
 
     def remove(self) -> list[str]:
-        """Stop everything, front door first; nothing of others is near it."""
+        """Stop everything, reverse proxy first; nothing of others is near it."""
         for name in DAEMONS:
             self.state.daemon(name).stop(GRACE_SECONDS)
         if self._database_runs():

@@ -28,7 +28,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 SOCKET = "api.sock"
-# As the front door's container has it.
+# As the reverse proxy's container has it.
 FRONT_USER = 10002
 # Nobody else's, so that what serves cannot look into a migration, which has the owner's password.
 COMMAND_USER = 10003
@@ -68,7 +68,7 @@ class LocalBlueGreen(BlueGreen):
         owner = account(self.workload["image"], int(self.workload["user"]))
         metrics = self.state.run / f"{colour}.metrics"
         shutil.rmtree(metrics, ignore_errors=True)
-        # It may make its socket there, and nothing where our records are. Nobody else comes in but the front door,
+        # It may make its socket there, and nothing where our records are. Nobody else comes in but the reverse proxy,
         # which is another user where we are root.
         make_directory(metrics, 0o750 if owner else 0o700, (owner[0], FRONT_USER) if owner else None)
         link = self.state.run / f"{colour}.sock"

@@ -16,7 +16,7 @@ class ReleaseError(RuntimeError):
 
 
 class Colours(Protocol):
-    """What a target must be able to do with its two colours. Both are always upstreams of the front door."""
+    """What a target must be able to do with its two colours. Both are always upstreams of the reverse proxy."""
 
     def serving(self, colour: str) -> bool:
         """Whether the colour runs and is ready."""
@@ -37,7 +37,7 @@ class Colours(Protocol):
         """Keep what tells why it failed, before it is stopped. Never raises."""
 
     def drain(self, colour: str) -> None:
-        """Make it unready, and return once the front door sends it nothing more and it has answered what it had."""
+        """Make it unready, and return once the reverse proxy sends it nothing more and it has answered what it had."""
 
     def watch(self, colour: str) -> None:
         """Return once its analysis is over. Raises ReleaseError when it errs or is slow more often than it may."""
@@ -61,11 +61,11 @@ def take_over(colours: Colours, serving: str | None) -> None:
 def switch(colours: Colours, serving: str | None) -> str:
     """Make the new release serve, and return its colour. ``serving`` is the colour that serves now, if any.
 
-    Order matters. The new colour is started, ready and tried out before the front door may send it anything, and serves
-    before the old one is drained; the old one is drained *by its
-    readiness* before it is stopped, because gunicorn drops what waits in its accept queue at SIGTERM. Raises
-    ReleaseError, with the new colour stopped again and the old one as it was. While the new one is under analysis the
-    old one waits, drained, and is let in again when the new one fails.
+    Order matters. The new colour is started, ready and tried out before the reverse proxy may send it anything, and
+    serves before the old one is drained; the old one is drained *by its readiness* before it is stopped, because
+    gunicorn drops what waits in its accept queue at SIGTERM. Raises ReleaseError,
+    with the new colour stopped again and the old one as it was. While the new one is under analysis the old one waits,
+    drained, and is let in again when the new one fails.
     """
     idle = other(serving) if serving else COLOURS[0]
     try:

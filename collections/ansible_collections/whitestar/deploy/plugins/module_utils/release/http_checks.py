@@ -21,7 +21,7 @@ POLL_SECONDS = 0.2
 # So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
 # old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
 IN_A_ROW = 10
-FRONT_DOOR_OPTION = {
+REVERSE_PROXY_OPTION = {
     "type": "dict",
     "options": {"address": {"type": "str", "required": True}, "host": {"type": "str"}, "tls": TLS_OPTION},
 }
@@ -64,7 +64,7 @@ def release_promises(wanted: Iterable[Mapping[str, Any]] | None, release: str) -
 
 
 @dataclass(frozen=True)
-class FrontDoor:
+class ReverseProxy:
     """Where the service is asked: ``address`` as of :func:`request`, under the name ``host`` if that is not empty."""
 
     address: str
@@ -72,7 +72,7 @@ class FrontDoor:
     tls: Tls | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> FrontDoor:
+    def of(cls, options: Mapping[str, Any]) -> ReverseProxy:
         """From a module's options of these names."""
         return cls(options["address"], options["host"] or "", Tls.of(options["tls"]))
 
@@ -122,15 +122,15 @@ class Checks:
     """
 
     promises: Sequence[Mapping[str, Any]] = ()
-    front_door: FrontDoor | None = None
+    reverse_proxy: ReverseProxy | None = None
     release: str = ""
     kept: Sequence[Mapping[str, Any]] = ()
     named: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
-    def of(cls, workload: Mapping[str, Any], front_door: Mapping[str, Any] | None) -> Checks:
-        """For a release, with a module's ``front_door`` option; the front door is not asked without one."""
-        door = FrontDoor.of(front_door) if front_door else None
+    def of(cls, workload: Mapping[str, Any], reverse_proxy: Mapping[str, Any] | None) -> Checks:
+        """For a release, with a module's ``reverse_proxy`` option; the reverse proxy is not asked without one."""
+        door = ReverseProxy.of(reverse_proxy) if reverse_proxy else None
         return cls(workload["probes"].get("promises", []), door, workload["release"])
 
     def on_trial(self) -> list[Mapping[str, Any]]:
@@ -139,17 +139,17 @@ class Checks:
 
     def look(self) -> None:
         """Note what is kept while the release before serves: what is broken then is no fault of the new one."""
-        if self.front_door:
-            self.kept = self.front_door.kept(self.promises)
+        if self.reverse_proxy:
+            self.kept = self.reverse_proxy.kept(self.promises)
             named = [promise for promise in self.promises if self.release in promise["json"].values()]
-            self.named = [promise for promise in named if self.front_door.kept([{**promise, "json": {}}])]
+            self.named = [promise for promise in named if self.reverse_proxy.kept([{**promise, "json": {}}])]
 
     def require_kept(self) -> None:
-        """Return once the front door keeps what it kept before. Raises ReleaseError for what stays broken."""
-        if self.front_door:
+        """Return once the reverse proxy keeps what it kept before. Raises ReleaseError for what stays broken."""
+        if self.reverse_proxy:
             # What an old pod answers that is on its way out says nothing of the new one.
-            self.front_door.require(self.named, IN_A_ROW)
-            self.front_door.require(self.kept)
+            self.reverse_proxy.require(self.named, IN_A_ROW)
+            self.reverse_proxy.require(self.kept)
 
 
 def difference(promise: Mapping[str, Any], answer: Answer) -> str:

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What users are told during a maintenance: the message, and the files that a front door answers with."""
+"""What users are told during a maintenance: the message, and the files that a reverse proxy answers with."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Maintenance:
         return f"since {self.at}, by {self.by}: {self.message}"
 
     def files(self) -> dict[str, bytes]:
-        """What the front door reads, by name, in the order in which it is written."""
+        """What the reverse proxy reads, by name, in the order in which it is written."""
         problem = {
             "type": "urn:titanic:problem:maintenance",
             "title": "Maintenance",

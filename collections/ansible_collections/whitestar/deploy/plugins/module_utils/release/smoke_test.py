@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import FrontDoor
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import ReverseProxy
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import in_words as promise_in_words
 
 # Names in the service's metrics, and the routes that nobody's request is for.
@@ -129,7 +129,7 @@ def try_out(
                 raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
     for address in addresses:
         for promise in promises:
-            check_promise(FrontDoor(address), promise, transcript)
+            check_promise(ReverseProxy(address), promise, transcript)
 
 
 def _smoke(address: str, path: str, transcript: Transcript) -> str:
@@ -150,7 +150,7 @@ def _smoke(address: str, path: str, transcript: Transcript) -> str:
     return failure
 
 
-def check_promise(door: FrontDoor, promise: Mapping[str, Any], transcript: Transcript) -> None:
+def check_promise(door: ReverseProxy, promise: Mapping[str, Any], transcript: Transcript) -> None:
     """Ask for a promise, a few times if it is broken: a machine has its pauses. Raises ReleaseError."""
     for attempt in range(TRIES):
         time.sleep(attempt * PAUSE_SECONDS)

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts again what has ended by itself on a local target: PostgreSQL, the front door, the release that serves.
+"""Starts again what has ended by itself on a local target: PostgreSQL, the reverse proxy, the release that serves.
 
 ``python3 supervise.py STATE_DIRECTORY BINDIR``, where BINDIR has PostgreSQL's programs. It stays on the target and
 needs nothing but Python. It starts what the records there say, as it was started last, and nothing while the deployment

@@ -167,7 +167,7 @@ def test_a_changed_secret_restarts_the_release_and_is_in_no_record(target: Targe
 
 
 def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, proxied: dict[str, Any]) -> None:
-    """A release that has got one is replaced, as the front door is, and nobody feels it."""
+    """A release that has got one is replaced, as the reverse proxy is, and nobody feels it."""
     workload = target.workload(A)
     project, engine = Project.of(target.state, target.engine), target.options | proxied
     assert target.deploy(workload)["action"] == "deployed"

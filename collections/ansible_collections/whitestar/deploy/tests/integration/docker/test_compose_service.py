@@ -46,7 +46,7 @@ CADDY = ["--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
 
 
 class Door:
-    """A front door that the module keeps, with a word of its own as its answer."""
+    """A reverse proxy that the module keeps, with a word of its own as its answer."""
 
     def __init__(self, place: Path, options: dict[str, Any]) -> None:
         self.state = State(place / "state")
@@ -95,7 +95,7 @@ class Door:
 
 @pytest.fixture(scope="module")
 def kept(engine: dict[str, Any]) -> Iterator[Door]:
-    """A front door as the first run leaves it."""
+    """A reverse proxy as the first run leaves it."""
     place = open_directory()
     door = Door(place, engine)
     assert door.keep().changed
@@ -279,7 +279,7 @@ def test_secrets_are_where_they_are_outside_and_in_no_record(door: Door, place: 
     assert not [name for name, content in spool(door.state.root).items() if b"hunter2" in content]
 
 
-def test_a_run_may_begin_where_only_our_own_front_door_has_the_port(door: Door) -> None:
+def test_a_run_may_begin_where_only_our_own_reverse_proxy_has_the_port(door: Door) -> None:
     address, _, port = door.address.partition(":")
     given = lock_options(door.state.root, address=address, port=int(port))
     assert not run_module("host_lock", given | {"engine": door.options}, check=True).failed

@@ -39,7 +39,7 @@ def seen(engine: DockerClient) -> dict[str, Any]:
 
 
 class Deployment:
-    """A deployment of a front door alone, which is enough to own something."""
+    """A deployment of a reverse proxy alone, which is enough to own something."""
 
     def __init__(self, state: Path, options: dict[str, Any]) -> None:
         self.state, self.options = state, options

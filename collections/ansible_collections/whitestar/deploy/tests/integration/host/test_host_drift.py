@@ -32,7 +32,7 @@ ME = "root" if os.geteuid() == 0 else None
 
 @pytest.fixture
 def local(state: State, bindir: Path) -> DriftTarget:
-    """A release as processes, with a front door that only sleeps."""
+    """A release as processes, with a reverse proxy that only sleeps."""
     target = DriftTarget(state, account=ACCOUNT, bindir=str(bindir))
     target.secrets()
     target.release(make_workload(state, "a" * 12, TINY_BEHAVIOUR="good"))
@@ -115,7 +115,7 @@ LOCAL: dict[str, tuple[Callable[[DriftTarget], object], list[str]]] = {
     ),
     "it is held": (lambda t: t.state.drain_file("blue").touch(), ["colour blue: is held back from requests"]),
     "it was stopped": (lambda t: t.state.daemon("blue").stop(0.2), ["release RELEASE: does not run"]),
-    "the front door was stopped": (
+    "the reverse proxy was stopped": (
         lambda t: kill(t.state.daemon("caddy").facts()["pid"]),
         ["process caddy: does not run"],
     ),
@@ -147,7 +147,7 @@ def test_what_is_planted_is_found(local: DriftTarget, case: str) -> None:
     words = {"RELEASE": local.workload["release"], "IMAGE": local.workload["image"], "PID": pid}
     for word, value in words.items():
         expected = [line.replace(word, value) for line in expected]
-    wait_for(lambda: local.lines() == expected or case != "the front door was stopped", 10)
+    wait_for(lambda: local.lines() == expected or case != "the reverse proxy was stopped", 10)
     assert local.lines() == expected
 
 

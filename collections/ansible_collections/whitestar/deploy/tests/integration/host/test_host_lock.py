@@ -130,7 +130,7 @@ def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
     assert not (place / "state").exists()
 
 
-def test_where_our_front_door_listens_it_may_and_another_port_is_looked_at(place: Path) -> None:
+def test_where_our_reverse_proxy_listens_it_may_and_another_port_is_looked_at(place: Path) -> None:
     ours, other = free_port(), free_port()
     listens = f"import socket; s = socket.create_server(('127.0.0.1', {ours})); s.accept()"
     state = State(place / "state")

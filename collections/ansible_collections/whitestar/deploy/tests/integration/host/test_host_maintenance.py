@@ -127,5 +127,5 @@ def test_where_nothing_serves_there_is_none(tmp_path: Path) -> None:
     assert "nothing is deployed" in maintain(State(tmp_path)).message
 
 
-def test_a_front_door_that_does_not_answer_is_named(state: State) -> None:
-    assert maintain(state).message.startswith("the front door's maintenance:")
+def test_a_reverse_proxy_that_does_not_answer_is_named(state: State) -> None:
+    assert maintain(state).message.startswith("the reverse proxy's maintenance:")

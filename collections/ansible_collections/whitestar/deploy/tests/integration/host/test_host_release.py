@@ -58,7 +58,7 @@ def test_a_release_is_not_root_and_may_write_where_no_record_is(state: State) ->
     assert "Groups:\t \n" in status
     assert [path.name for path in state.run.iterdir() if path.stat().st_uid == 10001] == ["blue.metrics", "blue.sock"]
     place = (state.run / "blue.metrics").stat()
-    assert (place.st_mode & 0o7777, place.st_gid) == (0o750, 10002), "the front door comes in"
+    assert (place.st_mode & 0o7777, place.st_gid) == (0o750, 10002), "the reverse proxy comes in"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up being root")
@@ -504,15 +504,15 @@ def door(state: State) -> Iterator[dict[str, Any]]:
 def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
     state: State, door: dict[str, Any], behaviour: str, words: str
 ) -> None:
-    deploy(state, promising(make_workload(state, A)), front_door=door)
+    deploy(state, promising(make_workload(state, A)), reverse_proxy=door)
     before = serving(state)
     broken = promising(make_workload(state, B, TINY_BEHAVIOUR=behaviour))
-    assert words in deploy(state, broken, front_door=door).message
+    assert words in deploy(state, broken, reverse_proxy=door).message
     assert serving(state) == before, "the very process that served before"
     assert outcomes(state)[-1] == (broken["release"], "failed")
     assert not state.daemon("green").process()
 
 
 def test_what_was_broken_before_is_no_fault_of_the_new_release(state: State, door: dict[str, Any]) -> None:
-    deploy(state, make_workload(state, A, TINY_BEHAVIOUR="breaks later"), front_door=door)
-    assert deploy(state, promising(make_workload(state, B, TINY_BEHAVIOUR="breaks later")), front_door=door).changed
+    deploy(state, make_workload(state, A, TINY_BEHAVIOUR="breaks later"), reverse_proxy=door)
+    assert deploy(state, promising(make_workload(state, B, TINY_BEHAVIOUR="breaks later")), reverse_proxy=door).changed

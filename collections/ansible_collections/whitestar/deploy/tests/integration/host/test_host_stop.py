@@ -27,7 +27,7 @@ ALL = [f"stop {name}" for name in (FRONT, "blue", POSTGRESQL)]
 
 
 class Site:
-    """A release, a database with a row and a front door, which is any program that goes on."""
+    """A release, a database with a row and a reverse proxy, which is any program that goes on."""
 
     def __init__(self, state: State, bindir: Path) -> None:
         self.state = state

@@ -139,7 +139,7 @@ def test_kept_promises(address: str) -> None:
     assert asked["items"] == {"/list": 3}
 
 
-def test_a_front_door_that_has_not_seen_the_release_yet_is_asked_again(address: str) -> None:
+def test_a_reverse_proxy_that_has_not_seen_the_release_yet_is_asked_again(address: str) -> None:
     promise = {"name": "it is ready", "path": "/late"}
     Handler.asked_late = 0
     assert (
@@ -157,7 +157,7 @@ def test_broken_promises_are_all_reported(address: str) -> None:
     assert asked["kept"] == [KEPT[0]["name"]]
 
 
-def test_a_front_door_that_is_not_there(place: Path) -> None:
+def test_a_reverse_proxy_that_is_not_there(place: Path) -> None:
     asked = run_module("http_checks", {"address": f"unix:{place}/none.sock", "promises": KEPT[:1], "seconds": 0.1})
     assert f"the list comes: GET /list: no answer from unix:{place}/none.sock" in asked.message
 
@@ -211,7 +211,7 @@ def test_the_documented_tls_is_the_one_that_modules_take() -> None:
     }
 
 
-def test_a_front_door_in_maintenance_is_asked_nothing_else(address: str) -> None:
+def test_a_reverse_proxy_in_maintenance_is_asked_nothing_else(address: str) -> None:
     promises = [{"name": "m", "path": "/maintained"}, {"name": "n", "path": "/nothing"}]
     asked = run_module("http_checks", {"address": address, "promises": promises})
     assert (asked["maintenance"], asked["kept"]) == ("back soon", [])

@@ -65,7 +65,7 @@ http.server.ThreadingHTTPServer(place[4], Answers).serve_forever()
 
 
 class Door:
-    """One front door of a state directory, kept by the module."""
+    """One reverse proxy of a state directory, kept by the module."""
 
     def __init__(self, state: State) -> None:
         self.state = state

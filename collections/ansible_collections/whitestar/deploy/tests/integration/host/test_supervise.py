@@ -33,7 +33,7 @@ ROUNDS_SECONDS = 3
 
 
 class Site:
-    """A release, a database and a front door, which is any program that goes on, and their supervisor."""
+    """A release, a database and a reverse proxy, which is any program that goes on, and their supervisor."""
 
     def __init__(self, state: State, bindir: Path) -> None:
         self.state = state

@@ -1,4 +1,4 @@
-"""The front door: its certificates, and maintenance."""
+"""The reverse proxy: its certificates, and maintenance."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def what_is_no_whole_request_is_no_write(port: int, authority: str) -> None:
     assert seen(port, authority)[0] == PEOPLE
 
 
-# A container's front door gets a given certificate in the same file: the test of ACME below shows that it finds it.
+# A container's reverse proxy gets a given certificate in the same file: the test of ACME below shows that it finds it.
 @LOCAL
 def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine: None) -> None:
     old, new = new_certificate(NAME), new_certificate(NAME, "localhost")
@@ -261,7 +261,7 @@ class Asker:
 
 
 def begin_a_slow_post(site: Site) -> socket.socket:
-    """A POST of which the front door has everything but the last byte."""
+    """A POST of which the reverse proxy has everything but the last byte."""
     body = json.dumps(PERSON).encode()
     head = (
         f"POST /people HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -276,7 +276,7 @@ BEFORE_US = ["127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 
 
 @pytest.mark.shown_once("kubernetes")
-def test_the_client_is_whom_a_trusted_proxy_before_the_front_door_speaks_for(site: Site) -> None:
+def test_the_client_is_whom_a_trusted_proxy_before_the_reverse_proxy_speaks_for(site: Site) -> None:
     def client(identity: str) -> str:
         headers = {"X-Forwarded-For": "198.51.100.9, 192.0.2.7", "X-Request-Id": identity}
         assert site.ask("/people/x", headers=headers)[0] == 404
@@ -290,7 +290,7 @@ def test_the_client_is_whom_a_trusted_proxy_before_the_front_door_speaks_for(sit
             return connection.getresponse().status
 
     assert client("nobody-is-trusted") not in ("192.0.2.7", "198.51.100.9")
-    # This machine may have the metrics, but it is not who asks a container that a front door of its own speaks for.
+    # This machine may have the metrics, but it is not who asks a container that a reverse proxy of its own speaks for.
     mine = {"local": 200, "compose": 403}[site.provider]
     assert [metrics("192.0.2.7"), metrics("127.0.0.1")] == [mine, mine]
     scraper = {"titanic_api_metrics_from": ["192.0.2.0/24"]}
@@ -326,7 +326,7 @@ def test_maintenance_answers_everything_and_finishes_what_was_begun(site: Site) 
         assert site.changed(site.succeed(*begins)) == 0
         status, problem = site.ask("/people", "POST", PERSON)
         assert (status, problem["detail"]) == (503, message)
-        # Neither a release nor a front door that starts again ends it.
+        # Neither a release nor a reverse proxy that starts again ends it.
         site.change_service("MAINTAINED = True")
         assert "in maintenance, so that no promise was asked" in site.succeed("--tags", "api")
         assert "by " in site.succeed("--tags", "status").split("maintenance:")[1].splitlines()[0]

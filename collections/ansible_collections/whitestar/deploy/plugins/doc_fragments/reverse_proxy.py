@@ -6,11 +6,11 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The option ``front_door``, as :data:`FRONT_DOOR_OPTION` in module_utils/release/http_checks.py reads it."""
+    """The option ``reverse_proxy``, as :data:`REVERSE_PROXY_OPTION` in module_utils/release/http_checks.py reads it."""
 
     DOCUMENTATION = r"""
 options:
-  front_door:
+  reverse_proxy:
     description: >-
       Where the service is asked. What it answered as promised while the release before served it must answer when this
       one does; otherwise the release before is let in again. Nothing is asked if not set.
