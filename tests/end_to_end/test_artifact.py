@@ -15,7 +15,7 @@ import pytest
 
 from tests.deployment import CONFIRMED, Deployment, torn_down, workplace
 from tests.interface import COLLECTION, ROOT
-from tests.planted import (
+from tests.secret_scan import (
     MARK,
     assert_for_owners_alone,
     assert_in_use,

@@ -14,7 +14,7 @@ import pytest
 from tests.deployment import Deployment, torn_down, workplace
 from tests.engine import Engine
 from tests.interface import ROOT
-from tests.planted import (
+from tests.secret_scan import (
     MARK,
     assert_for_owners_alone,
     assert_in_use,

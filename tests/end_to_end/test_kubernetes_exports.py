@@ -20,7 +20,7 @@ import yaml
 from tests.cluster import Cluster
 from tests.deployment import workplace
 from tests.end_to_end.switch.site import ROOT, KubernetesSite, copy_service
-from tests.planted import MARK, PLANTED, RUN, VARIABLES
+from tests.secret_scan import MARK, PLANTED, RUN, VARIABLES
 
 CACHE = Path("/var/cache/titanic-lab")
 PEOPLE = 887

@@ -18,7 +18,7 @@ from tests.deployment import free_port
 from tests.end_to_end.image.conftest import Docker
 from tests.end_to_end.switch.site import ComposeSite, new_site
 from tests.engine import Engine
-from tests.planted import Watch
+from tests.secret_scan import Watch
 
 PROGRAM = Path("/var/lib/titanic-lab/registry/root/usr/bin/docker-registry")  # as lab_registry unpacks it
 ACCOUNT, PASSWORD = "alice", "planted-registry-3d"
