@@ -4,8 +4,8 @@
 
 ``python3 supervise.py STATE_DIRECTORY BINDIR``, where BINDIR has PostgreSQL's programs. It stays on the target and
 needs nothing but Python. It starts what the records there say, as it was started last, and nothing while the deployment
-is stopped. During a run it leaves the release to that, and PostgreSQL and the front door to a step that is at work on
-them. There is one for each state directory: a second one ends at once.
+is stopped. During a run it leaves the release to that, and PostgreSQL and the reverse proxy to a step that is at
+work on them. There is one for each state directory: a second one ends at once.
 """
 
 from __future__ import annotations
@@ -93,14 +93,12 @@ class Supervisor:
         if not self.deployed():
             return
         self.keep("postgresql", self.database_ended, self.start_database, self.state / "database", self.deployed)
-        # As local_process has it: a switch, which takes its time, is at work in run/.
-        door = self.run / ".caddy.lock"
-        door.mkdir(exist_ok=True)
-        self.keep("caddy", lambda: self.ended("caddy"), lambda: self.start("caddy"), door, self.deployed)
+        # As local_daemon has it: a switch, which takes its time, is at work in run/.
+        own_place = self.run / ".caddy.lock"
+        own_place.mkdir(exist_ok=True)
+        self.keep("caddy", lambda: self.ended("caddy"), lambda: self.start("caddy"), own_place, self.deployed)
         for name in COLOURS:
-            self.keep(
-                name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run, self.no_run
-            )
+            self.keep(name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run, self.no_run)
 
     def deployed(self) -> bool:
         """Whether there is a deployment, and nobody has stopped it."""

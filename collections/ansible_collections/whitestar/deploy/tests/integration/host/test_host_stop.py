@@ -96,8 +96,8 @@ def test_six_steps(site: Site) -> None:
     for check in (True, False):
         assert not site.have("started", check=check).changed
     told = site.have("reported")["status"]
-    # All runs, and this front door answers nobody.
-    assert (told["stopped"], told["down"].partition(" at ")[0]) == ("no", "the front door runs and does not answer")
+    # All runs, and this reverse proxy answers nobody.
+    assert (told["stopped"], told["down"].partition(" at ")[0]) == ("no", "the reverse proxy runs and does not answer")
 
 
 def test_a_deployment_starts_what_was_stopped_and_leaves_no_record_of_another_colour(site: Site) -> None:
