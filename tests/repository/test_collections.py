@@ -217,6 +217,15 @@ def test_it_takes_no_time_to_look() -> None:
     assert time.process_time() - began < 0.1
 
 
+def test_objects_are_compared_without_what_a_cluster_writes() -> None:
+    """Otherwise kubernetes.core.k8s says that it has changed what it has not."""
+    hidden = "hidden_fields: [status, metadata.managedFields, metadata.annotations]"
+    places = [*COLLECTION.glob("roles/**/*.yml"), *COLLECTION.glob("playbooks/*.yml"), *ROOT.glob("molecule/**/*.yml")]
+    users = [text for path in places if "kubernetes.core.k8s:" in (text := path.read_text())]
+    assert users
+    assert [text for text in users if hidden not in text] == []
+
+
 def test_bounds_are_the_same_wherever_they_stand() -> None:
     """requirements.yml is for Galaxy, galaxy.yml for who installs the collection, the table for the guard."""
     wanted = {name: f">={least},<{below}" for name, (least, below) in REQUIRED.items()}
