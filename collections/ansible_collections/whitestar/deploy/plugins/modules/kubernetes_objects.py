@@ -13,7 +13,7 @@ description:
     C(whitestar.deploy) and removes those that are no longer wanted.
   - With O(state=planned) it says which these are. Every object is tried out on the server's side before one is changed,
     and one that belongs to somebody else is refused. What is to be made is written down first, in the namespace, which
-    is made for that.
+    is made for that; what lies in a namespace that was not there is tried out after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
   - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
@@ -132,12 +132,19 @@ def wanted_stage(cluster: Cluster, name: str, objects: list[Object]) -> Stage:
 def plan(stage: Stage, *, check: bool) -> dict[str, Any]:
     """What is to be done, begun unless ``check``. Raises ClusterError."""
     changes = stage.changes(check=check)
-    answer = {"changed": bool(changes), "steps": [str(change) for change in changes], "diff": difference(changes)}
+    answer: dict[str, Any] = {
+        "changed": bool(changes),
+        "steps": [str(change) for change in changes],
+        "diff": difference(changes),
+    }
     if check:
         return answer | {"apply": [], "remove": [], "pending": False}
     stage.begin(changes)
+    if any(change.wanted["kind"] == "Namespace" and not change.before for change in changes):
+        # Before there was a namespace nothing that lies in one could be tried.
+        changes = stage.changes(check=False)
     # A pod that was killed comes back by itself, which is no change of ours.
-    pending = bool(changes) or not settled(stage.cluster, stage.objects)
+    pending = answer["changed"] or not settled(stage.cluster, stage.objects)
     return answer | {"apply": to_apply(changes), "remove": to_remove(changes), "pending": pending}
 
 

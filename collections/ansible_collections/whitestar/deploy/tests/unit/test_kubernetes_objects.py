@@ -38,9 +38,10 @@ def server(size: str) -> dict[str, Any]:
 class Kept:
     """A cluster that keeps objects, and notes what was done with them, in order."""
 
-    def __init__(self, *things: dict[str, Any], refuses: str = "") -> None:
+    def __init__(self, *things: dict[str, Any], refuses: str = "", placeless: bool = False) -> None:
         self.things: dict[tuple[str, str], dict[str, Any]] = {}
         self.refuses = refuses
+        self.placeless = placeless
         self.done: list[str] = []
         for thing in things:
             self.try_apply(thing)
@@ -51,6 +52,9 @@ class Kept:
 
     def try_apply(self, wanted: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
         name = str(wanted["metadata"]["name"])
+        if self.placeless and wanted["kind"] != "Namespace":
+            raise ClusterError("there is no namespace", 404)
+        self.placeless = self.placeless and check
         if name == self.refuses:
             raise ClusterError("its lists do not go together", 422)
         made = wanted | {"metadata": wanted["metadata"] | {"managedFields": [{"manager": MANAGER}], "generation": 1}}
@@ -64,7 +68,8 @@ class Kept:
     apply = try_apply
 
     def overwrite(self, wanted: dict[str, Any], refused: ClusterError, *, check: bool = False) -> dict[str, Any]:
-        assert refused.status == 422
+        if wanted["metadata"]["name"] == "bad":
+            raise refused
         if not check:
             self.done.append(f"overwrite {wanted['metadata']['name']}")
         return wanted
@@ -124,6 +129,21 @@ def test_what_is_planned_is_handed_on_and_written_down_and_nothing_of_it_is_done
     cluster.delete("v1", "ConfigMap", "old")
     assert finish(stage(cluster, PLACE, config("same"), config("new", a="1")), 1, check=False)["changed"] is False
     assert cluster.recorded == ["place", "same", "new"]
+
+
+def test_what_lies_in_a_namespace_that_is_not_there_is_tried_once_it_is() -> None:
+    wanted = [PLACE, config("first"), config("bad"), config("last")]
+    cluster = Kept(placeless=True)
+    steps = ["make Namespace place", "make ConfigMap first", "make ConfigMap bad", "make ConfigMap last"]
+    assert plan(stage(cluster, *wanted), check=True)["steps"] == steps
+    assert cluster.done == []
+    answer = plan(stage(cluster, *wanted), check=False)
+    assert answer["steps"] == steps
+    assert [thing["metadata"]["name"] for thing in answer["apply"]] == ["first", "bad", "last"]
+    cluster = Kept(placeless=True, refuses="bad")
+    with pytest.raises(ClusterError, match="the cluster refuses ConfigMap bad: its lists do not go together"):
+        plan(stage(cluster, *wanted), check=False)
+    assert cluster.done == ["apply place", f"apply {STAGES}"]
 
 
 def test_a_check_hands_nothing_on() -> None:
