@@ -4,6 +4,9 @@ Called by ``bin/run SET COMMAND…`` with a Python of 3.11 or later; only the st
 of files ``requirements/SET.in`` and ``requirements/SET.txt``; its lock is installed with every hash checked. Stamps
 under ``.venv/.stamps`` hold the hash of what was installed, so that a second run starts the command at once. An
 installation that was cut short leaves ``.venv/.stamps/installing`` behind, and the next run starts afresh.
+
+A command that deploys to containers or a cluster gets the collections that these stand on besides, and for a cluster
+the set ``collections`` in the place of ``deploy``: the inventories that it names say so (bin/wheel_collections.py).
 """
 
 from __future__ import annotations
@@ -25,11 +28,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# For the other files of this directory; a script finds those beside it alone, by names that others have too.
+sys.path.append(str(ROOT))
+from bin import wheel_collections  # noqa: E402
+
 VENV = ROOT / ".venv"
 STAMPS = VENV / ".stamps"
 MINIMUM = (3, 11)
 # How pip's configuration is read is one for this file, releases, tools and images.
 PACKAGE_INDEX = ROOT / "collections/ansible_collections/whitestar/deploy/plugins/module_utils/common/package_index.py"
+
+# Where ansible.cfg looks for collections beside ours; the wheel that has them, and the sets that come with them.
+COLLECTIONS = ROOT / ".ansible" / "collections"
+SCRATCH = ROOT / ".ansible" / "unpacking"
+WHEEL = "wheel"
+WITH_COLLECTIONS = ("collections", "test", "bench")
 
 # Of what people tell pip and uv, only where packages come from; where they go, and how, is ours.
 SOURCES = re.compile(
@@ -49,13 +62,17 @@ OF_THE_INDEX = re.compile(
 )
 
 
+# A package that is not the one that was locked, in pip's words and in uv's; an address stands beside them.
+OF_THE_LOCK = re.compile(r"not match the hashes|hash mismatch", re.IGNORECASE)
+
+
 class BootstrapError(Exception):
     """What went wrong and what to do about it, in one line."""
 
 
 def requirement_sets() -> list[str]:
     """Names of the sets that have a lock file."""
-    return sorted(path.stem for path in (ROOT / "requirements").glob("*.txt") if path.stem != "bootstrap")
+    return sorted(path.stem for path in (ROOT / "requirements").glob("*.txt") if path.stem not in ("bootstrap", WHEEL))
 
 
 def base_interpreter() -> str:
@@ -118,7 +135,8 @@ def run(command: list[str], environment: Mapping[str, str], remedy: str) -> None
             sys.stderr.write(line)
             said.append(line)
     if tool.returncode != 0:
-        if remedy == NO_INDEX and not OF_THE_INDEX.search("".join(said)):
+        words = "".join(said)
+        if remedy == NO_INDEX and (OF_THE_LOCK.search(words) or not OF_THE_INDEX.search(words)):
             remedy = "its own words above say why"
         raise BootstrapError(f"{Path(command[0]).name} failed with status {tool.returncode}: {remedy}")
     print(f"  {time.monotonic() - started:.1f} s", file=sys.stderr)
@@ -234,6 +252,34 @@ def prepare(name: str, environment: Mapping[str, str]) -> bool:
     return True
 
 
+def prepare_collections(environment: Mapping[str, str]) -> bool:
+    """Has the collections lie where ansible.cfg looks for them; returns whether anything had to be done.
+
+    Whatever cuts this short leaves each of them whole, old or new, and the next run brings the rest.
+    """
+    lock = lock_file(WHEEL)
+    wanted = digest(lock.read_bytes())
+    if not wheel_collections.missing(COLLECTIONS, wanted):
+        return False
+    with only_one():
+        names = wheel_collections.missing(COLLECTIONS, wanted)
+        if not names:  # another run did it while this one waited
+            return False
+        started = time.monotonic()
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+        SCRATCH.mkdir(parents=True)
+        pip = [str(VENV / "bin" / "python"), "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        # For the Python that the package asks for; what is unpacked of it runs on the oldest of ours too.
+        alone = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", "3.13"]
+        run([*pip, *alone, "--dest", str(SCRATCH), "-r", str(lock)], ours(environment), NO_INDEX)
+        (wheel,) = SCRATCH.glob("*.whl")
+        wheel_collections.unpack(wheel, SCRATCH, COLLECTIONS, names, wanted)
+        shutil.rmtree(SCRATCH)
+        told = ", ".join(name.replace("/", ".") for name in names)
+        print(f"{told}: unpacked ({time.monotonic() - started:.1f} s)", file=sys.stderr)
+    return True
+
+
 def ready(name: str, wanted: str) -> bool:
     """Whether .venv is whole and holds this lock of the set."""
     if (STAMPS / "installing").exists() or read(STAMPS / "venv") != venv_digest():
@@ -253,8 +299,13 @@ def main(arguments: list[str]) -> int:
         print(f"error: this is Python {sys.version.split()[0]}: Python 3.11 or later is needed.", file=sys.stderr)
         return 2
     name, command = arguments[0], arguments[1:]
+    providers = wheel_collections.providers(command, os.environ, ROOT) if name == "deploy" else set()
+    if "kubernetes" in providers:
+        name = "collections"
     try:
         prepare(name, os.environ)
+        if providers or name in WITH_COLLECTIONS:
+            prepare_collections(os.environ)
     except (BootstrapError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

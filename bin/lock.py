@@ -12,11 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = [
-    *("--universal", "--python-version", "3.11", "--generate-hashes"),
-    *("--no-emit-index-url", "--no-emit-find-links", "--no-header", "--quiet"),
+    *("--universal", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"),
+    *("--no-header", "--quiet"),
     # Only the script is used of the package that asks for Playwright, which is a browser's driver of 50 MB.
     *("--no-emit-package", "playwright"),
 ]
+PYTHON = ["--python-version", "3.11"]
+# What is downloaded and not installed: the file alone, for the Python that it asks for.
+ALONE = {"wheel.txt": ["--no-deps", "--python-version", "3.13"]}
 # Directory, output and inputs, in an order in which each lock can constrain the next.
 LOCKS = [
     ("service", "requirements.txt", ["pyproject.toml"]),
@@ -26,6 +29,8 @@ LOCKS = [
     ("roles/lab_cluster/files/programs", "requirements.txt", ["requirements.in"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),
+    ("requirements", "collections.txt", ["collections.in"]),
+    ("requirements", "wheel.txt", ["wheel.in"]),
     ("requirements", "test.txt", ["test.in", "../service/pyproject.toml"]),
     ("requirements", "bench.txt", ["bench.in", "../service/pyproject.toml"]),
 ]
@@ -36,7 +41,8 @@ def main(arguments: list[str]) -> int:
     for directory, output, inputs in LOCKS:
         if not all((ROOT / directory / name).is_file() for name in inputs):
             continue
-        command = ["uv", "pip", "compile", *OPTIONS, *arguments, *inputs, "--output-file", output]
+        options = [*OPTIONS, *ALONE.get(output, PYTHON), *arguments]
+        command = ["uv", "pip", "compile", *options, *inputs, "--output-file", output]
         print(f"+ cd {directory} && {' '.join(command)}", flush=True)
         status = subprocess.run(command, cwd=ROOT / directory, stdout=subprocess.DEVNULL).returncode
         if status != 0:

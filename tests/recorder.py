@@ -1,4 +1,4 @@
-"""Takes the place of the collection's action plugins: notes what a module would have been given, and runs none.
+"""Takes the place of action plugins: notes what a module, ours or a collection's, would have been given; runs none.
 
 ``tests/repository/test_options.py`` puts it into a copy of the collection. Roles, playbooks, filters and the preflight
 are the real ones, so that what is noted is what an inventory's settings lead to.
@@ -39,6 +39,9 @@ ANSWER: dict[str, Any] = {
     "said": ["something differs"],
     "status": {},
     "until": "tomorrow",
+    "apply": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "changed"}}],
+    "remove": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "unwanted"}}],
+    "pending": True,
 }
 
 

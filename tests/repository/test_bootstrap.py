@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 
 from bin import bootstrap
+from tests.repository.test_collections import make_wheel
 
 
 class Checkout:
@@ -217,6 +219,56 @@ def test_an_index_that_pips_configuration_alone_names_is_asked(ready: Checkout, 
     assert PASSWORD not in result.stderr + failed.stderr
     ready.lock(ready.small)
     ready.works()
+
+
+def test_who_deploys_to_a_cluster_gets_what_it_needs_and_nobody_else(
+    ready: Checkout, root: Path, tmp_path: Path
+) -> None:
+    """Local: nothing. Containers: collections. A cluster: the client besides. All of it only once."""
+    sets = ready.place / "requirements"
+    (sets / "deploy.txt").write_text(ready.small)
+    (sets / "collections.txt").write_text(ready.small + locked("packaging", root / "requirements/deploy.txt"))
+    wheel = make_wheel(tmp_path, "99.0")
+    (sets / "wheel.txt").write_text(f"ansible==99.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    for name in ("local", "compose", "kubernetes"):
+        (tmp_path / name).write_text(f"titanic_provider: {name}\n")
+    (ready.place / "ansible.cfg").write_text(f"[defaults]\ninventory = {tmp_path}/local\n")
+    look = ready.place / "ansible-look"
+    look.write_text(
+        "#!/usr/bin/env python\nfrom importlib.util import find_spec\nprint(bool(find_spec('packaging')))\n"
+    )
+    look.chmod(0o755)
+    unpacked = ready.place / ".ansible/collections/ansible_collections/kubernetes/core"
+
+    def run(*words: str) -> tuple[str, int, bool]:
+        told = {"PIP_FIND_LINKS": str(tmp_path)}
+        result = subprocess.run(
+            [ready.place / "bin/run", "deploy", look, *words],
+            env=ready.environment(**told),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip(), len(result.stderr.splitlines()), unpacked.is_dir()
+
+    run()  # the set itself
+    assert run() == ("False", 1, False)
+    assert run("-i", str(tmp_path / "local")) == ("False", 1, False)
+    found, _, there = run("-i", str(tmp_path / "compose"))
+    assert (found, there) == ("False", True)
+    assert run("-i", str(tmp_path / "compose")) == ("False", 1, True)
+    found, _, there = run("-i", str(tmp_path / "kubernetes"))
+    assert (found, there) == ("True", True)
+    assert run("-i", str(tmp_path / "kubernetes")) == ("True", 1, True)
+    shutil.rmtree(ready.place / ".ansible")
+    explicit = subprocess.run(
+        [ready.place / "bin/run", "collections"],
+        env=ready.environment(PIP_FIND_LINKS=str(tmp_path)),
+        capture_output=True,
+    )
+    assert (explicit.returncode, unpacked.is_dir()) == (0, True)
+    for name in ("deploy", "collections", "wheel"):
+        (sets / f"{name}.txt").unlink()
 
 
 def test_moved_checkout_is_rebuilt(ready: Checkout) -> None:

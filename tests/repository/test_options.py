@@ -7,6 +7,7 @@ arguments. What a host's option changes in them has arrived.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -19,12 +20,15 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.required_collections import REQUIRED
 from ansible_collections.whitestar.deploy.tests.helpers import certificate
 
 from tests.deployment import EVERY_TASK
 from tests.interface import COLLECTION, ROOT, options, role_path
 
 RECORDER = ROOT / "tests/recorder.py"
+# What roles call of the collections that a target stands on.
+OF_COLLECTIONS = {"kubernetes.core": ["k8s"]}
 # What tags of the site a role's options are looked for with, or which other playbook.
 STAGES = {
     "api": "site api",
@@ -219,6 +223,18 @@ class Bench:
                 (copy / "plugins" / path.name).symlink_to(path)
         for path in (COLLECTION / "plugins/action").glob("*.py"):
             (copy / "plugins/action" / path.name).symlink_to(path if path.stem == "validate_inputs" else RECORDER)
+        for name, modules in OF_COLLECTIONS.items():
+            self._collection(name, REQUIRED[name][0], modules)
+
+    def _collection(self, name: str, version: str, modules: list[str]) -> None:
+        """Have a collection of others be there, in the oldest version that is taken."""
+        home = self.place / "collections/ansible_collections" / name.replace(".", "/")
+        for kind in ("action", "modules"):
+            (home / "plugins" / kind).mkdir(parents=True)
+        for module in modules:
+            (home / "plugins/action" / f"{module}.py").symlink_to(RECORDER)
+            (home / "plugins/modules" / f"{module}.py").touch()
+        (home / "MANIFEST.json").write_text(json.dumps({"collection_info": {"version": version}}))
 
     def run(self, where: str, hosts: dict[str, dict[str, Any]], state: str = "/srv/state") -> dict[str, Seen]:
         """What each host has seen of a playbook (and its tags), by its name; ``state`` is of all unless empty."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import (
@@ -26,7 +27,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
     release_objects,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, Object
-from ansible_collections.whitestar.deploy.tests.helpers import TINY, Result, run_module, tiny_workload
+from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, TINY, Result, run_module, tiny_workload
 
 LAB = Path("/var/lib/titanic-lab/cluster")
 # What pods may be made of; roles/lab_images provides them.
@@ -157,6 +158,35 @@ class Space:
 
     def run(self, module: str, *, check: bool = False, **options: Any) -> Result:
         return run_module(module, {"cluster": self.options} | options, check=check)
+
+    def keep(self, stage: str, objects: Sequence[Object], *, check: bool = False, **options: Any) -> Result:
+        """Have the objects of a stage, as roles do; what the plan said, or what failed after it."""
+        given: dict[str, Any] = {"stage": stage, "objects": list(objects)}
+        planned = self.run("kubernetes_objects", check=check, **given)
+        if planned.failed:
+            return planned
+        for task, part in zip(core_tasks(), ("apply", "remove"), strict=True):
+            if planned[part]:
+                own = {key: self.options[key] for key in ("kubeconfig", "context", "namespace") if key in self.options}
+                done = run_module("kubernetes.core.k8s", task | own | {"resource_definition": planned[part]})
+                assert done.failed or done.changed, done.output
+                if done.failed:
+                    return done
+        if planned["pending"]:
+            ready = self.run("kubernetes_objects", state="ready", **given, **options)
+            if ready.failed:
+                return ready
+        return planned
+
+
+@cache
+def core_tasks() -> list[dict[str, Any]]:
+    """What roles tell kubernetes.core.k8s to apply and to remove objects, without these and where the cluster is."""
+    tasks = yaml.safe_load((COLLECTION / "roles/titanic_common/tasks/apply_objects.yml").read_text())
+    (both,) = (task for task in tasks if "block" in task)
+    defaults = both["module_defaults"]["kubernetes.core.k8s"]
+    found = [defaults | task["kubernetes.core.k8s"] for task in both["block"]]
+    return [{key: value for key, value in given.items() if "{{" not in str(value)} for given in found]
 
 
 def lab_options() -> dict[str, Any]:

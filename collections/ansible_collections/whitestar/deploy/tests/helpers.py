@@ -40,6 +40,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 COLLECTION = Path(__file__).resolve().parents[1]
 COLLECTIONS = COLLECTION.parents[2]
+# Those that ours stands on; bin/run has them lie here, ansible-galaxy may as well.
+OTHERS = COLLECTIONS.parent / ".ansible/collections"
 MODULES = "ansible_collections.whitestar.deploy.plugins.modules"
 RUN_SECONDS = 240
 ACCOUNT = "nobody"
@@ -78,7 +80,7 @@ class Result:
 
 def module_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "TITANIC_"))}
-    return kept | {"PYTHONPATH": str(COLLECTIONS)}
+    return kept | {"PYTHONPATH": f"{COLLECTIONS}{os.pathsep}{OTHERS}"}
 
 
 def module_arguments(name: str, arguments: dict[str, Any], *, check: bool) -> dict[str, Any]:
@@ -143,11 +145,13 @@ def _forker() -> subprocess.Popen[str]:
 
 
 def run_module(name: str, arguments: dict[str, Any], *, check: bool = False) -> Result:
-    """Run a module to its end, in a fork of a process that has imported what it imports."""
+    """Run a module (others' by their full names) to its end, in a fork of a process that has imported what ours do."""
     forker = _forker()
     assert forker.stdin is not None
     assert forker.stdout is not None
-    request = json.dumps([f"whitestar.deploy.{name}", module_arguments(name, arguments, check=check)])
+    request = json.dumps(
+        [name if "." in name else f"whitestar.deploy.{name}", module_arguments(name, arguments, check=check)]
+    )
     try:
         forker.stdin.write(f"{request}\n")
         forker.stdin.flush()
@@ -185,9 +189,13 @@ def write_play(place: Path, play: dict[str, Any], hosts: dict[str, Any]) -> tupl
     return command, module_environment() | own
 
 
-def run_ansible(place: Path, play: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a play on this machine, in an empty configuration."""
+def run_ansible(
+    place: Path, play: dict[str, Any], *arguments: str, others: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a play on this machine, in an empty configuration; with the collections of ``others`` or without."""
     command, environment = write_play(place, play, {"here": {"ansible_connection": "local"}})
+    if others:
+        environment["ANSIBLE_COLLECTIONS_PATH"] += f"{os.pathsep}{OTHERS}"
     return subprocess.run(
         [*command, *arguments],
         cwd=place,

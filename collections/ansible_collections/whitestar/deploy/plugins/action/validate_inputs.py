@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import in_process  # noqa: F401 (loads once what workers use)
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import REFUSED_FROM, RENAMED, following
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.required_collections import missing
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
     asked_of_a_cluster,
     wrong_choices,
@@ -372,7 +374,8 @@ class ActionModule(ActionBase):
         options = role_options()
         run_tags, skip_tags = (list(variables.get(f"ansible_{kind}_tags", [])) for kind in ("run", "skip"))
         problems = unknown_tags([*run_tags, *skip_tags], self._task.args.get("tags", []))
-        problems += clashing_tags(run_tags, skip_tags, deploys=boolean(self._task.args.get("deploys", True)))
+        deploys = boolean(self._task.args.get("deploys", True))
+        problems += clashing_tags(run_tags, skip_tags, deploys=deploys)
         problems += unknown_variables(map(str, variables), options)
         problems += internal(self._inventory(variables))
         values = self._values(variables, options)
@@ -392,12 +395,19 @@ class ActionModule(ActionBase):
             *wrong_certificates(together),
             *wrong_together(together),
         ]
+        # A run that applies nothing needs none.
+        problems += missing(str(provider), packages=self._is_here(variables)) if deploys else []
         result.update(changed=False, problems=problems)
         if not problems:
             result.update(redirect_port=values.get("titanic_api_redirect_port", 0), **asked_of_a_cluster(values))
         if problems:
             result.update(failed=True, msg="Refused before anything was touched:\n" + "\n".join(problems))
         return dict(result)
+
+    def _is_here(self, variables: Mapping[str, Any]) -> bool:
+        """Whether modules find the Python packages that this process finds."""
+        interpreter = self._templar.template(variables.get("ansible_python_interpreter"))
+        return bool(self._connection.transport == "local" and interpreter == sys.executable)
 
     def _inventory(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         """What an inventory says of this target, and what was given as extra variables, as it is written there."""

@@ -1,19 +1,23 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Have the objects of one stage of a deployment in the cluster, and wait for those that run something."""
+"""Plan the objects of one stage of a deployment, and wait for them once M(kubernetes.core.k8s) has applied them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubernetes_objects
-short_description: Keep the objects of a stage
+short_description: Plan the objects of a stage, and wait for them
 description:
-  - Applies all objects of a stage on the server's side, under the field manager C(whitestar.deploy), and removes those
-    that the stage made before and that are no longer wanted. Every object is tried out before the first is changed.
+  - Works beside M(kubernetes.core.k8s), which applies the objects of a stage under the field manager
+    C(whitestar.deploy) and removes those that are no longer wanted.
+  - With O(state=planned) it says which these are. Every object is tried out on the server's side before one is changed,
+    and one that belongs to somebody else is refused. What is to be made is written down first, in the namespace, which
+    is made for that; what lies in a namespace that was not there is tried out after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
-  - StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
+  - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
+    StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
     by a time-out, and a Cluster by what its operator says of it.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
@@ -24,10 +28,15 @@ options:
     type: str
     required: true
   objects:
-    description: The objects, in the order in which they are made.
+    description: The objects, in the order in which they are made. None of them is a Secret.
     type: list
     elements: dict
     required: true
+  state:
+    description: Whether the stage is to be planned, or what was planned has been applied.
+    type: str
+    choices: [planned, ready]
+    default: planned
   seconds:
     description: How long each of them may take, in seconds.
     type: float
@@ -37,24 +46,55 @@ attributes:
     description: The cluster itself says what would change (server-side dry run).
     support: full
   diff_mode:
-    description: Compares objects; what is in Secrets is left out.
+    description: Compares objects.
     support: full
 """
 
 EXAMPLES = r"""
-- name: Apply the objects
+- name: Plan the objects
   whitestar.deploy.kubernetes_objects:
     cluster: {namespace: titanic}
     stage: database
-    objects: "{{ lookup('ansible.builtin.template', 'kubernetes.yml.j2') | from_yaml_all | list }}"
+    objects: "{{ database_objects }}"
+  register: database_planned
+
+- name: Apply the objects
+  kubernetes.core.k8s:
+    namespace: titanic
+    apply: true
+    server_side_apply: {field_manager: whitestar.deploy, force_conflicts: true}
+    resource_definition: "{{ database_planned.apply }}"
+  when: database_planned.apply | length > 0
+
+- name: Wait for them
+  whitestar.deploy.kubernetes_objects:
+    cluster: {namespace: titanic}
+    stage: database
+    objects: "{{ database_objects }}"
+    state: ready
+  when: database_planned.pending
 """
 
 RETURN = r"""
 steps:
-  description: What was done, in words.
+  description: What was planned, in words.
   returned: success
   type: list
   elements: str
+apply:
+  description: The objects that are to be applied, as they are to be applied; none in check mode.
+  returned: when state is planned
+  type: list
+  elements: dict
+remove:
+  description: What names the objects that are to be removed; none in check mode.
+  returned: when state is planned
+  type: list
+  elements: dict
+pending:
+  description: Whether O(state=ready) has something to do; false in check mode.
+  returned: when state is planned
+  type: bool
 calls:
   description: How many questions the cluster's API was asked.
   returned: success
@@ -62,26 +102,61 @@ calls:
 """
 
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Stage,
     difference,
     resolved,
     secret_names,
+    to_apply,
+    to_remove,
     with_secret_hash,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import selecting
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, object_label
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import settle, settled
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import SHORTEST_SECRET
 
 
-def secret_values(objects: list[Object]) -> set[str]:
-    """What Secrets among these objects hold, as it is written there; too short a value would blacken ordinary words."""
-    parts = [thing.get(part) or {} for thing in objects if thing["kind"] == "Secret" for part in ("data", "stringData")]
-    return {str(value) for part in parts for value in part.values() if len(str(value)) >= SHORTEST_SECRET}
+def wanted_stage(cluster: KubernetesClient, name: str, objects: list[Object]) -> Stage:
+    """The stage, its objects as they are wanted now: Secrets by their names, the Service as a maintenance has it."""
+    names = secret_names(cluster)
+    return Stage(
+        cluster,
+        name,
+        [with_secret_hash(cluster, thing, names) for thing in selecting(cluster, resolved(objects, names))],
+    )
+
+
+def plan(stage: Stage, *, check: bool) -> dict[str, Any]:
+    """What is to be done, begun unless ``check``. Raises ClusterError."""
+    changes = stage.changes(check=check)
+    answer: dict[str, Any] = {
+        "changed": bool(changes),
+        "steps": [str(change) for change in changes],
+        "diff": difference(changes),
+    }
+    if check:
+        return answer | {"apply": [], "remove": [], "pending": False}
+    stage.begin(changes)
+    if any(change.wanted["kind"] == "Namespace" and not change.before for change in changes):
+        # Before there was a namespace nothing that lies in one could be tried.
+        changes = stage.changes(check=False)
+    # A pod that was killed comes back by itself, which is no change of ours.
+    pending = answer["changed"] or not settled(stage.cluster, stage.objects)
+    return answer | {"apply": to_apply(changes), "remove": to_remove(changes), "pending": pending}
+
+
+def finish(stage: Stage, seconds: float, *, check: bool) -> dict[str, Any]:
+    """What is left to be done once objects are applied. Raises ClusterError, ReleaseError."""
+    if check:
+        return {"changed": False, "steps": []}
+    changed = stage.end()
+    settle(stage.cluster, stage.objects, seconds)
+    return {"changed": changed, "steps": []}
 
 
 def main() -> None:
@@ -91,27 +166,25 @@ def main() -> None:
             "cluster": KubernetesClient.OPTION | {"required": True},
             "stage": {"type": "str", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
+            "state": {"type": "str", "choices": ["planned", "ready"], "default": "planned"},
             "seconds": {"type": "float", "default": 180},
         },
         supports_check_mode=True,
     )
     options = module.params
-    # Before ansible-core 2.21 a module's arguments are part of its answer.
-    module.no_log_values |= secret_values(options["objects"])
+    if held := [object_label(thing) for thing in options["objects"] if thing.get("kind") == "Secret"]:
+        # It would be given back, and shown.
+        module.fail_json(msg=f"objects: {held[0]} is a secret. Have kubernetes_secrets keep it.")
     try:
         with KubernetesClient.of(options["cluster"]) as cluster:
-            names = secret_names(cluster)
-            objects = selecting(cluster, resolved(options["objects"], names))
-            stage = Stage(cluster, options["stage"], [with_secret_hash(cluster, thing, names) for thing in objects])
-            changes = stage.changes(check=module.check_mode)
-            steps = [str(change) for change in changes]
-            if not module.check_mode:
-                stage.apply(changes)
-                # A pod that was killed comes back by itself, which is no change of ours.
-                settle(cluster, stage.objects, options["seconds"])
+            stage = wanted_stage(cluster, options["stage"], options["objects"])
+            if options["state"] == "planned":
+                answer = plan(stage, check=module.check_mode)
+            else:
+                answer = finish(stage, options["seconds"], check=module.check_mode)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(changes), steps=steps, calls=cluster.calls, diff=difference(changes))
+    module.exit_json(**answer, calls=cluster.calls)
 
 
 if __name__ == "__main__":

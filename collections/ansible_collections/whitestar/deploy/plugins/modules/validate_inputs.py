@@ -20,7 +20,9 @@ options:
     elements: str
     default: []
   deploys:
-    description: Whether this run may start a release, so that it must make one too.
+    description:
+      - Whether this run may start a release, so that it must make one too, and needs the collections that the provider
+        stands on.
     type: bool
     default: true
 attributes:

@@ -39,6 +39,8 @@ RELEASED = {
     ),
     "deployed": ("deployed {}", "would deploy {}"),
 }
+# What another module has planned and told before.
+PLANNED = ("kubernetes.core.k8s",)
 # What the result of a debug task has besides what it was asked to show.
 NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
 # What a program says of a failure besides its message.
@@ -194,7 +196,7 @@ def done_by(task: TaskFacts, result: Mapping[str, Any], *, changed: bool) -> tup
         return [f"{short_name(task.name)}: {', '.join(steps)}"], True
     if steps:
         return steps, True
-    return ([short_name(task.name)] if changed else []), False
+    return ([short_name(task.name)] if changed and task.action not in PLANNED else []), False
 
 
 def _released(task: TaskFacts, result: Mapping[str, Any]) -> list[str]:

@@ -83,8 +83,9 @@ def test_modules_say_what_they_do_in_check_and_diff_mode(name: str) -> None:
 def test_examples_name_options_that_exist(name: str) -> None:
     module = importlib.import_module(f"{MODULES}.{name}")
     options = options_of(name)
-    for task in yaml.safe_load(module.EXAMPLES):
-        given = task[f"whitestar.deploy.{name}"]
+    examples = [task.get(f"whitestar.deploy.{name}") for task in yaml.safe_load(module.EXAMPLES)]
+    assert any(examples)
+    for given in filter(None, examples):
         assert set(given) <= set(options)
         assert {option for option, facts in options.items() if facts.get("required")} <= set(given)
 

@@ -47,6 +47,8 @@ class Kept:
             self.things[wanted["kind"], wanted["metadata"]["name"]] = found | wanted
         return found | wanted
 
+    try_apply = apply
+
     def address(self, *words: str) -> str:
         return "/".join(words)
 

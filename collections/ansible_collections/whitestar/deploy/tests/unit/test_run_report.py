@@ -33,6 +33,18 @@ def did(module: str, result: dict[str, Any], *, role: str = "api", check: bool =
     return stage.did
 
 
+def test_what_kubernetes_core_applied_is_told_by_the_plan_of_it() -> None:
+    report, stage = RunReport(), Stage("Api", "role", 0, 1)
+    role, changed = f"{COLLECTION}titanic_api", {"changed": True}
+    for action, result in (
+        (f"{COLLECTION}kubernetes_objects", {"steps": ["make Service titanic-api"]} | changed),
+        ("kubernetes.core.k8s", changed),
+        ("ansible.builtin.file", changed),
+    ):
+        report.record("here", stage, TaskFacts(action, role, "common | Apply the objects"), result, "changed")
+    assert stage.did == ["make Service titanic-api", "Apply the objects"], "the last is of a task that told nothing"
+
+
 @pytest.mark.parametrize(
     ("module", "result", "words"),
     [

@@ -40,11 +40,15 @@ HASH_DIGITS = 10
 
 @dataclass(frozen=True)
 class Change:
-    """An object before and after; one of them is empty where it comes or goes."""
+    """An object before and after; one of them is empty where it comes or goes.
+
+    ``refused`` is why it can only be applied once our lists are in the place of those that others have made longer.
+    """
 
     wanted: Object
     before: Object
     after: Object
+    refused: ClusterError | None = None
 
     @property
     def needed(self) -> bool:
@@ -110,7 +114,12 @@ def planned(cluster: KubernetesClient, wanted: Object, *, check: bool) -> Change
     try:
         if makes_anew(before, wanted):
             return Change(wanted, before or {}, _anew(cluster, before, wanted))
-        return Change(wanted, before or {}, cluster.apply(wanted, check=True))
+        try:
+            return Change(wanted, before or {}, cluster.try_apply(wanted, check=True))
+        except ClusterError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            return Change(wanted, before or {}, cluster.overwrite(wanted, error, check=True), error)
     except ClusterError as error:
         if error.status == HTTPStatus.FORBIDDEN and _is_kept_by_others(wanted, before):
             return Change(wanted, before or {}, before or {})
@@ -140,6 +149,23 @@ def _is_kept_by_others(wanted: Object, found: Object | None) -> bool:
     return wanted["kind"] == "Namespace" and found is not None and mine <= labels.items()
 
 
+def to_apply(changes: Iterable[Change]) -> list[Object]:
+    """The objects that are to be applied, in order: not the namespace, and no StatefulSet that is made anew."""
+    return [
+        change.wanted
+        for change in changes
+        if change.after and change.wanted["kind"] != "Namespace" and not makes_anew(change.before, change.wanted)
+    ]
+
+
+def to_remove(changes: Iterable[Change]) -> list[Object]:
+    """What names the objects that are to go, in order."""
+    return [
+        {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}}
+        for api_version, kind, name in (_key(change.wanted) for change in changes if not change.after)
+    ]
+
+
 class Stage:
     """The objects of a stage of this name."""
 
@@ -162,23 +188,41 @@ class Stage:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Do them."""
+        self.begin(changes)
+        for wanted in to_apply(changes):
+            self.cluster.apply(wanted)
+        for gone in to_remove(changes):
+            self.cluster.delete(*_key(gone))
+        self.end()
+
+    def begin(self, changes: Sequence[Change]) -> None:
+        """Do what comes before objects are applied and removed: what is to be made is written down before it is made.
+
+        The record lies in the namespace, which is therefore made here.
+        """
+        for change in changes:
+            if change.wanted["kind"] == "Namespace":
+                self.cluster.apply(change.wanted)
         wanted = [recordable(thing) for thing in self.objects]
         keys = [_key(thing) for thing in wanted]
-        places = [change for change in changes if change.wanted["kind"] == "Namespace"]
-        for change in places:
-            self.cluster.apply(change.wanted)
-        if changes:
-            self._record([*wanted, *(thing for thing in self._recorded() if _key(thing) not in keys)])
+        gone = [thing for thing in self._recorded() if _key(thing) not in keys] if changes else []
+        self._record([*wanted, *gone])
         for change in changes:
-            if not change.after:
-                self.cluster.delete(*_key(change.wanted))
-            elif change not in places:
-                if makes_anew(change.before, change.wanted):
-                    fit(self.cluster, change.before, change.wanted, check=False)
-                    let_go(self.cluster, change.wanted)
-                self.cluster.apply(change.wanted)
-        if self._recorded() != wanted:
-            self._record(wanted)
+            if change.refused:
+                self.cluster.overwrite(change.wanted, change.refused)
+
+    def end(self) -> bool:
+        """Do what comes after it; whether a StatefulSet was made anew, for other volumes."""
+        anew = False
+        for wanted in self.objects:
+            before = self.cluster.get(*_key(wanted)) if wanted["kind"] == "StatefulSet" else None
+            if makes_anew(before, wanted):
+                fit(self.cluster, before, wanted, check=False)
+                let_go(self.cluster, wanted)
+                self.cluster.apply(wanted)
+                anew = True
+        self._record([recordable(thing) for thing in self.objects])
+        return anew
 
     def _is_of_others(self, wanted: Object) -> bool:
         """Whether there is such an object, and nothing in it is ours."""
@@ -200,6 +244,9 @@ class Stage:
         return applied(self.cluster).get(self.name, [])
 
     def _record(self, objects: Sequence[Object]) -> None:
+        """Write down what the stage has, where that is not what is written."""
+        if self._recorded() == objects:
+            return
         found = record(self.cluster, STAGES)
         data = dict(found.get("data", {})) | {self.name: json.dumps(objects)}
         metadata = {"name": STAGES}

@@ -259,33 +259,39 @@ class KubernetesClient:
 
     def apply(self, wanted: Object, *, check: bool = False) -> Object:
         """Have an object be as it is wanted, or learn what it would be: server-side apply. Raises ClusterError."""
-        where = self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
-        query = {"fieldManager": MANAGER} | ({"dryRun": "All"} if check else {})
         try:
-            found = self.request("PATCH", where, wanted, APPLY, force="true", **query)
+            return self.try_apply(wanted, check=check)
         except ClusterError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
-            found = self._overwritten(where, wanted, error, query)
+            found = self.overwrite(wanted, error, check=check)
+        return found if check else self.try_apply(wanted)
+
+    def try_apply(self, wanted: Object, *, check: bool = False) -> Object:
+        """The same, refused where lists that others have made longer do not go together with ours (status 422)."""
+        query = {"fieldManager": MANAGER} | ({"dryRun": "All"} if check else {})
+        found = self.request("PATCH", self._where(wanted), wanted, APPLY, force="true", **query)
         if found is None:
             raise ClusterError(f"there is no namespace {self.namespace}", HTTPStatus.NOT_FOUND)
         return found
 
-    def _overwritten(
-        self, where: str, wanted: Object, refused: ClusterError, query: Mapping[str, str]
-    ) -> dict[str, Any] | None:
+    def overwrite(self, wanted: Object, refused: ClusterError, *, check: bool = False) -> Object:
         """The object with our lists in the place of what somebody has made of them. Raises ``refused`` if it fails.
 
         Server-side apply leaves the entries of others beside ours, such as the port of a Service that was changed by
         hand, and the two may not go together.
         """
+        query = {"fieldManager": MANAGER} | ({"dryRun": "All"} if check else {})
         try:
-            found = self.request("PATCH", where, wanted, MERGE, **query)
+            found = self.request("PATCH", self._where(wanted), wanted, MERGE, **query)
         except ClusterError:
             raise refused from None
         if found is None:
             raise refused
-        return found if "dryRun" in query else self.request("PATCH", where, wanted, APPLY, force="true", **query)
+        return found
+
+    def _where(self, wanted: Object) -> str:
+        return self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
 
     def create(self, wanted: Object) -> Object:
         """Make an object that is not there. Raises ClusterError, with status 409 if it is."""
@@ -296,8 +302,7 @@ class KubernetesClient:
 
     def replace(self, wanted: Object) -> Object:
         """Put an object in the place of the one that it was made of; nobody may have changed that meanwhile."""
-        where = self.address(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
-        return self.request("PUT", where, wanted, fieldManager=MANAGER) or {}
+        return self.request("PUT", self._where(wanted), wanted, fieldManager=MANAGER) or {}
 
     def delete(self, api_version: str, kind: str, name: str, *, now: bool = False, version: str = "") -> None:
         """Remove an object with all that it owns; nothing to do where there is none. ``now`` gives pods no time.

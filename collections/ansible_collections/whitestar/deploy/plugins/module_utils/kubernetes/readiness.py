@@ -52,6 +52,15 @@ RUNNING: dict[str, tuple[Callable[[Mapping[str, Any] | None], bool], Callable[[O
 }
 
 
+def settled(cluster: KubernetesClient, objects: list[Object]) -> bool:
+    """Whether all of it that runs something does so now."""
+    return all(
+        RUNNING[wanted["kind"]][0](cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"]))
+        for wanted in objects
+        if wanted["kind"] in RUNNING
+    )
+
+
 def settle(cluster: KubernetesClient, objects: list[Object], seconds: float) -> None:
     """Wait for what runs something. Raises ReleaseError."""
     for wanted in objects:

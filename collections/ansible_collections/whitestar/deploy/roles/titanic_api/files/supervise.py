@@ -98,7 +98,9 @@ class Supervisor:
         own_place.mkdir(exist_ok=True)
         self.keep("caddy", lambda: self.ended("caddy"), lambda: self.start("caddy"), own_place, self.deployed)
         for name in COLOURS:
-            self.keep(name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run, self.no_run)
+            self.keep(
+                name, lambda name=name: self.ended(name), lambda name=name: self.start(name), self.run, self.no_run
+            )
 
     def deployed(self) -> bool:
         """Whether there is a deployment, and nobody has stopped it."""

@@ -155,7 +155,7 @@ def test_what_cannot_be_changed_is_refused_by_its_variable_before_anything_is(ow
     server = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "server"}, "spec": spec}
     door = {"selector": labels, "ports": [PORT]}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "door"}, "spec": door}
-    space.run("kubernetes_objects", stage="database", objects=[server, service])
+    space.keep("database", [server, service])
     name = {"name": "data-server-0"}
     space.make({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": name, "spec": claim})
     taken = {"type": "NodePort", "selector": labels, "ports": [PORT]}
@@ -256,7 +256,7 @@ def test_two_runs_at_once_are_one_run(free: Space) -> None:
 
 def test_what_there_is_is_told_for_a_plan(free: Space) -> None:
     thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "part"}, "data": {"a": "1"}}
-    free.run("kubernetes_objects", stage="unit", objects=[thing])
+    free.keep("unit", [thing])
     seen = begin(free, check=True, looks=True)["reality"]
     assert seen["the last release in the ledger"] == "none"
     assert len(seen["the ConfigMap part"]) > 8

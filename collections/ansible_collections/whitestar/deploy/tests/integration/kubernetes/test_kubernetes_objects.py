@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +18,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
     PREFIX,
     SECRETS,
     STAGES,
-    Change,
-    Stage,
     recorded,
     resolved,
     secret_names,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS, MANAGER
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import rolled_out
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import DEBIAN, REGISTRY, USER, Space
-from ansible_collections.whitestar.deploy.tests.helpers import RUN_SECONDS, Result
+from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, RUN_SECONDS, Result, run_ansible
 
 
 def config(name: str, **data: str) -> dict[str, Any]:
@@ -41,7 +43,6 @@ def service(port: int) -> dict[str, Any]:
 
 
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
-# Not one that somebody reads: a Secret that a stage keeps has to be shown somewhere, to be shown to be left out.
 PASSWORD = {
     "apiVersion": "v1",
     "kind": "Secret",
@@ -58,15 +59,15 @@ def stage(space: Space) -> Iterator[str]:
 
 
 def keep(space: Space, objects: list[dict[str, Any]], *, check: bool = False, **options: Any) -> Result:
-    return space.run("kubernetes_objects", check=check, stage="unit", objects=objects, **options)
+    return space.keep("unit", objects, check=check, **options)
 
 
 def test_twelve_steps(own_space: Space) -> None:
     """From nothing, changed, without one of them, each in check mode and for real, and again."""
-    space, wanted = own_space, [account("keeper"), config("one", a="1"), service(80), PASSWORD]
+    space, wanted = own_space, [account("keeper"), config("one", a="1"), service(80)]
     before = space.versions()
     seen = keep(space, wanted, check=True)
-    steps = ["make ServiceAccount keeper", "make ConfigMap one", "make Service door", "make Secret stage-secret"]
+    steps = ["make ServiceAccount keeper", "make ConfigMap one", "make Service door"]
     assert (seen["steps"], seen.changed) == (steps, True)
     assert "# Service door\n" in seen["diff"]["after"]
     assert seen["diff"]["before"] == ""
@@ -84,7 +85,7 @@ def test_twelve_steps(own_space: Space) -> None:
     assert space.versions() == after
     assert again["calls"] < 25
 
-    other = [account("keeper"), config("one", b="2"), service(81), PASSWORD]
+    other = [account("keeper"), config("one", b="2"), service(81)]
     for check in (True, False):
         seen = keep(space, other, check=check)
         assert seen["steps"] == ["change ConfigMap one", "change Service door"]
@@ -99,7 +100,7 @@ def test_twelve_steps(own_space: Space) -> None:
 
     for check in (True, False):
         seen = keep(space, other[:1], check=check)
-        assert seen["steps"] == ["remove Secret stage-secret", "remove Service door", "remove ConfigMap one"]
+        assert seen["steps"] == ["remove Service door", "remove ConfigMap one"]
         assert "# ConfigMap one" in seen["diff"]["before"]
         assert seen["diff"]["after"] == ""
         assert (space.versions() == after) is check
@@ -111,12 +112,61 @@ def test_twelve_steps(own_space: Space) -> None:
     assert space.versions() == after
 
 
-def test_what_is_in_secrets_is_in_no_output(space: Space, stage: str) -> None:
+def test_a_secret_is_refused_since_objects_are_given_back(space: Space) -> None:
+    before = space.versions()
     for check in (True, False):
-        done = keep(space, [PASSWORD], check=check)
-        assert "# Secret stage-secret" in done["diff"]["after"]
-        assert "planted-in-a-stage" not in done.output
-        assert "cGxhbnRlZC" not in done.output, "not as base64 either"
+        done = keep(space, [config("one"), PASSWORD], check=check)
+        assert done.message == "objects: Secret stage-secret is a secret. Have kubernetes_secrets keep it."
+    assert space.versions() == before
+
+
+def test_what_is_planned_is_written_down_and_nothing_else_is_done(own_space: Space) -> None:
+    """Then what is to be applied is what was tried out, and what is to be removed what was recorded."""
+    keep(own_space, [config("old")])
+    before = own_space.versions()
+    planned = own_space.run("kubernetes_objects", stage="unit", objects=[config("new", a="1")])
+    after = own_space.versions()
+    assert {name for name in after if after[name] != before.get(name)} == {f"ConfigMap {STAGES}"}
+    assert planned["apply"] == [config("new", a="1") | {"metadata": {"name": "new", "labels": LABELS}}]
+    assert planned["remove"] == [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "old"}}]
+    assert (planned["pending"], planned.changed) == (True, True)
+    seen = own_space.run("kubernetes_objects", stage="unit", objects=[config("new", a="1")], check=True)
+    assert (seen["apply"], seen["remove"], seen["pending"]) == ([], [], False)
+    assert seen["steps"] == ["make ConfigMap new", "remove ConfigMap old"]
+
+
+def play(space: Space, *objects: dict[str, Any]) -> dict[str, Any]:
+    """A play that does with objects what roles do."""
+    variables = {
+        "ansible_python_interpreter": sys.executable,
+        "__titanic_common_cluster": space.options,
+        "__titanic_common_stage": "unit",
+        "__titanic_common_objects": list(objects),
+    }
+    tasks = COLLECTION / "roles/titanic_common/tasks/apply_objects.yml"
+    return {"vars": variables, "tasks": [{"ansible.builtin.include_tasks": str(tasks)}]}
+
+
+def test_roles_have_it_done_by_kubernetes_core_and_say_so_once(own_space: Space, tmp_path: Path) -> None:
+    """What a role includes: check mode, for real, nothing to do, one to remove. No cache is left where others write."""
+    guessable = set(Path(tempfile.gettempdir()).glob("k8srcp-*"))
+    wanted = [config("one", a="1"), config("two", a="1")]
+    before = own_space.versions()
+    told = run_ansible(tmp_path, play(own_space, *wanted), "--check", "--diff", others=True).stdout
+    assert re.search(r"changed=1 .*failed=0 .*skipped=3 ", told), told
+    assert "# ConfigMap two" in told
+    assert own_space.versions() == before
+    for objects, counts in (
+        (wanted, "changed=2 .*failed=0 .*skipped=1 "),
+        (wanted, "changed=0 .*failed=0 .*skipped=3 "),
+        (wanted[:1], "changed=2 .*failed=0 .*skipped=1 "),
+    ):
+        told = run_ansible(tmp_path, play(own_space, *objects), others=True).stdout
+        assert re.search(counts, told), told
+    assert own_space.get("configmap", "two") is None
+    (entry,) = own_space.get("configmap", "one")["metadata"]["managedFields"]
+    assert (entry["manager"], entry["operation"]) == (MANAGER, "Apply")
+    assert set(Path(tempfile.gettempdir()).glob("k8srcp-*")) == guessable
 
 
 def test_a_namespace_that_is_not_there_yet_is_planned_with_all_that_is_in_it(space: Space) -> None:
@@ -177,25 +227,22 @@ def test_one_bad_object_keeps_all_from_being_made(space: Space, stage: str) -> N
 
 def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
     """What is to be made is written down before it is made, so that it can go again."""
-    half = Stage(kubernetes, "unit", [config("half-1"), config("half-2")])
-    changes = half.changes(check=False)
-    with pytest.raises(ClusterError):
-        half.apply([*changes[:1], Change(service(70000), {}, service(70000)), *changes[1:]])
-    assert kubernetes.get("v1", "ConfigMap", "half-1")
-    assert not kubernetes.get("v1", "ConfigMap", "half-2")
+    half = [config("half-1"), config("half-2")]
+    planned = space.run("kubernetes_objects", stage="unit", objects=half)
+    kubernetes.apply(planned["apply"][0])
     assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-1", "half-2"]
     assert keep(space, [config("half-2")])["steps"] == ["make ConfigMap half-2", "remove ConfigMap half-1"]
     assert [name for _, _, name in recorded(kubernetes)["unit"]] == ["half-2"]
 
 
 def test_one_stage_leaves_the_objects_of_another(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
-    space.run("kubernetes_objects", stage="other", objects=[config("theirs")])
+    space.keep("other", [config("theirs")])
     keep(space, [config("mine")])
     assert set(recorded(kubernetes)) >= {"other", "unit"}
     assert keep(space, [])["steps"] == ["remove ConfigMap mine"]
     assert space.get("configmap", "theirs")
     assert space.get("configmap", STAGES)
-    space.run("kubernetes_objects", stage="other", objects=[])
+    space.keep("other", [])
 
 
 def test_secrets_are_named_by_those_that_stand_for_them(space: Space, kubernetes: KubernetesClient) -> None:

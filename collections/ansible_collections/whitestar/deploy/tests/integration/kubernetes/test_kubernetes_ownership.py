@@ -86,7 +86,7 @@ def test_a_namespace_of_others_is_left_by_a_teardown_with_what_is_theirs(shop: S
     before = theirs(shop)
     assert not begin(shop, adopt=True).failed
     ours = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "titanic-api"}}
-    assert shop.run("kubernetes_objects", stage="target", objects=[ours]).changed
+    assert shop.keep("target", [ours]).changed
     assert not begin(shop, adopt=True).failed, "what is ours is known again"
     told = begin(shop).message
     assert "was made by somebody else" in told, "not without being asked to"
@@ -103,7 +103,7 @@ def test_an_object_of_others_that_a_stage_would_replace_is_refused(own_space: Sp
         for name in ("first", "theirs")
     ]
     for check in (True, False):
-        message = own_space.run("kubernetes_objects", stage="one", objects=wanted, check=check).message
+        message = own_space.keep("one", wanted, check=check).message
         assert message.startswith("ConfigMap theirs is not of this deployment: choose another namespace")
     assert own_space.get("configmap", "theirs")["data"] == {"a": "1"}
     assert own_space.get("configmap", "first") is None

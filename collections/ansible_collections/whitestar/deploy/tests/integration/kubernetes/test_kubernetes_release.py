@@ -193,7 +193,7 @@ def test_a_namespace_that_a_deployment_made_goes_with_everything_in_it(
     own = Space(kubernetes_options | {"namespace": f"{space.name}-own"})
     place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own.name}}
     thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "part"}}
-    own.run("kubernetes_objects", stage="target", objects=[place, thing])
+    own.keep("target", [place, thing])
     assert own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed
     assert own.get("namespace", own.name) is None
     assert not own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed

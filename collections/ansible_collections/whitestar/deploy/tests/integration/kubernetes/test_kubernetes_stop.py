@@ -45,7 +45,7 @@ def deployed(space: Space) -> Space:
     space.make(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRETS}, "stringData": {"password": SECRET}}
     )
-    assert not space.run("kubernetes_objects", stage="database", objects=[SERVER]).failed
+    assert not space.keep("database", [SERVER]).failed
     assert deploy(space)["action"] == "deployed"
     return space
 
@@ -102,7 +102,7 @@ def test_six_steps(deployed: Space) -> None:
 def test_a_deployment_starts_what_was_stopped(deployed: Space) -> None:
     space = deployed
     assert not have(space, "stopped").failed
-    assert space.run("kubernetes_objects", stage="database", objects=[SERVER])["steps"] == ["change StatefulSet server"]
+    assert space.keep("database", [SERVER])["steps"] == ["change StatefulSet server"]
     assert deploy(space)["action"] == "restarted"
     assert pods(space) == 3
     assert have(space, "reported")["status"]["stopped"] == "no"
