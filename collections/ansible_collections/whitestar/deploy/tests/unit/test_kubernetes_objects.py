@@ -84,7 +84,7 @@ class Kept:
     def address(self, *words: str) -> str:
         return "/".join(words)
 
-    def ask(self, method: str, where: str, *_more: Any, **_query: str) -> None:
+    def request(self, method: str, where: str, *_more: Any, **_query: str) -> None:
         self.done.append(f"{method} {where.rpartition('/')[2]}")
         del self.things["StatefulSet", "server"]
 
