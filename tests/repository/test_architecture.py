@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from bin.docs import imports, loaded, package
+from bin.docs import flow, imports, loaded, package
 
 SHARED = {"common", "release", "postgresql"}
 HOST = SHARED | {"host"}
@@ -58,3 +58,10 @@ def test_no_files_import_each_other() -> None:
 def test_imports_are_seen_wherever_they_stand() -> None:
     assert {"module_utils.common.files", "plugin_utils.in_process"} <= KNOWN["action.compose_image"]
     assert "plugin_utils.in_process" in KNOWN["action.validate_inputs"], "a module, not a name of one"
+
+
+def test_the_drawing_of_the_data_flow_has_what_stages_are_given() -> None:
+    text = flow()
+    assert 'Image -->|"its result"| Api' in text
+    assert 'Preflight -->|"planned_image"| Image' in text
+    assert 'Start -->|"its result"| Verify' in text, "of the stages that call a role, the one before"
