@@ -15,13 +15,15 @@ from ansible_collections.whitestar.deploy.plugins.action.validate_inputs import 
     role_options,
     unknown_tags,
     unknown_variables,
+)
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.certificates import wrong_certificates
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import wrong_values
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
     wrong_address,
-    wrong_certificates,
     wrong_environment,
     wrong_together,
-    wrong_values,
 )
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
 from ansible_collections.whitestar.deploy.tests.helpers import certificate
 
 OPTIONS = role_options()
