@@ -20,8 +20,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import postgresql
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import smoke_test as trial
-from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
 from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 from tests.end_to_end.load.open_loop import LoadPlan, LoadReport
 from tests.interface import COLLECTION, ROOT, options, role_path
@@ -94,10 +94,8 @@ def test_the_status_is_told_of_line_by_line() -> None:
 
 
 def test_the_paths_of_a_trial_are_those_that_are_asked() -> None:
-    (smoke,) = re.findall(r'"smoke": (\[.*\])', source("plugins/filter/workload.py"))
-    assert ast.literal_eval(smoke) == kubernetes_release.SMOKE
     decision = (ROOT / "docs/decisions/0011-a-release-is-tried-out.md").read_text()
-    for path in kubernetes_release.SMOKE:
+    for path in SERVICE["probes"]["smoke"]:
         assert f"`{path}`" in README
         assert f"`{path}`" in decision
 

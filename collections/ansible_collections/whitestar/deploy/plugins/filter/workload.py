@@ -131,10 +131,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
 
     ``settings`` has ``image`` (reference, identity, description with version and schema), ``command``, ``port``,
     ``replicas``, ``environment``, ``database`` (see :func:`database_environment`; owner and its password are left
-    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``; and,
-    where they are not the Titanic API's, ``promises``.
-    The result has the same keys besides ``config`` (hash of all of it but the image), ``release`` (image and
-    configuration in one id) and ``probes``. Raises AnsibleFilterError if a key is missing.
+    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``,
+    ``probes`` (paths: alive, ready, smoke, metrics and aliases) and ``promises``.
+    The result has the same keys besides ``config`` (hash of all of it but the image and what is only asked once the
+    release serves) and ``release`` (image and configuration in one id); the promises are among the probes. Raises
+    AnsibleFilterError if a key is missing.
     """
     try:
         image = settings["image"]
@@ -149,12 +150,7 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "resources": dict(settings["resources"]),
             "user": int(settings["user"]),
             "overrides": dict(settings.get("overrides", {})),
-            "probes": {
-                "alive": "/healthz",
-                "ready": "/readyz",
-                # A page: how long the whole list takes is a matter of how many people there are, not of the release.
-                "smoke": ["/", "/version", "/people?limit=20"],
-            },
+            "probes": {name: settings["probes"][name] for name in ("alive", "ready", "smoke")},
         }
         description = image["description"] or {"version": "", "schema": {"required": "", "oldest_tolerated": ""}}
         built["config"] = stable_hash(built)
@@ -165,10 +161,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "version": description["version"],
             "schema": {key: description["schema"][key] for key in ("required", "oldest_tolerated")},
         }
+        promises = release_promises(settings["promises"], built["release"])
+        built["probes"] |= {name: settings["probes"][name] for name in ("metrics", "aliases")} | {"promises": promises}
     except KeyError as error:
         raise AnsibleFilterError(f"the workload's settings lack {error}") from error
     built["environment"]["TITANIC_RELEASE"] = built["release"]
-    built["probes"]["promises"] = release_promises(settings.get("promises"), built["release"])
     return built
 
 
@@ -223,8 +220,8 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     if message := asked.get("maintenance"):
         ends = "--tags maintenance -e titanic_maintenance_enabled=false"
         return [*lines, f"in maintenance, so that no promise was asked: {message}", f"next: end it with {ends}"]
-    rows = asked.get("items", {}).get("/people")
-    lines += [f"{rows} people at {url}/people"] if rows is not None else [url]
+    lists = {path: count for path, count in asked.get("items", {}).items() if "?" not in path}
+    lines += [f"{count} {path.strip('/')} at {url}{path}" for path, count in lists.items()] or [url]
     if asked.get("kept"):
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
     lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")

@@ -50,6 +50,12 @@ options:
     description: Where the reverse proxy listens (C(host:port)).
     type: str
     required: true
+  probes:
+    description: >-
+      Paths that the reverse proxy is asked at: C(ready) answers 200 once the release is, C(rows) says how many there
+      are in C(X-Total-Count).
+    type: dict
+    required: true
   url:
     description: What users call it, for the report; made of O(address) if not given.
     type: str
@@ -69,6 +75,7 @@ EXAMPLES = r"""
     account: nobody
     bindir: /usr/lib/postgresql/17/bin
     address: 127.0.0.1:5000
+    probes: {ready: /readyz, rows: "/people?limit=1"}
 """
 
 RETURN = r"""
@@ -114,16 +121,16 @@ RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
-def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
+def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]:
     """What is there, for people: processes or containers, release, ledger, lock, rows."""
     if not state.root.exists():
         return {}
     ledger = state.ledger()
     current = ledger.current()
-    counted = try_request(address, "/people?limit=1", tls=tls)
-    ready = try_request(address, "/readyz", tls=tls)
+    address, tls = options["address"], Tls.of(options["tls"])
+    counted, ready = (try_request(address, options["probes"][name], tls=tls) for name in ("rows", "ready"))
     return {
-        "url": url or f"http://{address}",
+        "url": options["url"] or f"http://{address}",
         "ready": ready is not None and ready.status == 200,
         "stopped": str(state.stopped() or "no"),
         "down": down(runs, "" if counted or ready else address) or "nothing",
@@ -207,6 +214,7 @@ def main() -> None:
             "account": {"type": "str"},
             "bindir": {"type": "path"},
             "address": {"type": "str", "required": True},
+            "probes": {"type": "dict", "required": True},
             "url": {"type": "str"},
             "tls": TLS_OPTION,
         },
@@ -221,7 +229,7 @@ def main() -> None:
         runs: Parts = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
         steps = carry_on(runs, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
-        status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))
+        status = report(state, runs, options)
         if absent and status and not module.check_mode:
             for thing in runs.remove():
                 module.warn(f"{thing} has been left: others made it, or use it")

@@ -36,6 +36,8 @@ options:
       status: {description: The status that is promised., type: int, default: 200}
       headers: {description: Headers and the text that each must start with., type: dict, default: {}}
       json: {description: Keys and values that the JSON object must have., type: dict, default: {}}
+      seconds: {description: "How long the answer may take, in seconds; five if not given.", type: float}
+      or_problem: {description: Type of a problem document that keeps the promise too., type: str}
   seconds:
     description: How long broken promises are asked for again, in seconds, for all of them together.
     type: float
@@ -107,6 +109,8 @@ def main() -> None:
                     "status": {"type": "int", "default": 200},
                     "headers": {"type": "dict", "default": {}},
                     "json": {"type": "dict", "default": {}},
+                    "seconds": {"type": "float"},
+                    "or_problem": {"type": "str"},
                 },
             },
         },

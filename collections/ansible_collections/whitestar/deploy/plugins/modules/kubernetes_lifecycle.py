@@ -40,6 +40,12 @@ options:
   host:
     description: Name that the reverse proxy is asked by.
     type: str
+  probes:
+    description: >-
+      Paths that the reverse proxy is asked at: C(ready) answers 200 once the release is, C(rows) says how many there
+      are in C(X-Total-Count).
+    type: dict
+    required: true
   url:
     description: What users call it, for the report; made of O(address) if not given.
     type: str
@@ -61,6 +67,7 @@ EXAMPLES = r"""
   whitestar.deploy.kubernetes_lifecycle:
     cluster: {namespace: titanic}
     address: 192.0.2.10:80
+    probes: {ready: /readyz, rows: "/people?limit=1"}
 """
 
 RETURN = r"""
@@ -116,7 +123,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
     ledger = records.ledger()
     current = ledger.current()
     pods = cluster.list("v1", "Pod", **LABELS)
-    counted, answer = (request(options, path) for path in ("/people?limit=1", "/readyz"))
+    counted, answer = (request(options, path) for path in (options["probes"]["rows"], options["probes"]["ready"]))
     claims = cluster.list("v1", "PersistentVolumeClaim", **LABELS)
     return {
         "url": options["url"] or f"http://{options['address']}",
@@ -216,6 +223,7 @@ def main() -> None:
             "by": {"type": "str", "default": "somebody"},
             "ready_seconds": {"type": "float", "default": 30},
             "address": {"type": "str", "required": True},
+            "probes": {"type": "dict", "required": True},
             "host": {"type": "str"},
             "url": {"type": "str"},
             "tls": TLS_OPTION,

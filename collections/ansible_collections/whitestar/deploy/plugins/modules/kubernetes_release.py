@@ -30,6 +30,9 @@ options:
       Instead of O(objects) and O(workload), the number of a ledger entry whose release is to serve again, as
       M(whitestar.deploy.kubernetes_rollback_target) chose it.
     type: int
+  probes:
+    description: Beside O(restore), the probes of a workload, since none is recorded. The release is asked for C(smoke).
+    type: dict
   replicas:
     description: How many pods there are at least.
     type: int
@@ -152,6 +155,7 @@ class Deployment:
         self.ledger: Ledger = records.ledger()
         self.restores: int | None = options["restore"]
         self.objects: list[Object] = options["objects"] or self._recorded(self.restores)
+        self.probes = options["probes"] or options["workload"]["probes"]
         self.rollout = self._rollout(self.objects)
         self.release = self.rollout.release
         if self.restores is None:
@@ -232,7 +236,7 @@ class Deployment:
 
     def _smoke(self) -> list[str]:
         """What is asked of it before anybody else may ask."""
-        return list((self.options["workload"] or {}).get("probes", {}).get("smoke") or SMOKE)
+        return list(self.probes["smoke"])
 
     def _record(self) -> list[str]:
         """Write the ledger, and keep of the releases only those that a rollback could go to: what was removed."""
@@ -264,7 +268,7 @@ class Deployment:
         if self.rollout.serving() != self.release:
             self.rollout.try_out(self._smoke(), seconds)
         watch = self.rollout.roll_out(seconds)
-        self.rollout.watch(watch, Analysis(**self.options["analysis"]))
+        self.rollout.watch(watch, Analysis(**self.options["analysis"]), self.probes)
 
     def _failed(self, entry: Entry, current: Entry | None, error: Exception) -> str:
         """Put the last good release back if this one has replaced it, record the failure: what to say."""
@@ -297,10 +301,6 @@ class Deployment:
         return f"release {current.release if current else ''} has been put back"
 
 
-# What is asked of a release that a rollback goes to.
-SMOKE = ["/", "/version", "/people?limit=20"]
-
-
 def settings(objects: list[Object]) -> dict[str, Any]:
     """What tells one release from another, for people."""
     found: dict[str, Any] = {}
@@ -320,6 +320,7 @@ def main() -> None:
             "objects": {"type": "list", "elements": "dict"},
             "workload": {"type": "dict"},
             "restore": {"type": "int"},
+            "probes": {"type": "dict"},
             "replicas": {"type": "int", "default": 2},
             "max_replicas": {"type": "int", "default": 5},
             "by": {"type": "str", "required": True},
@@ -340,6 +341,7 @@ def main() -> None:
         required_one_of=[("objects", "restore")],
         mutually_exclusive=[("objects", "restore")],
         required_together=[("objects", "workload")],
+        required_by={"restore": "probes"},
         supports_check_mode=True,
     )
     options = module.params

@@ -28,6 +28,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 CONNECTION = {
     "host": "/state/database/run",
@@ -52,6 +53,8 @@ SETTINGS: dict[str, Any] = {
     "secret_files": {"database_password": "/state/secrets/app"},
     "resources": {"memory": "256Mi"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 
 

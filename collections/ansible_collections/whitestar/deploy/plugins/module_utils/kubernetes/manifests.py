@@ -98,7 +98,8 @@ def release_objects(workload: Mapping[str, Any], ready_seconds: int, drain_secon
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
-    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": "/metrics"}
+    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
+    scrape |= {"prometheus.io/path": workload["probes"]["metrics"]}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
