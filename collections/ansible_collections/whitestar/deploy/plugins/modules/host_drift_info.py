@@ -18,12 +18,8 @@ description:
   - Of secrets only names are told.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
   account:
     description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
     type: str

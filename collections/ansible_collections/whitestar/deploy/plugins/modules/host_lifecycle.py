@@ -17,48 +17,19 @@ description:
   - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.tls]
+extends_documentation_fragment:
+  [whitestar.deploy.engine, whitestar.deploy.tls, whitestar.deploy.twins.lifecycle, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  state:
-    description: Whether to report, to stop, to start or to remove.
-    type: str
-    choices: [reported, stopped, started, absent]
-    default: reported
-  by:
-    description: Who stops it.
-    type: str
-    default: somebody
   drain_seconds:
     description: How long requests that are being answered may take when it is stopped, in seconds.
     type: float
     default: 25
-  ready_seconds:
-    description: How long the release may take to become ready when it is started, in seconds.
-    type: float
-    default: 30
   account:
     description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
     type: str
   bindir:
     description: Directory of PostgreSQL's programs. Needed without O(engine).
     type: path
-  address:
-    description: Where the reverse proxy listens (C(host:port)).
-    type: str
-    required: true
-  probes:
-    description: >-
-      Paths that the reverse proxy is asked at: C(ready) answers 200 once the release is, C(rows) says how many there
-      are in C(X-Total-Count).
-    type: dict
-    required: true
-  url:
-    description: What users call it, for the report; made of O(address) if not given.
-    type: str
 attributes:
   check_mode:
     description: Says what would be stopped, started or removed.
@@ -98,7 +69,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME as WRITTEN
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
@@ -109,9 +80,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes i
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LIFECYCLE, STATES
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import REMEDY
 
-STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
@@ -204,19 +175,13 @@ def carry_on(runs: Parts, options: dict[str, Any], *, check: bool) -> list[str]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LIFECYCLE
+        | {
             "state_directory": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": STATES, "default": "reported"},
-            "by": {"type": "str", "default": "somebody"},
             "drain_seconds": {"type": "float", "default": 25},
-            "ready_seconds": {"type": "float", "default": 30},
             "engine": DockerClient.OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
-            "address": {"type": "str", "required": True},
-            "probes": {"type": "dict", "required": True},
-            "url": {"type": "str"},
-            "tls": TLS_OPTION,
         },
         required_one_of=[("engine", "account")],
         required_together=[("account", "bindir")],

@@ -14,27 +14,8 @@ description:
   - With O(enabled=false) it passes everything on again. Neither reloads anything or closes a connection.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.maintenance, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  enabled:
-    description: Whether there is maintenance.
-    type: bool
-    required: true
-  message:
-    description: What users are told, one line.
-    type: str
-    required: true
-  retry_seconds:
-    description: After how many seconds clients are asked to try again.
-    type: int
-    default: 60
-  by:
-    description: Who runs this.
-    type: str
-    required: true
   drain_seconds:
     description: How long the requests that are being answered are waited for, in seconds.
     type: float
@@ -72,17 +53,15 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import MAINTENANCE
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=MAINTENANCE
+        | {
             "state_directory": {"type": "path", "required": True},
-            "enabled": {"type": "bool", "required": True},
-            "message": {"type": "str", "required": True},
-            "retry_seconds": {"type": "int", "default": 60},
-            "by": {"type": "str", "required": True},
             "drain_seconds": {"type": "float", "default": 25},
         },
         supports_check_mode=True,

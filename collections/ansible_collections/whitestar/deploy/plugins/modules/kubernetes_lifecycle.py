@@ -18,36 +18,10 @@ description:
     otherwise what deployments have made in it.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls]
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls, whitestar.deploy.twins.lifecycle]
 options:
-  state:
-    description: Whether to report, to stop, to start or to remove.
-    type: str
-    choices: [reported, stopped, started, absent]
-    default: reported
-  by:
-    description: Who stops it.
-    type: str
-    default: somebody
-  ready_seconds:
-    description: How long each pod of the release may take to become ready when it is started, in seconds.
-    type: float
-    default: 30
-  address:
-    description: Where the reverse proxy listens (C(host:port)).
-    type: str
-    required: true
   host:
     description: Name that the reverse proxy is asked by.
-    type: str
-  probes:
-    description: >-
-      Paths that the reverse proxy is asked at: C(ready) answers 200 once the release is, C(rows) says how many there
-      are in C(X-Total-Count).
-    type: dict
-    required: true
-  url:
-    description: What users call it, for the report; made of O(address) if not given.
     type: str
   seconds:
     description: How long the removal may take, in seconds.
@@ -88,7 +62,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
@@ -100,8 +74,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.record
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LIFECYCLE, STATES
 
-STATES = ["reported", "stopped", "started", "absent"]
 LEDGER_LINES = 10
 # What is made beside the stages' objects, in the order in which it is removed.
 OTHERS = (
@@ -217,16 +191,10 @@ def carry_on(cluster: KubernetesClient, options: dict[str, Any], *, check: bool)
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LIFECYCLE
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "state": {"type": "str", "choices": STATES, "default": "reported"},
-            "by": {"type": "str", "default": "somebody"},
-            "ready_seconds": {"type": "float", "default": 30},
-            "address": {"type": "str", "required": True},
-            "probes": {"type": "dict", "required": True},
             "host": {"type": "str"},
-            "url": {"type": "str"},
-            "tls": TLS_OPTION,
             "seconds": {"type": "float", "default": 300},
         },
         supports_check_mode=True,

@@ -20,37 +20,8 @@ description:
     says so.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.cluster
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.lock]
 options:
-  state:
-    description: Whether the run is to have the lock.
-    type: str
-    choices: [present, absent]
-    required: true
-  owner:
-    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
-    type: dict
-    required: true
-  lease_seconds:
-    description: After this many seconds the lock of an owner on another machine may be taken over.
-    type: int
-    default: 3600
-  deploys:
-    description: Whether the run may make objects, and so needs all that they rest on.
-    type: bool
-    default: true
-  continues:
-    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
-    type: bool
-    default: false
-  needs_running:
-    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
-    type: bool
-    default: false
-  looks:
-    description: Whether to give back RV(reality).
-    type: bool
-    default: false
   adopt:
     description: Whether a namespace that somebody else made may be deployed to.
     type: bool
@@ -61,10 +32,6 @@ options:
     elements: dict
     default: []
     suboptions:
-      asked:
-        description: Whether this deployment rests on it; it is not looked for otherwise.
-        type: bool
-        default: true
       api_version:
         description: Group and version of the kind.
         type: str
@@ -107,10 +74,6 @@ options:
     elements: dict
     default: []
     suboptions:
-      asked:
-        description: Whether it is set; it is not looked at otherwise.
-        type: bool
-        default: true
       variable:
         description: The variable that sets it.
         type: str
@@ -169,6 +132,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.prefli
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LOCK
 
 
 def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> dict[str, Any]:
@@ -221,15 +185,9 @@ def main() -> None:
     """Run the module."""
     text = {"type": "str", "required": True}
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LOCK
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
-            "owner": {"type": "dict", "required": True},
-            "lease_seconds": {"type": "int", "default": 3600},
-            "deploys": {"type": "bool", "default": True},
-            "continues": {"type": "bool", "default": False},
-            "needs_running": {"type": "bool", "default": False},
-            "looks": {"type": "bool", "default": False},
             "adopt": {"type": "bool", "default": False},
             "volume": {"type": "dict", "options": {"size": text, "storage_class": {"type": "str"}}},
             "overlays": {
@@ -237,7 +195,6 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "asked": {"type": "bool", "default": True},
                     "variable": text,
                     "stage": text,
                     "over": {"type": "dict", "required": True},
@@ -248,7 +205,6 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "asked": {"type": "bool", "default": True},
                     "api_version": text,
                     "kind": text,
                     "name": {"type": "str"},

@@ -16,20 +16,12 @@ description:
   - A rollout that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.reverse_proxy]
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.release]
 options:
   objects:
     description: The release's objects, a Deployment and the ConfigMap with its settings.
     type: list
     elements: dict
-  workload:
-    description: The release, as the filter P(whitestar.deploy.workload#filter) builds it.
-    type: dict
-  restore:
-    description: >-
-      Instead of O(objects) and O(workload), the number of a ledger entry whose release is to serve again, as
-      M(whitestar.deploy.kubernetes_rollback_target) chose it.
-    type: int
   probes:
     description: Beside O(restore), the probes of a workload, since none is recorded. The release is asked for C(smoke).
     type: dict
@@ -39,40 +31,6 @@ options:
     default: 2
   max_replicas:
     description: How many pods there are at most. Between the two their number is left alone.
-    type: int
-    default: 5
-  by:
-    description: Who runs this, for the ledger.
-    type: str
-    required: true
-  why:
-    description: Why, for the ledger.
-    type: str
-    required: true
-  ready_seconds:
-    description: How long a pod may take to become ready, in seconds.
-    type: float
-    default: 30
-  analysis:
-    description: >-
-      How a release is watched after it has taken over. It is replaced by the one before when a bound is left.
-    type: dict
-    default: {}
-    suboptions:
-      seconds:
-        description: For how long, in seconds.
-        type: float
-        default: 0
-      error_share:
-        description: Share of requests, from 0 to 1, that may be answered with 5xx.
-        type: float
-        default: 0.02
-      mean_seconds:
-        description: Mean time that an answer may take, in seconds.
-        type: float
-        default: 1
-  keep:
-    description: How many releases beside the one that serves are kept for a rollback.
     type: int
     default: 5
 attributes:
@@ -138,8 +96,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     redacted,
     write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import REVERSE_PROXY_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
@@ -183,15 +142,7 @@ class Deployment:
             return "resumed"
         if self.rollout.complete():
             return "none"
-        return "restarted" if self.earlier_failure() else "awaited"
-
-    def earlier_failure(self) -> str:
-        """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
-        last = self.ledger.last_attempt(self.release)
-        if last is None or last.outcome == "succeeded":
-            return ""
-        words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+        return "restarted" if self.ledger.earlier_failure(self.release) else "awaited"
 
     def apply(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and what was pruned. Raises ReleaseError, ClusterError."""
@@ -221,7 +172,7 @@ class Deployment:
             if self.rollout.replaces(self.changes):
                 self.rollout.try_out(self._smoke(), seconds)
             self.rollout.roll_out(seconds)
-            if self.earlier_failure():
+            if self.ledger.earlier_failure(self.release):
                 self.ledger, _ = self.ledger.add(**facts, outcome="succeeded")
                 self.records.write_ledger(self.ledger)
         except (ReleaseError, ClusterError) as error:
@@ -315,28 +266,13 @@ def settings(objects: list[Object]) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=RELEASE
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
             "objects": {"type": "list", "elements": "dict"},
-            "workload": {"type": "dict"},
-            "restore": {"type": "int"},
             "probes": {"type": "dict"},
             "replicas": {"type": "int", "default": 2},
             "max_replicas": {"type": "int", "default": 5},
-            "by": {"type": "str", "required": True},
-            "why": {"type": "str", "required": True},
-            "ready_seconds": {"type": "float", "default": 30},
-            "reverse_proxy": REVERSE_PROXY_OPTION,
-            "keep": {"type": "int", "default": 5},
-            "analysis": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "seconds": {"type": "float", "default": 0},
-                    "error_share": {"type": "float", "default": 0.02},
-                    "mean_seconds": {"type": "float", "default": 1},
-                },
-            },
         },
         required_one_of=[("objects", "restore")],
         mutually_exclusive=[("objects", "restore")],
@@ -351,7 +287,7 @@ def main() -> None:
             records = ClusterRecords(cluster)
             deployment = Deployment(cluster, records, options, check=module.check_mode)
             plan = deployment.plan()
-            if plan != "none" and (again := deployment.earlier_failure()):
+            if plan != "none" and (again := deployment.ledger.earlier_failure(deployment.release)):
                 module.warn(again)
             current = deployment.ledger.current()
             entry: dict[str, Any] = vars(current) if current else {}

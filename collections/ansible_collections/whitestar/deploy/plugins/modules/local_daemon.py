@@ -14,11 +14,8 @@ description:
     it has no O(reload_command).
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
   name:
     description: Name of the process, for its pid record and its log.
     type: str

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.doc_fragments.reverse_proxy import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.twins import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import http_checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import (
-    REVERSE_PROXY_OPTION,
     Checks,
     difference,
     release_promises,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import why_not
 from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
@@ -117,5 +117,5 @@ def test_without_a_plan_every_image_may_be_built() -> None:
 
 
 def test_the_reverse_proxy_is_documented_as_it_is_read() -> None:
-    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["reverse_proxy"]["suboptions"]
-    assert set(documented) == set(REVERSE_PROXY_OPTION["options"])
+    documented = yaml.safe_load(ModuleDocFragment.RELEASE)["options"]["reverse_proxy"]["suboptions"]
+    assert set(documented) == set(RELEASE["reverse_proxy"]["options"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 MAINTENANCE = "urn:titanic:problem:maintenance"
@@ -21,10 +21,6 @@ POLL_SECONDS = 0.2
 # So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
 # old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
 IN_A_ROW = 10
-REVERSE_PROXY_OPTION = {
-    "type": "dict",
-    "options": {"address": {"type": "str", "required": True}, "host": {"type": "str"}, "tls": TLS_OPTION},
-}
 
 
 def release_promises(wanted: Iterable[Mapping[str, Any]], release: str) -> list[dict[str, Any]]:
