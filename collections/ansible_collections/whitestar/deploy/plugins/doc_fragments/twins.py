@@ -96,10 +96,7 @@ options:
         type: float
         default: 0.02
       mean_seconds: {description: "Mean time that an answer may take, in seconds.", type: float, default: 1}
-  keep:
-    description: How many releases beside the one that serves are kept for a rollback.
-    type: int
-    default: 5
+  keep: {description: How many releases beside the one that serves are kept for a rollback., type: int, default: 5}
   reverse_proxy:
     description: >-
       Where the service is asked. What it answered as promised while the release before served it must answer when this

@@ -24,19 +24,11 @@ options:
     description: How long requests that are being answered may take when it is stopped, in seconds.
     type: float
     default: 25
-  account:
-    description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
-    type: str
-  bindir:
-    description: Directory of PostgreSQL's programs. Needed without O(engine).
-    type: path
+  account: {description: Account that PostgreSQL runs as instead of root. Needed without O(engine)., type: str}
+  bindir: {description: Directory of PostgreSQL's programs. Needed without O(engine)., type: path}
 attributes:
-  check_mode:
-    description: Says what would be stopped, started or removed.
-    support: full
-  diff_mode:
-    description: Shows what is removed, or the steps.
-    support: full
+  check_mode: {description: "Says what would be stopped, started or removed.", support: full}
+  diff_mode: {description: "Shows what is removed, or the steps.", support: full}
 """
 
 EXAMPLES = r"""
@@ -50,15 +42,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-status:
-  description: What is there. Empty when nothing is.
-  returned: success
-  type: dict
-steps:
-  description: What was stopped or started, in order.
-  returned: success
-  type: list
-  elements: str
+status: {description: What is there. Empty when nothing is., returned: success, type: dict}
+steps: {description: "What was stopped or started, in order.", returned: success, type: list, elements: str}
 """
 
 import shutil

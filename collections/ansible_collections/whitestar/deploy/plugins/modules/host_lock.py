@@ -26,12 +26,8 @@ options:
     description: The one directory that holds everything the deployment makes. Made if it is missing.
     type: path
     required: true
-  address:
-    description: Address that the reverse proxy will listen on. Needed with O(state=present).
-    type: str
-  port:
-    description: Port that the reverse proxy will listen on. Needed with O(state=present).
-    type: int
+  address: {description: Address that the reverse proxy will listen on. Needed with O(state=present)., type: str}
+  port: {description: Port that the reverse proxy will listen on. Needed with O(state=present)., type: int}
   redirect_port:
     description: Port at which the reverse proxy will send HTTP on to HTTPS; 0 for none.
     type: int
@@ -43,17 +39,10 @@ options:
     description: Whether the run installs what O(engine) lacks; it may lack it then where the system's packages will do.
     type: bool
     default: false
-  free_mebibytes:
-    description: Refuse when less disk space than this is free, in MiB.
-    type: int
-    default: 500
+  free_mebibytes: {description: "Refuse when less disk space than this is free, in MiB.", type: int, default: 500}
 attributes:
-  check_mode:
-    description: The target is checked and the lock is left alone.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The target is checked and the lock is left alone., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""

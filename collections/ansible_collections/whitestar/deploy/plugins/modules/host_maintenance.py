@@ -21,12 +21,8 @@ options:
     type: float
     default: 25
 attributes:
-  check_mode:
-    description: Says whether it would begin, end or change.
-    support: full
-  diff_mode:
-    description: Compares the messages.
-    support: full
+  check_mode: {description: "Says whether it would begin, end or change.", support: full}
+  diff_mode: {description: Compares the messages., support: full}
 """
 
 EXAMPLES = r"""

@@ -21,12 +21,8 @@ options:
     type: float
     default: 25
 attributes:
-  check_mode:
-    description: Says whether the release would change, and which settings.
-    support: full
-  diff_mode:
-    description: Compares the workloads.
-    support: full
+  check_mode: {description: "Says whether the release would change, and which settings.", support: full}
+  diff_mode: {description: Compares the workloads., support: full}
 """
 
 EXAMPLES = r"""
@@ -39,14 +35,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release:
-  description: The release that serves.
-  returned: success
-  type: str
-entry:
-  description: Its entry in the ledger.
-  returned: success
-  type: dict
+release: {description: The release that serves., returned: success, type: str}
+entry: {description: Its entry in the ledger., returned: success, type: dict}
 action:
   description: >-
     What was done, or would be: none, restarted (the release had ended), resumed (a deployment was cut off), deployed.

@@ -16,12 +16,8 @@ author: The Titanic team (@whitestar)
 extends_documentation_fragment:
   [whitestar.deploy.engine, whitestar.deploy.twins.rollback_target, whitestar.deploy.twins.target]
 attributes:
-  check_mode:
-    description: The module never changes anything.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The module never changes anything., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -32,14 +28,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-entry:
-  description: The ledger entry to go back to.
-  returned: success
-  type: dict
-serving:
-  description: The release that serves now.
-  returned: success
-  type: str
+entry: {description: The ledger entry to go back to., returned: success, type: dict}
+serving: {description: The release that serves now., returned: success, type: str}
 """
 
 import subprocess

@@ -17,13 +17,8 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.tls
 options:
-  address:
-    description: Where to ask, C(host:port) or C(unix:/path).
-    type: str
-    required: true
-  host:
-    description: Name that the reverse proxy is asked by, where that is not its address.
-    type: str
+  address: {description: "Where to ask, C(host:port) or C(unix:/path).", type: str, required: true}
+  host: {description: "Name that the reverse proxy is asked by, where that is not its address.", type: str}
   promises:
     description: What is promised.
     type: list
@@ -43,12 +38,8 @@ options:
     type: float
     default: 10
 attributes:
-  check_mode:
-    description: Nothing is asked, since the run may not have made it yet.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: "Nothing is asked, since the run may not have made it yet.", support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -60,19 +51,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-kept:
-  description: The promises that were kept.
-  returned: success
-  type: list
-  elements: str
+kept: {description: The promises that were kept., returned: success, type: list, elements: str}
 maintenance:
   description: The message of a reverse proxy in maintenance; empty otherwise.
   returned: success
   type: str
-check_mode:
-  description: Whether nothing was asked, since this is check mode.
-  returned: in check mode
-  type: bool
+check_mode: {description: "Whether nothing was asked, since this is check mode.", returned: in check mode, type: bool}
 items:
   description: Number of items in the JSON array of each promise that has one, by its path.
   returned: success

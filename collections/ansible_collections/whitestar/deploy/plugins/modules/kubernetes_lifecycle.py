@@ -20,20 +20,11 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls, whitestar.deploy.twins.lifecycle]
 options:
-  host:
-    description: Name that the reverse proxy is asked by.
-    type: str
-  seconds:
-    description: How long the removal may take, in seconds.
-    type: float
-    default: 300
+  host: {description: Name that the reverse proxy is asked by., type: str}
+  seconds: {description: "How long the removal may take, in seconds.", type: float, default: 300}
 attributes:
-  check_mode:
-    description: Says what would be stopped, started or removed.
-    support: full
-  diff_mode:
-    description: Shows what is removed, or the steps.
-    support: full
+  check_mode: {description: "Says what would be stopped, started or removed.", support: full}
+  diff_mode: {description: "Shows what is removed, or the steps.", support: full}
 """
 
 EXAMPLES = r"""
@@ -45,15 +36,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-status:
-  description: What is there. Empty when nothing is.
-  returned: success
-  type: dict
-steps:
-  description: What was stopped or started, in order.
-  returned: success
-  type: list
-  elements: str
+status: {description: What is there. Empty when nothing is., returned: success, type: dict}
+steps: {description: "What was stopped or started, in order.", returned: success, type: list, elements: str}
 """
 
 import time

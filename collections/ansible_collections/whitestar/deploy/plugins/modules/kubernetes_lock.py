@@ -22,51 +22,29 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.lock]
 options:
-  adopt:
-    description: Whether a namespace that somebody else made may be deployed to.
-    type: bool
-    default: false
+  adopt: {description: Whether a namespace that somebody else made may be deployed to., type: bool, default: false}
   required_resources:
     description: What the deployment rests on and the cluster must have.
     type: list
     elements: dict
     default: []
     suboptions:
-      api_version:
-        description: Group and version of the kind.
-        type: str
-        required: true
-      kind:
-        description: The kind.
-        type: str
-        required: true
-      name:
-        description: An object of that kind which must be there. Any will do without it.
-        type: str
+      api_version: {description: Group and version of the kind., type: str, required: true}
+      kind: {description: The kind., type: str, required: true}
+      name: {description: An object of that kind which must be there. Any will do without it., type: str}
       default:
         description: An annotation that one of the objects must have as C("true"), where none is named.
         type: str
-      variable:
-        description: The variable that asks for it.
-        type: str
-        required: true
-      remedy:
-        description: What to do where it is missing.
-        type: str
-        required: true
+      variable: {description: The variable that asks for it., type: str, required: true}
+      remedy: {description: What to do where it is missing., type: str, required: true}
   volume:
     description: >-
       What the volumes of the database are to be, so that a change which they do not allow is refused before anything is
       touched. Nothing is compared where it is left out, or where there is no database yet.
     type: dict
     suboptions:
-      size:
-        description: Size of each, as a quantity.
-        type: str
-        required: true
-      storage_class:
-        description: Their StorageClass; that which they have if it is empty.
-        type: str
+      size: {description: "Size of each, as a quantity.", type: str, required: true}
+      storage_class: {description: Their StorageClass; that which they have if it is empty., type: str}
   overlays:
     description: >-
       What settings lay over objects that a stage or a release has made. The cluster is asked whether it would take it.
@@ -74,25 +52,15 @@ options:
     elements: dict
     default: []
     suboptions:
-      variable:
-        description: The variable that sets it.
-        type: str
-        required: true
+      variable: {description: The variable that sets it., type: str, required: true}
       stage:
         description: The stage that makes the objects; those of the release count as C(api).
         type: str
         required: true
-      over:
-        description: What is laid over the objects, by kind.
-        type: dict
-        required: true
+      over: {description: "What is laid over the objects, by kind.", type: dict, required: true}
 attributes:
-  check_mode:
-    description: The cluster is checked and the lock is left alone.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The cluster is checked and the lock is left alone., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""

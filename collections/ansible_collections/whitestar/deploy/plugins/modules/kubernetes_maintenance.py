@@ -22,17 +22,10 @@ options:
     type: list
     elements: dict
     required: true
-  seconds:
-    description: How long the pods may take to start, in seconds.
-    type: float
-    default: 120
+  seconds: {description: "How long the pods may take to start, in seconds.", type: float, default: 120}
 attributes:
-  check_mode:
-    description: Says whether it would begin, end or change.
-    support: full
-  diff_mode:
-    description: Compares the messages.
-    support: full
+  check_mode: {description: "Says whether it would begin, end or change.", support: full}
+  diff_mode: {description: Compares the messages., support: full}
 """
 
 EXAMPLES = r"""

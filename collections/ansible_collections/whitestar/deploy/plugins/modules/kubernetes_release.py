@@ -25,21 +25,14 @@ options:
   probes:
     description: Beside O(restore), the probes of a workload, since none is recorded. The release is asked for C(smoke).
     type: dict
-  replicas:
-    description: How many pods there are at least.
-    type: int
-    default: 2
+  replicas: {description: How many pods there are at least., type: int, default: 2}
   max_replicas:
     description: How many pods there are at most. Between the two their number is left alone.
     type: int
     default: 5
 attributes:
-  check_mode:
-    description: The cluster itself says what would change (server-side dry run).
-    support: full
-  diff_mode:
-    description: Compares the objects.
-    support: full
+  check_mode: {description: The cluster itself says what would change (server-side dry run)., support: full}
+  diff_mode: {description: Compares the objects., support: full}
 """
 
 EXAMPLES = r"""
@@ -53,29 +46,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release:
-  description: The release that serves.
-  returned: success
-  type: str
-entry:
-  description: Its entry in the ledger.
-  returned: success
-  type: dict
+release: {description: The release that serves., returned: success, type: str}
+entry: {description: Its entry in the ledger., returned: success, type: dict}
 action:
   description: >-
     What was done, or would be: none, awaited (its pods were not all ready, as while an autoscaler adds one), restarted
     (somebody had changed the objects, or its pods failed before), resumed (a rollout was cut off), deployed.
   returned: success
   type: str
-pruned:
-  description: What was removed because no rollback needs it.
-  returned: success
-  type: list
-  elements: str
-calls:
-  description: How many questions the cluster's API was asked.
-  returned: success
-  type: int
+pruned: {description: What was removed because no rollback needs it., returned: success, type: list, elements: str}
+calls: {description: How many questions the cluster's API was asked., returned: success, type: int}
 """
 
 from typing import Any
