@@ -16,6 +16,7 @@ description:
     is made for that; what lies in a namespace that was not there is tried out after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
+  - With O(state=accepted) all objects of several stages are tried out, before the first stage changes anything.
   - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
     StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
     by a time-out, and a Cluster by what its operator says of it.
@@ -23,16 +24,16 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  stage: {description: Name of the stage., type: str, required: true}
+  stage: {description: Name of the stage., type: str}
   objects:
     description: The objects, in the order in which they are made. None of them is a Secret.
     type: list
     elements: dict
-    required: true
+  stages: {description: "The objects of each stage, by its name, for O(state=accepted).", type: dict}
   state:
-    description: Whether the stage is to be planned, or what was planned has been applied.
+    description: Whether all stages are to be tried out, one is to be planned, or what was planned has been applied.
     type: str
-    choices: [planned, ready]
+    choices: [accepted, planned, ready]
     default: planned
   seconds: {description: "How long each of them may take, in seconds.", type: float, default: 180}
 attributes:
@@ -114,6 +115,14 @@ def wanted_stage(cluster: KubernetesClient, name: str, objects: list[Object]) ->
     )
 
 
+def try_out(stages: list[Stage]) -> dict[str, Any]:
+    """Have the cluster say that it would take all of these objects. Raises ClusterError, naming the one it refuses."""
+    for stage in stages:
+        there = stage.cluster.get("v1", "Namespace", stage.cluster.namespace) is not None
+        stage.changes(check=not there)
+    return {"changed": False, "steps": []}
+
+
 def plan(stage: Stage, *, check: bool) -> dict[str, Any]:
     """What is to be done, begun unless ``check``. Raises ClusterError."""
     changes = stage.changes(check=check)
@@ -147,24 +156,34 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "stage": {"type": "str", "required": True},
-            "objects": {"type": "list", "elements": "dict", "required": True},
-            "state": {"type": "str", "choices": ["planned", "ready"], "default": "planned"},
+            "stage": {"type": "str"},
+            "objects": {"type": "list", "elements": "dict"},
+            "stages": {"type": "dict"},
+            "state": {"type": "str", "choices": ["accepted", "planned", "ready"], "default": "planned"},
             "seconds": {"type": "float", "default": 180},
         },
+        required_if=[
+            ("state", "accepted", ["stages"]),
+            ("state", "planned", ["stage", "objects"]),
+            ("state", "ready", ["stage", "objects"]),
+        ],
         supports_check_mode=True,
     )
     options = module.params
-    if held := [object_label(thing) for thing in options["objects"] if thing.get("kind") == "Secret"]:
+    stages = options["stages"] if options["state"] == "accepted" else {options["stage"]: options["objects"]}
+    given = [thing for objects in stages.values() for thing in objects]
+    if held := [object_label(thing) for thing in given if thing.get("kind") == "Secret"]:
         # It would be given back, and shown.
         module.fail_json(msg=f"objects: {held[0]} is a secret. Have kubernetes_secrets keep it.")
     try:
         with KubernetesClient.of(options["cluster"]) as cluster:
-            stage = wanted_stage(cluster, options["stage"], options["objects"])
-            if options["state"] == "planned":
-                answer = plan(stage, check=module.check_mode)
+            wanted = [wanted_stage(cluster, name, objects) for name, objects in stages.items()]
+            if options["state"] == "accepted":
+                answer = try_out(wanted)
+            elif options["state"] == "planned":
+                answer = plan(wanted[0], check=module.check_mode)
             else:
-                answer = finish(stage, options["seconds"], check=module.check_mode)
+                answer = finish(wanted[0], options["seconds"], check=module.check_mode)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**answer, calls=cluster.calls)
