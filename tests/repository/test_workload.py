@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS
 from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
+from bin.docs import load
 from tests.interface import COLLECTION, ROOT
 
 OTHER = {
@@ -121,3 +123,8 @@ def test_no_plugin_knows_the_port_or_a_path() -> None:
     ]
     # There a release keeps its metrics in its container: a directory, as literals go.
     assert set(known) == {("runtime.py", "/metrics"), ("manifests.py", "/metrics")}
+
+
+def test_roles_and_modules_mark_what_is_ours_alike() -> None:
+    found = load(COLLECTION / "roles/titanic_common/vars/main.yml")["__titanic_common_managed"]
+    assert found == LABELS

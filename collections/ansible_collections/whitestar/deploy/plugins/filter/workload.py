@@ -29,6 +29,25 @@ SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+SERVES = "no new release: {release} serves already"
+# What the summary says of each action, once it is done and in check mode.
+RELEASES = {
+    "none": (SERVES, SERVES),
+    "awaited": (
+        f"{SERVES}, all its pods are ready now",
+        f"{SERVES}, its pods that are not ready would be waited for",
+    ),
+    "restarted": (
+        "release {release} was not running and serves again",
+        "release {release} is not running and would serve again",
+    ),
+    "resumed": (
+        "release {release} serves; a deployment that was cut off is finished",
+        "release {release} serves; a deployment that was cut off would be finished",
+    ),
+    "deployed": ("release {release} serves{instead}", "release {release} would serve{instead}"),
+}
+UNKNOWN = ("release {release} serves", "release {release} is the last that was deployed")
 
 
 def database_environment(connection: dict[str, Any]) -> dict[str, str]:
@@ -198,19 +217,15 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
     ``asked`` is what :mod:`http_checks` returned, ``actions`` what was done to release, schema and rows. In check
-    mode: what would be.
+    mode: what would be, as far as that can be known.
     """
-    if asked.get("check_mode"):
-        return _foreseen(release, actions)
-    releases = {
-        "none": f"no new release: {release} serves already",
-        "awaited": f"no new release: {release} serves already, all its pods are ready now",
-        "restarted": f"release {release} was not running and serves again",
-        "resumed": f"release {release} serves; a deployment that was cut off is finished",
-        "deployed": f"release {release} serves" + (f" instead of {actions['before']}" if actions.get("before") else ""),
-    }
-    lines = [releases.get(str(actions.get("release")), f"release {release} serves")]
+    check = bool(asked.get("check_mode"))
+    instead = f" instead of {actions['before']}" if actions.get("before") else ""
+    words = RELEASES.get(str(actions.get("release")), UNKNOWN)[check]
+    lines = [words.format(release=release, instead=instead)]
     schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
+    if check:
+        return [*lines, *_foreseen(schema, seed, unknown=actions.get("release") == "deployed")]
     if schema:
         lines.append(
             f"schema {schema['to']}" + (f", migrated from {schema['from'] or 'nothing'}" if schema["changed"] else "")
@@ -228,23 +243,14 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     return lines
 
 
-def _foreseen(release: str, actions: dict[str, Any]) -> list[str]:
-    """What a run without ``--check`` would do, as far as that can be known."""
-    releases = {
-        "none": f"no new release: {release} serves already",
-        "awaited": f"no new release: {release} serves already, its pods that are not ready would be waited for",
-        "restarted": f"release {release} is not running and would serve again",
-        "resumed": f"release {release} serves; a deployment that was cut off would be finished",
-        "deployed": f"release {release} would serve"
-        + (f" instead of {actions['before']}" if actions.get("before") else ""),
-    }
-    lines = [releases.get(str(actions.get("release")), f"release {release} is the last that was deployed")]
-    schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
+def _foreseen(schema: dict[str, Any], seed: dict[str, Any], *, unknown: bool) -> list[str]:
+    """What a run without ``--check`` would do besides; ``unknown`` is whether only a release that is built can say."""
+    lines = []
     if schema.get("changed"):
         lines.append(f"schema would be migrated from {schema['from'] or 'nothing'} to {schema['to']}")
     if seed.get("changed"):
         lines.append(f"seed: {seed['inserted']} would be inserted, {seed['updated']} updated")
-    if actions.get("release") == "deployed" and not (schema and seed):
+    if unknown and not (schema and seed):
         lines.append("what the release migrates and seeds it can say once it is built")
     return [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS as MANAGED
+
 NAME = "titanic"
 API = "titanic-api"
 RELEASE = "whitestar.deploy/release"
-LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": "whitestar.deploy"}
+LABELS = {"app.kubernetes.io/name": NAME, **MANAGED}
 COMPONENT = "app.kubernetes.io/component"
 REQUESTS = {"memory": "128Mi", "cpu": "100m"}
 # What a Job needs that reads a data set; it runs once.
