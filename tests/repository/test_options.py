@@ -413,7 +413,7 @@ def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench:
 
 def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
     handed = [
-        "__titanic_preflight_deploys",
+        "__titanic_preflight_run",
         "__titanic_schema_image",
         "__titanic_verify_release",
         "__titanic_common_proxy",

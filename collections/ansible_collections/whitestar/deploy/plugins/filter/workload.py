@@ -29,6 +29,9 @@ SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+# Tags of the site under which no release is started, and those that go on from a deployment.
+BESIDE_DEPLOYING = {"seed", "verify", "status", "drift", "rollback", "maintenance", "stop", "start", "teardown"}
+GOES_ON = ("schema", "seed", "api", "verify", "maintenance")
 SERVES = "no new release: {release} serves already"
 # What the summary says of each action, once it is done and in check mode.
 RELEASES = {
@@ -208,6 +211,20 @@ def run_identity(_value: object) -> dict[str, Any]:
     return {"host": socket.gethostname(), "user": _user(), "pid": pid, "started": started}
 
 
+def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False) -> list[str]:
+    """What a run of the site with these tags does, as titanic_preflight takes it (``__titanic_preflight_run``)."""
+    asked = set(tags)
+    made = bool(asked & {"all", "secrets"}) and "secrets" not in skipped
+    kinds = {
+        "reads": asked <= {"status", "drift"},
+        "deploys": not asked <= BESIDE_DEPLOYING,
+        "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
+        "needs_running": bool(asked & {*GOES_ON, "rollback"}) and not asked & {"all", "database", "start"},
+        "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
+    }
+    return [kind for kind, holds in kinds.items() if holds]
+
+
 def identity_text(identity: dict[str, Any]) -> str:
     """``user@host`` of a run's identity, for the ledger."""
     return f"{identity['user']}@{identity['host']}"
@@ -326,6 +343,7 @@ class FilterModule:
             "release_promises": release_promises,
             "reverse_proxy": reverse_proxy,
             "run_identity": run_identity,
+            "run_kind": run_kind,
             "server_arguments": server_arguments,
             "state_directory": state_directory,
             "summary": summary,

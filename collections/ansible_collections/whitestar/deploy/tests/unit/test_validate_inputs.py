@@ -32,9 +32,9 @@ TAGS = ["image", "database", "api", "rollback"]
 
 def test_what_is_a_role_s_own_is_refused_and_what_an_earlier_play_registered_is_not() -> None:
     registered = {"__titanic_preflight_lock": {"changed": False}, "__titanic_api_front": {"skipped": True}}
-    given = {"__titanic_preflight_deploys": False, "__titanic_verify_actions": {"release": "none"}}
+    given = {"__titanic_preflight_run": [], "__titanic_verify_actions": {"release": "none"}}
     assert internal({**registered, **given, "titanic_api_port": 80}) == [
-        "__titanic_preflight_deploys: it is the collection's own: leave it out",
+        "__titanic_preflight_run: it is the collection's own: leave it out",
         "__titanic_verify_actions: it is the collection's own: leave it out",
     ]
 
