@@ -9,8 +9,8 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleError
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import in_process  # noqa: F401 (loads once what workers use)
@@ -56,7 +56,7 @@ def role_options() -> dict[str, dict[str, Any]]:
     """Every public variable of the collection with its option as ``meta/argument_specs.yml`` has it."""
     options: dict[str, dict[str, Any]] = {}
     for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+        for entry in yaml_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
             options.update(entry.get("options", {}))
     return options
 
