@@ -53,7 +53,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME as WRITTEN
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
@@ -65,7 +64,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes i
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LIFECYCLE, STATES
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LIFECYCLE,
+    STATES,
+    lifecycle_result,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import REMEDY
 
 LEDGER_LINES = 10
@@ -186,13 +189,7 @@ def main() -> None:
             clear(state.root)
     except (DatabaseError, EngineError, ReleaseError, OSError, ValueError) as error:
         module.fail_json(msg=redacted(state, str(error)))
-    told = "".join(f"{step}\n" for step in steps)
-    module.exit_json(
-        changed=removes or bool(steps),
-        status=status,
-        steps=steps,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
-    )
+    module.exit_json(**lifecycle_result(status, steps, removes=removes))
 
 
 if __name__ == "__main__":

@@ -42,13 +42,12 @@ maintenance:
 """
 
 import http.client
-from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import result, wanted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import MAINTENANCE
 
 
@@ -79,11 +78,7 @@ def main() -> None:
                 maintenance.end(state)
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
-    module.exit_json(
-        changed=now != then,
-        maintenance=asdict(then) if then else {},
-        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
-    )
+    module.exit_json(**result(now, then))
 
 
 if __name__ == "__main__":

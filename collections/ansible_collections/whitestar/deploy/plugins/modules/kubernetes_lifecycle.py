@@ -45,7 +45,6 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
@@ -58,7 +57,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.record
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LIFECYCLE, STATES
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LIFECYCLE,
+    STATES,
+    lifecycle_result,
+)
 
 LEDGER_LINES = 10
 # What is made beside the stages' objects, in the order in which it is removed.
@@ -193,14 +196,7 @@ def main() -> None:
                 remove(cluster, options["seconds"])
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
-    removes = absent and bool(status)
-    told = "".join(f"{step}\n" for step in steps)
-    module.exit_json(
-        changed=removes or bool(steps),
-        status=status,
-        steps=steps,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
-    )
+    module.exit_json(**lifecycle_result(status, steps, removes=absent and bool(status)))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,6 @@ maintenance:
 """
 
 import time
-from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Stage
@@ -62,7 +61,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import PodWaiter, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, result, wanted
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import MAINTENANCE
 
 STAGE = "maintenance"
@@ -125,11 +124,7 @@ def main() -> None:
                     end(cluster)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
-    module.exit_json(
-        changed=now != then,
-        maintenance=asdict(then) if then else {},
-        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
-    )
+    module.exit_json(**result(now, then))
 
 
 if __name__ == "__main__":

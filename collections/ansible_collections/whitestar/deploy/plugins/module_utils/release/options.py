@@ -1,11 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options that a module for hosts and its twin for clusters share; doc_fragments/twins.py says what they mean."""
+"""Options (doc_fragments/twins.py explains them) and answers of a module for hosts and its twin for clusters."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION
 
 TEXT = {"type": "str", "required": True}
@@ -50,3 +51,10 @@ RELEASE: dict[str, Any] = {
     "keep": {"type": "int", "default": 5},
     "reverse_proxy": {"type": "dict", "options": {"address": TEXT, "host": {"type": "str"}, "tls": TLS_OPTION}},
 }
+
+
+def lifecycle_result(status: dict[str, Any], steps: list[str], *, removes: bool) -> dict[str, Any]:
+    """What a module gives back that reports, stops, starts or removes."""
+    before = json_bytes(status).decode() if removes else ""
+    diff = {"before": before, "after": "".join(f"{step}\n" for step in steps)}
+    return {"changed": removes or bool(steps), "status": status, "steps": steps, "diff": diff}
