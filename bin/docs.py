@@ -28,7 +28,7 @@ PLAYBOOKS_BEGIN = "<!-- begin playbooks: written by `make docs` from what each s
 PLAYBOOKS_END = "<!-- end playbooks -->"
 ROLES_BEGIN = "<!-- begin roles: written by `make docs` from meta/argument_specs.yml -->"
 ROLES_END = "<!-- end roles -->"
-PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/release/http_checks.py -->"
+PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from roles/titanic_common/vars/main.yml -->"
 PROMISES_END = "<!-- end promises -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 SHARED = "titanic_common"
@@ -146,7 +146,8 @@ def promises() -> str:
     sys.path.insert(0, str(COLLECTION.parents[2]))
     module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks")
     lines = [PROMISES_BEGIN, "", "| promise | asked | what must come |", "|---|---|---|"]
-    for promise in module.release_promises(None, "the release"):
+    service = load(COLLECTION / "roles/titanic_common/vars/main.yml")["__titanic_common_service"]
+    for promise in module.release_promises(service["promises"], "the release"):
         wanted = [str(promise["status"])]
         wanted += [
             f"`{name}` " + (f"begins with `{start}`" if start else "is there")

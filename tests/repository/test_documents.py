@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.filter.workload import database_environment
+from ansible_collections.whitestar.deploy.plugins.filter.workload import RELEASES, database_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common import package_index
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker import client as docker
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker import packages as engine_packages
@@ -20,8 +20,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import postgresql
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import smoke_test as trial
-from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
 from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 from tests.end_to_end.load.open_loop import LoadPlan, LoadReport
 from tests.interface import COLLECTION, ROOT, options, role_path
@@ -64,8 +64,7 @@ def test_a_role_says_what_it_gives_back(role: str) -> None:
 
 
 def test_what_became_of_a_release_is_called_as_the_summary_calls_it() -> None:
-    text = source("plugins/filter/workload.py").partition("def summary(")[2]
-    deeds = set(re.findall(r'^        "(\w+)": f', text, re.MULTILINE))
+    deeds = set(RELEASES)
     assert deeds == {"none", "awaited", "restarted", "resumed", "deployed"}
     told = re.search(r"`action`: (.*?);", prose("titanic_api"))
     assert told
@@ -94,10 +93,8 @@ def test_the_status_is_told_of_line_by_line() -> None:
 
 
 def test_the_paths_of_a_trial_are_those_that_are_asked() -> None:
-    (smoke,) = re.findall(r'"smoke": (\[.*\])', source("plugins/filter/workload.py"))
-    assert ast.literal_eval(smoke) == kubernetes_release.SMOKE
     decision = (ROOT / "docs/decisions/0011-a-release-is-tried-out.md").read_text()
-    for path in kubernetes_release.SMOKE:
+    for path in SERVICE["probes"]["smoke"]:
         assert f"`{path}`" in README
         assert f"`{path}`" in decision
 

@@ -22,32 +22,14 @@ options:
   labels:
     description: Labels of the pod that is written to. One of several that is ready is taken.
     type: dict
-    default:
-      app.kubernetes.io/name: titanic
-      app.kubernetes.io/component: database
-  container:
-    description: The container in it.
-    type: str
-    default: postgresql
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: Role that owns it and migrates.
-    type: str
-    required: true
-  user:
-    description: Role that serves.
-    type: str
-    required: true
+    default: {app.kubernetes.io/name: titanic, app.kubernetes.io/component: database}
+  container: {description: The container in it., type: str, default: postgresql}
+  database: {description: Name of the database., type: str, required: true}
+  owner: {description: Role that owns it and migrates., type: str, required: true}
+  user: {description: Role that serves., type: str, required: true}
 attributes:
-  check_mode:
-    description: Says which steps are needed; all of them while there is no server.
-    support: full
-  diff_mode:
-    description: Lists the steps.
-    support: full
+  check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
+  diff_mode: {description: Lists the steps., support: full}
 """
 
 EXAMPLES = r"""
@@ -60,11 +42,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule

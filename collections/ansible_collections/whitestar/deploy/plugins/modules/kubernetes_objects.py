@@ -24,32 +24,21 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  stage:
-    description: Name of the stage.
-    type: str
+  stage: {description: Name of the stage., type: str}
   objects:
     description: The objects, in the order in which they are made. None of them is a Secret.
     type: list
     elements: dict
-  stages:
-    description: The objects of each stage, by its name, for O(state=accepted).
-    type: dict
+  stages: {description: "The objects of each stage, by its name, for O(state=accepted).", type: dict}
   state:
     description: Whether all stages are to be tried out, one is to be planned, or what was planned has been applied.
     type: str
     choices: [accepted, planned, ready]
     default: planned
-  seconds:
-    description: How long each of them may take, in seconds.
-    type: float
-    default: 180
+  seconds: {description: "How long each of them may take, in seconds.", type: float, default: 180}
 attributes:
-  check_mode:
-    description: The cluster itself says what would change (server-side dry run).
-    support: full
-  diff_mode:
-    description: Compares objects.
-    support: full
+  check_mode: {description: The cluster itself says what would change (server-side dry run)., support: full}
+  diff_mode: {description: Compares objects., support: full}
 """
 
 EXAMPLES = r"""
@@ -78,11 +67,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was planned, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was planned, in words.", returned: success, type: list, elements: str}
 apply:
   description: The objects that are to be applied, as they are to be applied; none in check mode.
   returned: when state is planned
@@ -97,10 +82,7 @@ pending:
   description: Whether O(state=ready) has something to do; false in check mode.
   returned: when state is planned
   type: bool
-calls:
-  description: How many questions the cluster's API was asked.
-  returned: success
-  type: int
+calls: {description: How many questions the cluster's API was asked., returned: success, type: int}
 """
 
 

@@ -16,42 +16,15 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: Directory of the data, the socket and the logs.
-    type: path
-    required: true
-  bindir:
-    description: Directory of PostgreSQL's programs, version 15 or later.
-    type: path
-    required: true
-  account:
-    description: Account to run as instead of root.
-    type: str
-    required: true
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: The role that owns the database.
-    type: str
-    required: true
-  owner_password_file:
-    description: File with its password.
-    type: path
-    required: true
-  user:
-    description: The application role.
-    type: str
-    required: true
-  user_password_file:
-    description: File with its password.
-    type: path
-    required: true
-  settings:
-    description: Server settings that replace ours or add to them.
-    type: dict
-    default: {}
+  directory: {description: "Directory of the data, the socket and the logs.", type: path, required: true}
+  bindir: {description: "Directory of PostgreSQL's programs, version 15 or later.", type: path, required: true}
+  account: {description: Account to run as instead of root., type: str, required: true}
+  database: {description: Name of the database., type: str, required: true}
+  owner: {description: The role that owns the database., type: str, required: true}
+  owner_password_file: {description: File with its password., type: path, required: true}
+  user: {description: The application role., type: str, required: true}
+  user_password_file: {description: File with its password., type: path, required: true}
+  settings: {description: Server settings that replace ours or add to them., type: dict, default: {}}
   answer_file:
     description: >-
       What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
@@ -61,9 +34,7 @@ attributes:
   check_mode:
     description: Says what would change. What a server that does not run would say is not known, and said so.
     support: full
-  diff_mode:
-    description: Shows each step that is needed.
-    support: full
+  diff_mode: {description: Shows each step that is needed., support: full}
 """
 
 EXAMPLES = r"""
@@ -80,15 +51,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-socket_directory:
-  description: Where the server listens.
-  returned: success
-  type: str
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+socket_directory: {description: Where the server listens., returned: success, type: str}
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from pathlib import Path
