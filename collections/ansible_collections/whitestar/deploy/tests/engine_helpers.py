@@ -22,6 +22,8 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     run_module,
 )
 
+# What a service may need, in the words of a plan.
+VERBS = ("write", "start", "reload", "restart")
 COMPOSE = "community.docker.docker_compose_v2"
 TASKS = COLLECTION / "roles/titanic_common/tasks/apply_service.yml"
 
@@ -38,10 +40,15 @@ def keep_service(root: Path, engine: dict[str, Any], service: dict[str, Any], *,
             return done
         assert done.changed or call["state"] == "absent", done.output
     if planned.changed and not check:
-        ready = run_module("compose_service", given | {"state": "ready", "planned": planned.facts})
+        ready = run_module("compose_service", given | {"state": "ready"})
         if ready.failed:
             return ready
     return planned
+
+
+def needed(planned: Result) -> list[str]:
+    """What a plan says that its service needs."""
+    return [verb for step in planned["steps"] if (verb := step.split()[0]) in VERBS]
 
 
 def run_compose(root: Path, engine: dict[str, Any], call: dict[str, Any]) -> Result:

@@ -28,10 +28,6 @@ options:
     type: str
     choices: [planned, ready]
     default: planned
-  planned:
-    description: What O(state=planned) gave back, for O(state=ready).
-    type: dict
-    default: {}
   service:
     description: The service.
     type: dict
@@ -137,11 +133,6 @@ steps:
   returned: success
   type: list
   elements: str
-needed:
-  description: Which of C(write), C(start), C(reload) and C(restart) the service needs.
-  returned: when state is planned
-  type: list
-  elements: str
 compose:
   description: >-
     What to tell M(community.docker.docker_compose_v2), one after the other; nothing in check mode. Each has C(state),
@@ -149,14 +140,6 @@ compose:
   returned: when state is planned
   type: list
   elements: dict
-restarts:
-  description: How often the engine has restarted its containers so far, by id.
-  returned: when state is planned
-  type: dict
-image:
-  description: The image by digest; empty in check mode while it is missing.
-  returned: when state is planned
-  type: str
 """
 
 import tempfile
@@ -214,10 +197,13 @@ def check_major(engine: DockerClient, volume: str, image: str) -> None:
         )
 
 
-def wanted(state: State, engine: DockerClient, options: dict[str, Any], image: str, *, check: bool) -> Service:
-    """The service as it is wanted, with this image."""
+def wanted(state: State, engine: DockerClient, options: dict[str, Any], *, check: bool) -> Service:
+    """The service as it is wanted, its image fetched unless ``check``. Raises EngineError."""
+    image = pinned(engine, options["image"], pull=not check)
+    if options["postgresql_volume"]:
+        check_major(engine, options["postgresql_volume"], image)
     watched = fingerprint(state, options["watched"], check=check) if options["watched"] else ""
-    return Service(Project.of(state, engine), options["name"], image, options, watched)
+    return Service(Project.of(state, engine), options["name"], image or options["image"], options, watched)
 
 
 def offered(project: Project, optional: dict[str, dict[str, Any]]) -> list[Service]:
@@ -244,44 +230,35 @@ def calls(service: Service, needed: list[str], withdraws: list[str]) -> Iterator
         yield {"state": "absent", "services": [name], "recreate": "auto", "profiles": [name]}
 
 
-def plan(engine: DockerClient, state: State, options: dict[str, Any], *, check: bool) -> dict[str, Any]:
+def plan(service: Service, options: dict[str, Any], *, check: bool) -> dict[str, Any]:
     """What is needed, written into the project's file unless ``check``. Raises EngineError."""
-    image = pinned(engine, options["image"], pull=not check)
-    if options["postgresql_volume"]:
-        check_major(engine, options["postgresql_volume"], image)
-    service = wanted(state, engine, options, image or options["image"], check=check)
     before = service.project.part(service.name)
     needed = service.needed(options["answers_at"] or "")
     offers = offered(service.project, options["optional"])
     withdraws = withdrawn(service.project, options["optional"])
     if not check:
         if "write" in needed and options["check_command"]:
-            judge(engine, image, options["files"], options["check_command"])
+            judge(service.project.engine, service.image, options["files"], options["check_command"])
         for path, uid in options["data_directories"].items() if needed else ():
             make_directory(Path(path), 0o755, (int(uid), int(uid)))
         for each in [*([service] if "write" in needed else []), *offers]:
             each.write()
+        if "start" in needed:
+            service.record_applied()
     steps = [f"{verb} the service {service.name}" for verb in needed]
     steps += [f"offer the service {each.name}" for each in offers]
     steps += [f"withdraw the service {name}" for name in withdraws]
     return {
         "changed": bool(steps),
         "steps": steps,
-        "needed": needed,
         "compose": [] if check else list(calls(service, needed, withdraws)),
-        "restarts": service.restarts(),
-        "image": image,
         "diff": {"before": json_bytes(before).decode(), "after": json_bytes(service.part).decode()},
     }
 
 
-def finish(engine: DockerClient, state: State, options: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any]:
-    """What is left to be done once Compose has applied what was ``planned``. Raises EngineError."""
-    service = wanted(state, engine, options, pinned(engine, options["image"], pull=False), check=False)
-    if "reload" in planned["needed"]:
-        service.reload(options["reload_command"])
-    if planned["needed"]:
-        service.settle(options["answers_at"] or "", options["seconds"], planned["restarts"])
+def finish(service: Service, options: dict[str, Any]) -> dict[str, Any]:
+    """What is left to be done once Compose has applied what was planned. Raises EngineError."""
+    service.settle(options["reload_command"], options["answers_at"] or "", options["seconds"])
     for name in withdrawn(service.project, options["optional"]):
         service.project.remove_service(name)
     return {"changed": False, "steps": []}
@@ -297,7 +274,6 @@ def main() -> None:
             "state_directory": {"type": "path", "required": True},
             "engine": DockerClient.OPTION,
             "state": {"type": "str", "choices": ["planned", "ready"], "default": "planned"},
-            "planned": things,
             "service": {
                 "type": "dict",
                 "required": True,
@@ -326,10 +302,9 @@ def main() -> None:
     engine = DockerClient.of(module.params["engine"])
     try:
         with nullcontext() if check else exclusively(state.root / "project"):
-            if module.params["state"] == "planned" or check:
-                answer = plan(engine, state, options, check=check)
-            else:
-                answer = finish(engine, state, options, module.params["planned"])
+            service = wanted(state, engine, options, check=check)
+            ready = module.params["state"] == "ready" and not check
+            answer = finish(service, options) if ready else plan(service, options, check=check)
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=f"{options['name']}: {error}")
     module.exit_json(**answer)

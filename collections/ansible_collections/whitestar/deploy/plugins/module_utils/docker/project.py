@@ -167,6 +167,7 @@ class Service:
         secrets = options.get("secret_files") or {}
         self.project = project
         self.name = name
+        self.image = image
         self.files: Mapping[str, str] = options.get("files") or {}
         self.configured = bool(self.files or watched)
         self.configuration = stable_hash([dict(self.files), watched] if watched else dict(self.files))
@@ -199,21 +200,19 @@ class Service:
             needed.append("restart")
         return needed
 
-    def reload(self, command: Sequence[str]) -> None:
-        """Have its program load changed files. Raises EngineError."""
-        engine = self.project.engine
-        engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *command)
-
-    def restarts(self) -> dict[str, int]:
-        """How often the engine has restarted each of its containers so far, by id."""
-        return {str(found["Id"]): found["RestartCount"] for found in self.project.engine.containers(self.name)}
-
-    def settle(self, answers_at: str, seconds: float, before: Mapping[str, int]) -> None:
-        """Wait until it is ready, and take down what it was configured with; ``before`` are earlier restarts.
+    def settle(self, reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
+        """Have its program load changed files, if it has not, and wait until it is ready.
 
         Raises EngineError with the last words of a container that does not come up, or does not answer.
         """
-        self._wait(answers_at, seconds, before)
+        engine = self.project.engine
+        if self._applied() != self.configuration:
+            engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
+        self._wait(answers_at, seconds)
+        self.record_applied()
+
+    def record_applied(self) -> None:
+        """Take down that its program has loaded its files; one that is started finds them as they are."""
         if self.configured:
             write_atomically(self.directory / ".applied", self.configuration.encode(), 0o644)
 
@@ -259,7 +258,7 @@ class Service:
         )
 
     def _applied(self) -> str:
-        """The hash of what the container was last configured with."""
+        """The hash of what its program has loaded, or loads when it is started."""
         if not self.configured:
             return self.configuration
         try:
@@ -267,12 +266,13 @@ class Service:
         except OSError:
             return ""
 
-    def _wait(self, answers_at: str, seconds: float, before: Mapping[str, int]) -> None:
-        """Wait until it is ready or has ended; how often a container had been restarted ``before`` does not count."""
+    def _wait(self, answers_at: str, seconds: float) -> None:
+        """Wait until it is ready or has ended, or ends again; how often it has before does not count."""
         deadline = time.monotonic() + seconds
+        before = {found["Id"]: found["RestartCount"] for found in self.project.engine.containers(self.name)}
         while True:
             found = self.project.engine.containers(self.name)
-            alive = [c for c in found if c["State"]["Running"] and c["RestartCount"] <= before.get(c["Id"], 0)]
+            alive = [c for c in found if _runs_on(c["State"]) and c["RestartCount"] <= before.get(c["Id"], 0)]
             if alive and self._runs() and (not answers_at or try_request(answers_at, "/")):
                 return
             if not alive or time.monotonic() > deadline:
@@ -280,6 +280,11 @@ class Service:
             time.sleep(POLL_SECONDS)
         where = f" or does not answer at {answers_at}" if answers_at else ""
         raise EngineError(f"the container does not get ready{where}; its last output:\n{self.last_output()}")
+
+
+def _runs_on(state: Mapping[str, Any]) -> bool:
+    """Whether a container runs, and does not wait for being started again."""
+    return bool(state["Running"] and not state["Restarting"])
 
 
 def other_variables(engine: DockerClient, container: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:

@@ -149,7 +149,7 @@ def test_rows_survive_another_container(database: Database) -> None:
     database.sign_in(*sign_in, "CREATE TABLE kept AS SELECT 5 AS five")
     (container,) = database.engine.containers("database")
     database.engine.run("rm", "--force", container["Id"])
-    assert database.serve()["needed"] == ["start"]
+    assert database.serve()["steps"] == ["start the service database"]
     assert not database.keep().changed
     assert database.sign_in(*sign_in, "SELECT five FROM kept") == "5"
 
