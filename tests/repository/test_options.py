@@ -29,7 +29,7 @@ from tests.interface import COLLECTION, ROOT, options, role_path
 
 RECORDER = ROOT / "tests/recorder.py"
 # What roles call of the collections that a target stands on.
-OF_COLLECTIONS = {"kubernetes.core": ["k8s"]}
+OF_COLLECTIONS = {"kubernetes.core": ["k8s"], "community.docker": ["docker_compose_v2"]}
 # What tags of the site a role's options are looked for with, or which other playbook.
 STAGES = {
     "api": "site api",

@@ -136,7 +136,7 @@ def test_a_newer_image_of_the_same_major_version_takes_over_the_data(
     assert site.ask("/people", "POST", PERSON)[0] == 201
     old = site.containers("database")[0]
     site.settings |= {"titanic_database_image": images["newer"]}
-    assert "start the container" in site.succeed("--check", "-v")
+    assert "start the service database" in site.succeed("--check", "-v")
     assert site.containers("database")[0]["Id"] == old["Id"]
     site.succeed()
     (new,) = site.containers("database")

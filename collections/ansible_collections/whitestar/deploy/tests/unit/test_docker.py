@@ -251,7 +251,8 @@ def test_the_project_s_file_is_made_of_its_parts(place: Path) -> None:
 
 def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     def made(definition: dict[str, Any], files: dict[str, str]) -> Service:
-        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", definition, {}, {"key": "/key"}, files)
+        options = {"definition": definition, "secret_files": {"key": "/key"}, "files": files}
+        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", options)
 
     first = made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {})
     assert made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {"a": "b"}).hash == first.hash
