@@ -15,42 +15,20 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
 options:
-  service:
-    description: Service of the project that PostgreSQL runs as.
-    type: str
-    default: database
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: Role that owns the schema and migrates it.
-    type: str
-    required: true
-  owner_password_file:
-    description: File on the target with its password.
-    type: path
-    required: true
-  user:
-    description: Role that serves; it can read and write rows.
-    type: str
-    required: true
-  user_password_file:
-    description: File on the target with its password.
-    type: path
-    required: true
+  service: {description: Service of the project that PostgreSQL runs as., type: str, default: database}
+  database: {description: Name of the database., type: str, required: true}
+  owner: {description: Role that owns the schema and migrates it., type: str, required: true}
+  owner_password_file: {description: File on the target with its password., type: path, required: true}
+  user: {description: Role that serves; it can read and write rows., type: str, required: true}
+  user_password_file: {description: File on the target with its password., type: path, required: true}
   answer_file:
     description: >-
       What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
       what it or everybody was given besides is taken back.
     type: path
 attributes:
-  check_mode:
-    description: Says which steps are needed; all of them while there is no server.
-    support: full
-  diff_mode:
-    description: Lists the steps.
-    support: full
+  check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
+  diff_mode: {description: Lists the steps., support: full}
 """
 
 EXAMPLES = r"""
@@ -65,11 +43,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule
