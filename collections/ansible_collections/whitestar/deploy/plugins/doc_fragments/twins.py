@@ -6,7 +6,10 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Each as module_utils/release/options.py reads it; ``target`` is for those that work in a state directory."""
+    """Each as module_utils/release/options.py reads it; ``target`` is for those that work in a state directory.
+
+    ``database`` is as module_utils/postgresql/roles.py reads it, of the modules that read passwords from files.
+    """
 
     TARGET = r"""
 options:
@@ -119,4 +122,18 @@ options:
     description: A release id, or the start of one. The release before the one that serves if empty.
     type: str
     default: ""
+"""
+
+    DATABASE = r"""
+options:
+  database: {description: Name of the database., type: str, required: true}
+  owner: {description: Role that owns the schema and migrates it., type: str, required: true}
+  owner_password_file: {description: File on the target with its password., type: path, required: true}
+  user: {description: Role that serves; it can read and write rows., type: str, required: true}
+  user_password_file: {description: File on the target with its password., type: path, required: true}
+  answer_file:
+    description: >-
+      What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
+      what it or everybody was given besides is taken back.
+    type: path
 """

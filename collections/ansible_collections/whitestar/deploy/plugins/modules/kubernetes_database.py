@@ -52,20 +52,17 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ensure_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import TEXT, ensure_roles, result
 
 
 def main() -> None:
     """Run the module."""
-    text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
             "cluster": KubernetesClient.OPTION | {"required": True},
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
-            "database": text,
-            "owner": text,
-            "user": text,
+            **dict.fromkeys(("database", "owner", "user"), TEXT),
         },
         supports_check_mode=True,
     )
@@ -86,9 +83,7 @@ def main() -> None:
         module.fail_json(msg=f"there is no secret {error} in the namespace: run the whole site once")
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(steps), steps=steps, diff={"before": "", "after": "".join(f"{step}\n" for step in steps)}
-    )
+    module.exit_json(**result(steps))
 
 
 ROLES = {"owner": "owner", "user": "app"}
