@@ -42,14 +42,15 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.upgrade
 def test_an_upgrade_of_the_collection_drops_no_request(before: Path, engine: Engine | Cluster | None) -> None:
     with new_site(engine) as site:
-        settings = dict(site.settings)
+        settings, context = dict(site.settings), site.context
         site.project_root, site.context = before, copy_service(site.context.parent / "before", before)
         site.settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
         site.settings["titanic_image_context"] = str(site.context)
         site.succeed()
         first, people = site.release(), site.rows()
 
-        site.project_root = ROOT
+        site.project_root, site.context = ROOT, context
+        site.change_service("# another release, whatever has become of the service since")
         with under_load(site.ways(), rate=REQUESTS_PER_SECOND) as reports:
             time.sleep(STEADY_SECONDS)
             site.settings["titanic_image_context"] = settings["titanic_image_context"]
