@@ -16,6 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import RENA
 
 from tests.end_to_end.switch.site import ROOT, copy_service, new_site
 from tests.end_to_end.switch.test_switch import (
+    AT_MOST_SECONDS,
     REQUESTS_PER_SECOND,
     STEADY_SECONDS,
     no_request_was_dropped,
@@ -51,7 +52,7 @@ def test_an_upgrade_of_the_collection_drops_no_request(before: Path, engine: Eng
 
         site.project_root, site.context = ROOT, context
         site.change_service("# another release, whatever has become of the service since")
-        with under_load(site.ways(), rate=REQUESTS_PER_SECOND) as reports:
+        with under_load(site.ways(), rate=REQUESTS_PER_SECOND, seconds=AT_MOST_SECONDS) as reports:
             time.sleep(STEADY_SECONDS)
             site.settings["titanic_image_context"] = settings["titanic_image_context"]
             upgraded = site.succeed()
