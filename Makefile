@@ -47,9 +47,12 @@ test: ## run everything that can be tested on this machine (ONLY=step runs one; 
 test-fast: ## for daily work, in about a minute: linters on what this branch has changed, mypy, the unit tests
 	@bin/run bench python -m tests.suite fast
 
-test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills
+# The last commit with the names of 1.0.0, which deployments may still be of.
+UPGRADE_FROM ?= 97da1e90
+
+test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade
 	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 \
-		bin/run bench python -m tests.suite full
+		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)

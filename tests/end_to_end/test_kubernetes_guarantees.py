@@ -144,6 +144,17 @@ def test_the_api_reaches_nothing_but_its_database_and_the_names(site: Kubernetes
     assert "TimeoutError" in done.stderr or "timed out" in done.stderr, done.stderr
 
 
+def test_what_a_later_stage_cannot_have_is_refused_before_the_first_changes(site: KubernetesSite) -> None:
+    """The target's stage would change here, and does not: the Service of the api's stage has a port that cannot be."""
+    quota = {"ResourceQuota": {"metadata": {"annotations": {"example.org/changed": "yes"}}}}
+    port = {"Service": {"spec": {"ports": [{"name": "http", "port": 70000}]}}}
+    wrong = {"titanic_target_kubernetes_overrides": quota, "titanic_api_kubernetes_overrides": port}
+    refused = site.refuse("-e", json.dumps(wrong))
+    assert "the cluster refuses Service titanic-api" in " ".join(refused.split())
+    (found,) = site.get("resourcequota")
+    assert "example.org/changed" not in found["metadata"].get("annotations", {})
+
+
 def test_a_pod_that_asks_for_more_is_refused(site: KubernetesSite) -> None:
     privileged = stranger(site, "privileged", site.namespace, securityContext={"privileged": True})
     done = kubectl(site, "apply", "--filename", "-", text=json.dumps(privileged))

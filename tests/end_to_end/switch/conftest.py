@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Take the tests of one provider if that is asked for, those first that need a site on which nothing is.
 
     What processes have shown of the same code is left out on the others, or on those that the marker names: on
-    containers unless TESTS_SWITCH_ALL is set, on a cluster unless it says kubernetes, since there it takes longest.
+    containers unless TESTS_SWITCH_ALL is set, on a cluster unless it says kubernetes, since there it takes longest. An
+    upgrade needs TESTS_UPGRADE_FROM, the commit that is upgraded from.
     """
     # The sort keeps the order of those that are equal.
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
@@ -46,6 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     shown_again = {"": [], "kubernetes": PROVIDERS}.get(everywhere, ["compose"])
     left_out = [item for item in shown if provider_of(item) not in shown_again]
+    if not os.environ.get("TESTS_UPGRADE_FROM"):
+        left_out += [item for item in items if item.get_closest_marker("upgrade")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -70,6 +70,8 @@ class Site(ABC):
     inventory: str = ""
     # The release of the service as it is in the checkout, once it has been served.
     sound: str = ""
+    # Whose playbooks and inventories its runs take.
+    project_root: Path = ROOT
 
     def __init__(self, state: Path, context: Path, address: str, port: int, host: str) -> None:
         self.state = state
@@ -100,7 +102,7 @@ class Site(ABC):
         """Begin a run, its output on a pipe, in a process group of its own."""
         return subprocess.Popen(
             self.command(*arguments, playbook=playbook),
-            cwd=ROOT,
+            cwd=self.project_root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -586,10 +588,10 @@ def complete(deployment: dict[str, Any]) -> bool:
     return status["observedGeneration"] == deployment["metadata"]["generation"] and len(counts) == 1
 
 
-def copy_service(target: Path) -> Path:
-    """The service as a release takes it, to be changed at will."""
+def copy_service(target: Path, project: Path = ROOT) -> Path:
+    """The service of a project as a release takes it, to be changed at will."""
     leave_out = shutil.ignore_patterns("tests", "__pycache__", ".*", "build", "dist", "*.egg-info")
-    shutil.copytree(ROOT / "service", target, ignore=leave_out)
+    shutil.copytree(project / "service", target, ignore=leave_out)
     return target
 
 

@@ -33,22 +33,13 @@ options:
     type: dict
     required: true
     suboptions:
-      name:
-        description: Its name.
-        type: str
-        required: true
+      name: {description: Its name., type: str, required: true}
       image:
         description: Image, by name or by digest. It is fetched if it is missing, and run by its digest.
         type: str
         required: true
-      definition:
-        description: The service as in a Compose file, without its image.
-        type: dict
-        required: true
-      volumes:
-        description: Volumes of the project that it uses.
-        type: dict
-        default: {}
+      definition: {description: "The service as in a Compose file, without its image.", type: dict, required: true}
+      volumes: {description: Volumes of the project that it uses., type: dict, default: {}}
       postgresql_volume:
         description: >-
           Volume with the data of PostgreSQL, where the service is one. Nothing is done when the data are another major
@@ -93,17 +84,12 @@ options:
           Where the service answers HTTP once it is ready (C(host:port)). A container that runs is restarted when
           nothing listens there, as when the engine's own proxy for the port has ended.
         type: str
-      seconds:
-        description: How long it may take to become ready, in seconds.
-        type: float
-        default: 60
+      seconds: {description: "How long it may take to become ready, in seconds.", type: float, default: 60}
 attributes:
   check_mode:
     description: Says what is needed. Nothing is fetched, so an image that is missing is reported as a change.
     support: full
-  diff_mode:
-    description: Compares the part of the Compose file.
-    support: full
+  diff_mode: {description: Compares the part of the Compose file., support: full}
 """
 
 EXAMPLES = r"""
@@ -129,11 +115,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was planned, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was planned, in words.", returned: success, type: list, elements: str}
 compose:
   description: >-
     What to tell M(community.docker.docker_compose_v2), one after the other; nothing in check mode. Each has C(state),

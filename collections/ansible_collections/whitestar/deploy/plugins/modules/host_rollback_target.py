@@ -13,23 +13,11 @@ description:
     whether its schema can serve it. Changes nothing.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
-options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  release:
-    description: A release id, or the start of one. The release before the one that serves if empty.
-    type: str
-    default: ""
+extends_documentation_fragment:
+  [whitestar.deploy.engine, whitestar.deploy.twins.rollback_target, whitestar.deploy.twins.target]
 attributes:
-  check_mode:
-    description: The module never changes anything.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The module never changes anything., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -40,14 +28,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-entry:
-  description: The ledger entry to go back to.
-  returned: success
-  type: dict
-serving:
-  description: The release that serves now.
-  returned: success
-  type: str
+entry: {description: The ledger entry to go back to., returned: success, type: dict}
+serving: {description: The release that serves now., returned: success, type: str}
 """
 
 import subprocess
@@ -60,7 +42,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
+    Ledger,
+    RollbackRefusedError,
+    oldest_tolerated,
+)
 
 CHECK_SECONDS = 20
 
@@ -75,14 +61,7 @@ def live_schema_tolerates(state: State, host: Runtime, ledger: Ledger) -> str:
     _, said, complaint = host.execute(
         workload["image"], command, workload["environment"], workload["secret_files"], CHECK_SECONDS
     )
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
-        )
-    return str(found)
+    return oldest_tolerated(said, complaint)
 
 
 def main() -> None:

@@ -13,19 +13,10 @@ description:
     whether its schema can serve it, by a Job of the release that serves. Changes nothing.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.cluster
-options:
-  release:
-    description: A release id, or the start of one. The release before the one that serves if empty.
-    type: str
-    default: ""
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.rollback_target]
 attributes:
-  check_mode:
-    description: The ledger alone is looked at; the database is not asked.
-    support: partial
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The ledger alone is looked at; the database is not asked., support: partial}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -36,14 +27,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-entry:
-  description: The ledger entry to go back to.
-  returned: success
-  type: dict
-serving:
-  description: The release that serves now.
-  returned: success
-  type: str
+entry: {description: The ledger entry to go back to., returned: success, type: dict}
+serving: {description: The release that serves now., returned: success, type: str}
 """
 
 from typing import Any
@@ -54,7 +39,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
+    Entry,
+    RollbackRefusedError,
+    oldest_tolerated,
+)
 
 CHECK_SECONDS = 60
 
@@ -70,16 +59,9 @@ def live_schema_tolerates(cluster: KubernetesClient, records: ClusterRecords, cu
         _, said, complaint = command.run(job_of(objects, ["check"]), "", None, CHECK_SECONDS)
     except ReleaseError as error:
         said, complaint = None, str(error)
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
     for job in command.jobs():
         cluster.delete("batch/v1", "Job", job["metadata"]["name"])
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
-        )
-    return str(found)
+    return oldest_tolerated(said, complaint)
 
 
 def main() -> None:

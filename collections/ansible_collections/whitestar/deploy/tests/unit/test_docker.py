@@ -37,6 +37,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    SERVICE,
     answering,
     client,
     make_image,
@@ -67,6 +68,8 @@ SETTINGS: dict[str, Any] = {
     "secret_files": {"database_password": "/state/secrets/app", "write_tokens": "/state/secrets/tokens"},
     "resources": {"memory": "256Mi", "cpu": "0.5"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 
 
@@ -144,7 +147,7 @@ def test_mappings_are_merged_and_all_else_is_replaced() -> None:
 
 
 def test_every_replica_of_both_colours_is_behind_the_reverse_proxy() -> None:
-    assert upstreams("people", 2) == [
+    assert upstreams("people", 2, 8000) == [
         "people-api-blue-1:8000",
         "people-api-blue-2:8000",
         "people-api-green-1:8000",

@@ -87,6 +87,14 @@ class Ledger:
         """The newest entry for ``release``, whatever its outcome."""
         return next((entry for entry in reversed(self.entries) if entry.release == release), None)
 
+    def earlier_failure(self, release: str) -> str:
+        """A warning when the last attempt to serve ``release`` did not succeed; empty otherwise."""
+        last = self.last_attempt(release)
+        if last is None or last.outcome == "succeeded":
+            return ""
+        words = "failed" if last.outcome == "failed" else "was interrupted"
+        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
 
@@ -185,6 +193,21 @@ class Ledger:
         current = self.current()
         spared = {entry.release for entry in self.eligible()[:keep]}
         return spared | ({current.release} if current else set())
+
+
+def oldest_tolerated(said: Any, complaint: str) -> str:
+    """The oldest release schema revision that the live schema serves, of what a release's ``check`` has ``said``.
+
+    Raises RollbackRefusedError if the database does not say.
+    """
+    schema = said.get("schema") if isinstance(said, dict) else None
+    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
+    if not found:
+        raise RollbackRefusedError(
+            f"the live schema is not known, since the database does not answer ({complaint or said}): "
+            f"bring it up first by running the site"
+        )
+    return str(found)
 
 
 def images_in_use(entries: Iterable[Entry], releases: set[str]) -> set[str]:

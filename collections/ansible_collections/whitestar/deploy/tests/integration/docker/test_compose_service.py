@@ -460,7 +460,7 @@ def play(door: Door, words: str = "one", **options: Any) -> dict[str, Any]:
             "titanic_engine": engine,
             "__titanic_common_engine": door.options,
             "__titanic_common_compose_environment": variables["__titanic_common_compose_environment"],
-            "__titanic_common_service": door.service(words, **options),
+            "__titanic_common_compose_service": door.service(words, **options),
         },
         "tasks": [{"ansible.builtin.include_tasks": str(TASKS)}],
     }

@@ -15,7 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership 
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.tests.engine_helpers import keep_service
-from ansible_collections.whitestar.deploy.tests.helpers import Result, free_port, lock_options, run_module
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE, Result, free_port, lock_options, run_module
 
 ALL = ("container", "network", "volume")
 
@@ -68,7 +68,7 @@ class Deployment:
     def tear_down(self) -> Result:
         address = f"127.0.0.1:{free_port()}"
         options = {"state_directory": str(self.state), "engine": self.options, "state": "absent", "address": address}
-        return run_module("host_lifecycle", options)
+        return run_module("host_lifecycle", options | {"probes": SERVICE["probes"]})
 
 
 @pytest.fixture
