@@ -41,7 +41,7 @@ ANSWER: dict[str, Any] = {
     "apply": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "changed"}}],
     "remove": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "unwanted"}}],
     "pending": True,
-    "compose": [{"state": "present", "services": ["one"], "recreate": "auto", "profiles": []}],
+    "compose": [{"state": "present", "services": ["one"], "recreate": "auto", "profiles": [], "scale": {}}],
 }
 
 

@@ -107,6 +107,7 @@ EXAMPLES = r"""
     state: "{{ item.state }}"
     recreate: "{{ item.recreate }}"
     profiles: "{{ item.profiles }}"
+    scale: "{{ item.scale }}"
     dependencies: false
     build: never
     pull: never
@@ -118,7 +119,7 @@ steps: {description: "What was planned, in words.", returned: success, type: lis
 compose:
   description: >-
     What to tell M(community.docker.docker_compose_v2), one after the other; nothing in check mode. Each has C(state),
-    C(services), C(recreate) and C(profiles).
+    C(services), C(recreate), C(profiles) and C(scale).
   returned: when state is planned
   type: list
   elements: dict
@@ -207,9 +208,12 @@ def calls(service: Service, needed: list[str], withdraws: list[str]) -> Iterator
     """What community.docker.docker_compose_v2 is to be told."""
     if {"start", "restart"} & {*needed}:
         state, recreate = "present" if "start" in needed else "restarted", "always" if service.altered() else "auto"
-        yield {"state": state, "services": [service.name], "recreate": recreate, "profiles": []}
+        yield {"state": state, "services": [service.name], "recreate": recreate, "profiles": [], "scale": {}}
     for name in withdraws:
-        yield {"state": "absent", "services": [name], "recreate": "auto", "profiles": [name]}
+        # Absent would take the networks too that only stopped containers are in, which do not start again without.
+        if service.project.engine.containers(name):
+            none = {"recreate": "auto", "scale": {name: 0}}
+            yield {"state": "present", "services": [name], "profiles": [name]} | none
 
 
 def plan(service: Service, options: dict[str, Any], *, check: bool) -> dict[str, Any]:

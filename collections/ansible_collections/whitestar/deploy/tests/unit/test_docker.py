@@ -32,6 +32,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime, command_line
+from ansible_collections.whitestar.deploy.plugins.modules.compose_service import calls
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
@@ -262,6 +263,18 @@ def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "1"}
     assert service["secrets"] == [{"source": "key", "target": "/key"}]
     assert first.part["secrets"] == {"key": {"file": "/key"}}
+
+
+@pytest.mark.parametrize(
+    ("needed", "state"),
+    [([], ""), (["write"], ""), (["write", "reload"], ""), (["write", "start"], "present"), (["restart"], "restarted")],
+)
+def test_compose_is_told_to_start_or_restart_one_service_or_nothing(needed: list[str], state: str) -> None:
+    engine = DockerClient("/nowhere/docker.sock", "/nowhere/docker", "people", planned=True)
+    service = Service(Project(Path("/project"), engine), "proxy", "caddy", {"definition": {}})
+    one = {"state": state, "services": ["proxy"], "recreate": "auto", "profiles": [], "scale": {}}
+    # Of the other there is no container, which only people start.
+    assert list(calls(service, needed, ["pgadmin"])) == ([one] if state else [])
 
 
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:
