@@ -176,15 +176,22 @@ class Stage:
 
     def changes(self, *, check: bool) -> list[Change]:
         """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
+        return [change for change in [*self._try_out(self.objects, check=check), *self._unwanted()] if change.needed]
+
+    def try_out(self, *, check: bool) -> None:
+        """Try out each object that differs from the one that was applied last. Raises ClusterError."""
+        recorded = self._recorded()
+        self._try_out([wanted for wanted in self.objects if recordable(wanted) not in recorded], check=check)
+
+    def _try_out(self, objects: Sequence[Object], *, check: bool) -> list[Change]:
         # On a first run the namespace is one of them.
-        makes = any(wanted["kind"] == "Namespace" for wanted in self.objects)
+        makes = any(wanted["kind"] == "Namespace" for wanted in objects)
         recorded = [_key(thing) for thing in self._recorded()]
-        for wanted in self.objects:
+        for wanted in objects:
             if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
                 remedy = "choose another namespace (titanic_project), or remove it first"
                 raise ClusterError(f"{object_label(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
-        found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
-        return [change for change in [*found, *self._unwanted()] if change.needed]
+        return [planned(self.cluster, wanted, check=check or makes) for wanted in objects]
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Do them."""
