@@ -233,11 +233,13 @@ def identity_text(identity: dict[str, Any]) -> str:
 def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_checks` returned, ``actions`` what was done to release, schema and rows. In check
-    mode: what would be, as far as that can be known.
+    ``asked`` is what :mod:`http_checks` returned. ``actions`` has what was done to ``release``, ``schema`` and rows
+    (``seed``), the release that served ``before``, and before the run the one to roll back to (``rollback_to``). In
+    check mode: what would be, as far as that can be known.
     """
     check = bool(asked.get("check_mode"))
-    instead = f" instead of {actions['before']}" if actions.get("before") else ""
+    replaced = actions.get("before") if actions.get("before") != release else ""
+    instead = f" instead of {replaced}" if replaced else ""
     words = RELEASES.get(str(actions.get("release")), UNKNOWN)[check]
     lines = [words.format(release=release, instead=instead)]
     schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
@@ -256,7 +258,9 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     lines += [f"{count} {path.strip('/')} at {url}{path}" for path, count in lists.items()] or [url]
     if asked.get("kept"):
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
-    lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")
+    back = replaced or actions.get("rollback_to")
+    steps = [f"open {url}/ in a browser", "look with --tags status", f"go back to {back} with --tags rollback"]
+    lines.append(f"next: {', '.join(steps if back else steps[:2])}")
     return lines
 
 

@@ -70,6 +70,10 @@ live_image:
   description: The image of that release; empty when there is none.
   returned: when O(state=present)
   type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
+  returned: when O(state=present)
+  type: str
 """
 
 import errno
@@ -262,11 +266,13 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
         dead = Lock(state.lock).acquire(owner, options["lease_seconds"])
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
-    current = state.ledger().current()
+    ledger = state.ledger()
+    current = ledger.current()
     return {
         "reality": current_fingerprint(state, options) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 

@@ -85,6 +85,10 @@ live_image:
   description: The image of that release; empty when there is none.
   returned: when O(state=present)
   type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
+  returned: when O(state=present)
+  type: str
 """
 
 from http import HTTPStatus
@@ -116,7 +120,8 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     records = ClusterRecords(cluster)
-    current = records.ledger().current()
+    ledger = records.ledger()
+    current = ledger.current()
     images = [
         container["image"]
         for thing in (records.objects(current.release) if current else [])
@@ -127,6 +132,7 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         "reality": reality(cluster, records) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": images[0] if images else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 

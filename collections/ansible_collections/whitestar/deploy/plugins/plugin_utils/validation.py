@@ -38,8 +38,8 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
     if values.get("titanic_provider") == "kubernetes":
-        return [*_on_kubernetes(values), *wrong_choices(values)]
-    if found := [*_project(values), *wrong_elsewhere(values), *_redirect(values)]:
+        return [*_socket(values), *_on_kubernetes(values), *wrong_choices(values)]
+    if found := [*_project(values), *_socket(values), *wrong_elsewhere(values), *_redirect(values)]:
         return found
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
@@ -79,6 +79,17 @@ def _project(values: Mapping[str, Any]) -> list[str]:
         return []
     rule = "lower-case letters, digits, - and _, a letter or digit first"
     return [f"titanic_project: '{name}' cannot be a Compose project: use {rule}"]
+
+
+def _socket(values: Mapping[str, Any]) -> list[str]:
+    """Why no engine can be asked over its socket, if so."""
+    socket = str(_mapping(values, "titanic_engine").get("socket", ""))
+    if "://" not in socket:
+        return []
+    remedy = "name the machine as a host of the inventory, or unset DOCKER_HOST for the engine here"
+    return [
+        f"titanic_engine: {socket} is no path of a socket, and engines over the network are not supported: {remedy}"
+    ]
 
 
 def _on_kubernetes(values: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner, in_words
 
 HERE = socket.gethostname()
 
@@ -75,6 +75,14 @@ def test_a_dead_owner_of_this_machine_is_followed_at_once(lock: Lock) -> None:
     taken_from = lock.acquire(this_process(), 60)
     assert taken_from is not None
     assert taken_from.same_run(dead)
+
+
+def test_a_dead_owner_is_said_to_be_dead(lock: Lock) -> None:
+    assert in_words(lock.holder()) == "free"
+    lock.acquire(dead_process(), 3600)
+    assert in_words(lock.holder()).endswith("which has ended: the next run takes it over")
+    lock.acquire(this_process(), 3600)
+    assert "has ended" not in in_words(lock.holder())
 
 
 def test_a_reused_pid_is_not_the_owner(lock: Lock) -> None:

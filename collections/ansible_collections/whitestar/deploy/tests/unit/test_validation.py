@@ -11,6 +11,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import
     asked_of_a_cluster,
     wrong_choices,
     wrong_elsewhere,
+    wrong_together,
 )
 
 GIVEN = {"titanic_secrets_values": {"database_owner_password": "one", "database_app_password": "other"}}
@@ -43,6 +44,15 @@ def test_what_goes_together_is_let_pass(values: dict[str, Any]) -> None:
 )
 def test_what_does_not_is_named(values: dict[str, Any], words: str) -> None:
     assert any(words in found for found in wrong_choices(values)), wrong_choices(values)
+
+
+@pytest.mark.parametrize("provider", ["compose", "kubernetes"])
+def test_an_engine_that_is_asked_over_the_network_is_refused(provider: str) -> None:
+    values = {"titanic_provider": provider, "titanic_image_repository": "registry.example.org/titanic"}
+    over = values | {"titanic_engine": {"socket": "tcp://192.0.2.1:2375", "program": "docker"}}
+    (found,) = wrong_together(over)
+    assert found.startswith("titanic_engine: tcp://192.0.2.1:2375 is no path of a socket")
+    assert wrong_together(values | {"titanic_engine": {"socket": "/run/docker.sock", "program": "docker"}}) == []
 
 
 def test_a_host_has_none_of_these_choices() -> None:

@@ -218,8 +218,23 @@ def test_the_summary_says_what_was_done() -> None:
         "seed: 887 inserted, 0 updated, 0 unchanged",
         "887 people at http://127.0.0.1:5000/people",
         "2 promises asked, all kept",
-        "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back with --tags rollback",
+        "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back to r1 with --tags rollback",
     ]
+
+
+@pytest.mark.parametrize(
+    ("actions", "back"),
+    [
+        ({"before": "", "rollback_to": ""}, ""),
+        ({"before": "r2", "rollback_to": ""}, ""),
+        ({"before": "r2", "rollback_to": "r1"}, ", go back to r1 with --tags rollback"),
+        ({"before": "r3", "rollback_to": "r2"}, ", go back to r3 with --tags rollback"),
+    ],
+    ids=["first run", "only release", "nothing new", "after a rollback"],
+)
+def test_the_summary_names_the_release_to_go_back_to(actions: dict[str, Any], back: str) -> None:
+    said = summary(ASKED, "http://a:1", "r2", {"release": "deployed", **actions})
+    assert said[-1] == f"next: open http://a:1/ in a browser, look with --tags status{back}"
 
 
 NAMES = ["TITANIC_BIND", "TITANIC_POOL_SIZE"]

@@ -62,6 +62,11 @@ def remove(project: Project, seconds: float) -> list[str]:
         for volume in engine.volumes():
             if volume["Name"] in project.volumes() and volume["Name"] not in kept:
                 _try_to_remove(project, "volume", volume["Name"])
+    return everything(project)
+
+
+def everything(project: Project) -> list[str]:
+    """Each container, network and volume that carries the project's name, in words. Raises EngineError."""
     return list(dict.fromkeys(_rest(project)))
 
 

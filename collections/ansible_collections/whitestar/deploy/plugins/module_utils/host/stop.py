@@ -44,8 +44,8 @@ class Parts(Protocol):
     def start(self, name: str) -> None:
         """Start one of them as it was."""
 
-    def remove(self) -> list[str]:
-        """Stop and remove what is ours: what of others is left."""
+    def remove(self) -> tuple[list[str], list[str]]:
+        """Stop and remove what is ours: what was done, in words, and what of others is left."""
 
 
 def stop(runs: Parts, by: str, seconds: float, *, check: bool) -> list[str]:

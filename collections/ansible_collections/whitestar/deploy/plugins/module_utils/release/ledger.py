@@ -93,7 +93,7 @@ class Ledger:
         if last is None or last.outcome == "succeeded":
             return ""
         words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'the run was cut off'}"
 
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
@@ -108,6 +108,10 @@ class Ledger:
             if entry.outcome == "succeeded" and deployment and self._is_kept(deployment):
                 found.setdefault(deployment.release, deployment)
         return [entry for entry in found.values() if not current or entry.release != current.release]
+
+    def rollback_to(self) -> str:
+        """The release that a rollback goes back to unless another is named or the schema forbids it; empty if none."""
+        return next((entry.release for entry in self.eligible()), "")
 
     def _is_kept(self, entry: Entry) -> bool:
         return self.kept is None or entry.release in self.kept

@@ -45,6 +45,13 @@ class Owner:
         return f"{self.user}@{self.host} (process {self.pid}, since {since})"
 
 
+def in_words(holder: Owner | None) -> str:
+    """Who holds the lock, for people; ``free`` if nobody does."""
+    if holder is None:
+        return "free"
+    return f"{holder}{', which has ended: the next run takes it over' if holder.gone(time.time()) else ''}"
+
+
 class LockedError(RuntimeError):
     """Another run holds the lock; the message names it and says what to do."""
 

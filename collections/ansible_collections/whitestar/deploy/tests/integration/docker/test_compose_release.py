@@ -386,7 +386,9 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
         assert workload["release"] in seen["diff"]["before"]
         assert spool(state.root) == before
         assert target.serving()
-        assert look("absent").changed
+        things, directory = look("absent")["steps"]
+        assert things.startswith(f"remove container {target.engine.project}-api-blue-1, network ")
+        assert directory == f"remove {state.root} with all data, secrets and releases"
         assert not state.root.exists()
         assert target.engine.containers() == []
         for kind in ("network", "volume"):

@@ -50,7 +50,7 @@ def test_a_run_from_beginning_to_end(place: Path) -> None:
     assert not root.exists()
     first = begin(root)
     assert not first.changed
-    assert (first["live"], first["live_image"]) == ({}, "")
+    assert (first["live"], first["live_image"], first["rollback_to"]) == ({}, "", "")
     assert lock.holder() is not None
     assert not begin(root).changed
     assert "another run holds the deploy lock" in begin(root, owner=OTHER).message
@@ -96,7 +96,10 @@ def test_what_serves_is_told(state: State) -> None:
     (state.configurations / "img-1.json").write_text('{"image": "/where/it/is"}')
     began = begin(state.root)
     assert began["live"]["release"] == entry.release
-    assert began["live_image"] == "/where/it/is"
+    assert (began["live_image"], began["rollback_to"]) == ("/where/it/is", "")
+    newer, _ = ledger.add(release="img-2", image="img", outcome="succeeded", **facts)
+    state.write_ledger(newer)
+    assert begin(state.root)["rollback_to"] == "img-1"
 
 
 def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> None:

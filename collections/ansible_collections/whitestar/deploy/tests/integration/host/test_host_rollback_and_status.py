@@ -156,7 +156,9 @@ def test_a_removal_stops_and_removes_everything(target: Target) -> None:
         assert "postgresql" in seen["diff"]["before"]
         assert process.alive()
         assert cluster.running()
-        assert target("absent").changed
+        removal = f"remove {state.root} with all data, secrets and releases"
+        assert seen["steps"] == [removal]
+        assert target("absent")["steps"] == ["stop blue", "stop postgresql", removal]
         assert not state.root.exists()
         assert not process.alive()
         for check in (True, False):

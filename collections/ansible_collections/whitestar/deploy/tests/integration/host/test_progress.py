@@ -296,7 +296,23 @@ def test_an_interrupted_run_ends_and_leaves_the_terminal_clean(place: Path) -> N
     assert status != 0
     assert time.monotonic() - began < 50
     assert "nterrupt" in shown[shown.rindex(CLEAR) :]
+    assert "the run was cut off in the stage Build: run the same command again" in shown[shown.rindex(CLEAR) :]
     assert not COLOUR.search(shown)
+
+
+def test_who_stops_reading_stops_no_run_and_gets_no_warning(place: Path) -> None:
+    tasks = [command("build | Begin", "true"), command("build | Wait", "sleep", "2"), command("build | End", "true")]
+    words, own = write_play(place, {"name": "Build", "tasks": tasks}, {"here": HERE})
+    pipe = subprocess.run(
+        ["sh", "-c", '"$@" 2>errors | head -c 0; cat errors', "sh", *words],
+        cwd=place,
+        env=own | PROGRESS,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    assert "Callback dispatch" not in pipe.stdout + pipe.stderr
 
 
 def test_ansible_reads_the_documentation_of_the_callback(place: Path) -> None:

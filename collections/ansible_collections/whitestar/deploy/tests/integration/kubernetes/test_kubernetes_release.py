@@ -184,7 +184,10 @@ def test_twelve_steps(own_space: Space) -> None:
     assert (removed.changed, removed["status"]["release"]) == (True, GOOD["release"])
     assert GOOD["release"] in removed["diff"]["before"]
     assert serving(space) == GOOD["release"]
-    assert space.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address=address).changed
+    steps = [f"remove what deployments have made in the namespace {space.name}"]
+    assert removed["steps"] == steps
+    ended = space.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address=address)
+    assert (ended.changed, ended["steps"]) == (True, steps)
     for kind in ("deployment", "pod", "job"):
         assert space.names(kind) == []
     assert space.get("namespace", space.name)["status"]["phase"] == "Active"
