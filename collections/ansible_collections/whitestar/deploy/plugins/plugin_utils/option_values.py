@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from difflib import get_close_matches
 from math import inf
@@ -23,6 +24,21 @@ LIMITS = {
     "titanic_database_instances": (1, inf),
     "titanic_preflight_lease_seconds": (1, inf),
     "titanic_target_deployer_days": (1, inf),
+}
+# How Ansible says that an option, one of its entries or one of its keys has the wrong type; the types in words.
+WRONG_TYPE = re.compile(
+    r"(argument|Elements value for option) '([^']+)' is of type \S+(?: found in '([^']+)')?"
+    r".* unable to convert to (\w+):",
+    re.DOTALL,
+)
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+    "str": "text",
+    "path": "a path",
 }
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
 SECRETS = "titanic_secrets_values"
@@ -47,8 +63,9 @@ def wrong_values(
         secret = bool(option.pop("no_log", False))
         problems = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
         if problems:
-            kind = option.get("type", "str")
-            found.append(f"{name}: it must be of type {kind}" if secret else f"{name}: {'; '.join(problems)}")
+            kind = TYPES.get(str(option.get("type", "str")), "of another type")
+            why = f"it must be {kind}" if secret else "; ".join(in_words(each, value) for each in problems)
+            found.append(f"{name}: {why}")
         elif (
             name.endswith("_port")
             and option.get("type") == "int"
@@ -63,6 +80,18 @@ def wrong_values(
         elif option.get("type") in {"int", "float"} and (why := out_of_range(float(value), LIMITS.get(name))):
             found.append(f"{name}: {value} {why}")
     return found
+
+
+def in_words(problem: str, value: Any) -> str:
+    """What Ansible says of an option's ``value``, for people; a wrong type as what it should be."""
+    found = WRONG_TYPE.match(problem)
+    if not found:
+        return problem
+    of, name, whole, kind = found.groups()
+    wanted = TYPES.get(kind, f"of the type {kind}")
+    if of != "argument":
+        return f"each entry must be {wanted}"
+    return f"{name} must be {wanted}" if whole else f"it must be {wanted}, not '{value}'"
 
 
 def out_of_range(value: float, limits: tuple[float, float] | None) -> str:

@@ -52,20 +52,6 @@ ROLLED_BACK = ("went back to {}", "would go back to {}")
 PLANNED = ("kubernetes.core.k8s", "community.docker.docker_compose_v2")
 # What the result of a debug task has besides what it was asked to show.
 NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
-# How Ansible says that an option of a role has the wrong type, and what the types are for people.
-WRONG_TYPE = re.compile(
-    r"(argument|Elements value for option) '([^']+)' is of type \S+(?: found in '([^']+)')?"
-    r".* unable to convert to (\w+):.*",
-    re.DOTALL,
-)
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list",
-    "dict": "a mapping",
-    "str": "text",
-}
 # What a program says of a failure besides its message.
 OUTPUTS = ("stderr", "stdout", "module_stderr", "module_stdout")
 
@@ -309,22 +295,12 @@ def debugged(result: Mapping[str, Any]) -> Any:
     return {} if "censored" in result else shown.get("msg", shown)
 
 
-def _right_type(found: re.Match[str]) -> str:
-    """An option's name and the type that it must have."""
-    kind, name, whole, wanted = found.groups()
-    what = "it" if kind == "argument" else "each entry"
-    place = f"{whole}.{name}" if whole else name
-    return f"{place}: {what} must be {TYPES.get(wanted, wanted)}. Correct it in the inventory, or where -e gives it."
-
-
 def error_lines(result: Mapping[str, Any], role: str = "") -> list[str]:
     """Why a task failed, in plain text: its message, and what a program has printed where the message does not say."""
     if "censored" in result:
         name = role.rpartition(".")[2]
         remedy = f"; {name}_secure_logging=false shows it" if name == "titanic_secrets" else ""
         return [f"the reason is hidden, since the task has no_log: it handles secrets{remedy}"]
-    if wrong := result.get("argument_errors"):
-        return [WRONG_TYPE.sub(_right_type, str(each)) for each in wrong]
     lines = text_lines(result.get("msg") or "it failed without a message")
     told = "\n".join(lines)
     for name in OUTPUTS:

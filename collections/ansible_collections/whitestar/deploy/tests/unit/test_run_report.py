@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 import pytest
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.whitestar.deploy.plugins.filter.workload import summary
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import run_report
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.run_report import (
@@ -164,29 +163,6 @@ def test_an_error_is_its_message_and_what_the_message_does_not_say() -> None:
     assert error_lines(failed) == ["non-zero return code", "no room"]
     assert error_lines({"msg": "it failed: no room", "stderr": "no room"}) == ["it failed: no room"]
     assert error_lines({}) == ["it failed without a message"]
-
-
-def test_an_option_of_the_wrong_type_is_told_of_by_its_name_and_not_by_its_value() -> None:
-    specification = {
-        "titanic_api_port": {"type": "int"},
-        "titanic_api_write_tokens": {"type": "list", "elements": "dict"},
-        "titanic_engine": {"type": "dict", "options": {"planned": {"type": "bool"}}},
-        "titanic_provider": {"choices": ["local", "compose"]},
-    }
-    given = {
-        "titanic_api_port": "80a",
-        "titanic_api_write_tokens": ["secret"],
-        "titanic_engine": {"planned": "perhaps"},
-        "titanic_provider": "x",
-    }
-    wrong = ArgumentSpecValidator(specification).validate(given).error_messages
-    remedy = "Correct it in the inventory, or where -e gives it."
-    assert error_lines({"msg": "Validation of arguments failed", "argument_errors": wrong}) == [
-        f"titanic_api_port: it must be a whole number. {remedy}",
-        f"titanic_api_write_tokens: each entry must be a mapping. {remedy}",
-        "value of titanic_provider must be one of: local, compose, got: x",
-        f"titanic_engine.planned: it must be true or false. {remedy}",
-    ]
 
 
 def test_a_hidden_error_says_how_to_see_it() -> None:

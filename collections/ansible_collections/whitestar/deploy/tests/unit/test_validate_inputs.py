@@ -153,7 +153,7 @@ def test_what_is_not_ours_passes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("titanic_api_port", "many", "unable to convert to int"),
+        ("titanic_api_port", "many", "titanic_api_port: it must be a whole number, not 'many'"),
         ("titanic_api_port", 0, "0 is not a port; choose one from 1 to 65535"),
         ("titanic_api_port", 65536, "is not a port"),
         ("titanic_api_port", "-5", "is not a port"),
@@ -162,9 +162,9 @@ def test_what_is_not_ours_passes() -> None:
         ("titanic_api_replicas", 0, "0 is less than 1"),
         ("titanic_api_probation_error_share", "1.5", "1.5 is not from 0 to 1"),
         ("titanic_api_probation_mean_seconds", "nan", "nan is less than 0"),
-        ("titanic_api_ready_seconds", "-0.5", "unable to convert to int"),
-        ("titanic_seed_reset", "perhaps", "unable to convert to bool"),
-        ("titanic_api_environment", "A=1 B", "unable to convert to dict"),
+        ("titanic_api_ready_seconds", "-0.5", "it must be a whole number, not '-0.5'"),
+        ("titanic_seed_reset", "perhaps", "it must be true or false, not 'perhaps'"),
+        ("titanic_api_environment", "A=1 B", "it must be a mapping, not 'A=1 B'"),
         ("titanic_seed_csv", "/nowhere/rows.csv", "there is no /nowhere/rows.csv on this machine"),
         ("titanic_image_context", "/nowhere", "there is no /nowhere on this machine"),
         ("titanic_image_dockerfile", "/nowhere", "there is no /nowhere on this machine"),
@@ -172,6 +172,7 @@ def test_what_is_not_ours_passes() -> None:
         ("titanic_seed_csv", "/etc", "/etc is a directory; name the file"),
         ("titanic_image_context", "/etc/passwd", "/etc/passwd is no directory; name the one that holds the project"),
         ("titanic_state_directory", "relative/path", "relative/path is not an absolute path"),
+        ("titanic_database_external", {"port": "x"}, "titanic_database_external: port must be a whole number"),
         ("titanic_provider", "docker", "value of titanic_provider must be one of: local, compose, kubernetes"),
     ],
 )
@@ -242,8 +243,13 @@ def test_a_path_on_another_machine_is_not_looked_for_on_this_one() -> None:
     assert wrong_values({"titanic_seed_csv": "/nowhere/rows.csv"}, OPTIONS, {"titanic_seed_csv"}) == []
 
 
+def test_an_entry_of_the_wrong_type_is_told_of_as_one() -> None:
+    options = {"titanic_x": {"type": "list", "elements": "int"}}
+    assert wrong_values({"titanic_x": [1, "b"]}, options) == ["titanic_x: each entry must be a whole number"]
+
+
 def test_a_secret_of_the_wrong_type_is_named() -> None:
-    assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be of type dict"]
+    assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be a mapping"]
 
 
 def given(files: dict[str, str]) -> dict[str, Any]:
@@ -511,7 +517,7 @@ def test_a_choice_that_another_one_rules_out_is_refused_by_name(values: dict[str
         ("titanic_database_external", {"host": "db", "sslmode": "prefer"}, "must be one of: require, verify-ca"),
         ("titanic_database_external", {"hots": "db"}, "hots"),
         ("titanic_secrets_source", "vault", "must be one of: generated, external_secrets"),
-        ("titanic_database_instances", "three", "unable to convert to int"),
+        ("titanic_database_instances", "three", "it must be a whole number, not 'three'"),
     ],
 )
 def test_a_choice_that_there_is_not_is_refused(name: str, value: Any, words: str) -> None:
