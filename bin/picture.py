@@ -1,6 +1,6 @@
 """Draws what a command shows on a terminal: `python bin/picture.py first-run.svg make up` runs it and writes an SVG.
 
-The command gets a terminal of 100 columns. What it clears again, such as a line that moves, is not in the picture. The
+The command gets a terminal of 120 columns. What it clears again, such as a line that moves, is not in the picture. The
 exit status is the command's.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-ROWS, COLUMNS = 50, 100
+ROWS, COLUMNS = 50, 120
 CLEAR = "\r\x1b[K"
 STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 # Select Graphic Rendition (ECMA-48) as colours that are read on a dark ground.

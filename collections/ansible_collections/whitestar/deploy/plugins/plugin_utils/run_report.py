@@ -151,7 +151,7 @@ class RunReport:
         if inline and len(lines) == 1:
             stage.notes += lines
         else:
-            stage.messages += lines
+            stage.messages += [line for line in lines if line not in stage.did]
         if found := ADDRESS.search("\n".join(lines)):
             self.host(host).url = found[1]
 

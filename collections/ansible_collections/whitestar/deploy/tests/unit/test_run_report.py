@@ -95,6 +95,12 @@ def test_an_image_is_told_by_its_identity() -> None:
     assert did(module, image | {"changed": True}, role="image", check=True) == ["would build 3f2a"]
 
 
+def test_a_message_does_not_say_again_what_was_done() -> None:
+    stage = Stage("Stop", "role", 0, 1, did=["stop caddy"])
+    RunReport().say("here", stage, ["stop caddy", "data are kept"], inline=False)
+    assert stage.messages == ["data are kept"]
+
+
 def test_a_rollback_goes_back() -> None:
     deployed = {"action": "deployed", "release": RELEASE, "changed": True}
     module = f"{COLLECTION}host_release"

@@ -14,6 +14,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS, ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
     NO_ANALYSIS,
@@ -128,12 +129,12 @@ class BlueGreen(ABC):
             if problem is None:
                 return
             if end := self.ended(colour):
-                raise ReleaseError(f"{end}; its last output:\n{self.last_output(colour)}")
+                raise ReleaseError(f"{end}; its last output:\n{readable(self.last_output(colour))}")
             if time.monotonic() > deadline:
                 path = self.workload["probes"]["ready"]
                 raise ReleaseError(
                     f"{path} did not answer 200 within {self.ready_seconds:g} s (last: {problem}); "
-                    f"its last output:\n{self.last_output(colour)}"
+                    f"its last output:\n{readable(self.last_output(colour))}"
                 )
             time.sleep(POLL_SECONDS)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import ReverseProxy
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import in_words as promise_in_words
 
@@ -126,7 +127,7 @@ def try_out(
     for address in [*addresses] * TRIES:
         for path in wanted:
             if failure := _smoke(address, path, transcript):
-                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
+                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{readable(output())}")
     for address in addresses:
         for promise in promises:
             check_promise(ReverseProxy(address), promise, transcript)
