@@ -82,7 +82,9 @@ def begin(cluster: KubernetesClient, objects: list[Object], told: Maintenance, s
         watch.until(lambda: any(ready(pod) for pod in watch.pods()), seconds)
     except ReleaseError as error:
         end(cluster)
-        raise ReleaseError(f"the pods that are to answer do not come, everything is as before: {error}") from error
+        raise ReleaseError(
+            f"the pods that are to answer did not become ready, and nothing was changed: {error}"
+        ) from error
     select(cluster, maintained=True)
     # Whatever is in front hears of it within that time.
     time.sleep(LEAVE_SECONDS)

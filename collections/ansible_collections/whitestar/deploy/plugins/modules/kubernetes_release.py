@@ -109,7 +109,7 @@ class Deployment:
         found = self.records.objects(entry.release) if entry else []
         if not found:
             name = entry.release if entry else "of an unknown entry"
-            raise ReleaseError(f"release {name} is recorded, but its objects are gone: choose another release")
+            raise ReleaseError(f"release {name} is recorded, but its objects are gone. Choose another release.")
         return found
 
     def plan(self) -> str:

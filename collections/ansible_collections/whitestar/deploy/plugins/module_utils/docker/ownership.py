@@ -34,11 +34,11 @@ def refusals(project: Project) -> list[str]:
     name, recorded = project.engine.project, project.recorded_name()
     if recorded not in ("", name):
         where = f"{project.directory.parent} has a deployment of the project {recorded}"
-        return [f"titanic_project: {where}, not {name}: set it back, or tear that down first"]
-    remedy = "choose another titanic_project, or remove it first"
+        return [f"titanic_project: {where}, not {name}. Set it back, or tear that down first."]
+    remedy = "Choose another titanic_project, or remove it first."
     owner = f"is not of the deployment in {project.directory.parent}"
     found = _met(project) if recorded else [*_met(project), *_rest(project)]
-    return [f"titanic_project: {thing} {owner}: {remedy}" for thing in dict.fromkeys(found)]
+    return [f"titanic_project: {thing} {owner}. {remedy}" for thing in dict.fromkeys(found)]
 
 
 def own_containers(project: Project) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ class BlueGreen(ABC):
         deadline = time.monotonic() + self.ready_seconds
         while (problem := self._not_ready(colour)) is not None:
             if time.monotonic() > deadline:
-                raise ReleaseError(f"it was tried out and let in, and is not ready: {problem}")
+                raise ReleaseError(f"it passed the smoke test, took over and is not ready: {problem}")
             time.sleep(POLL_SECONDS)
 
     def record_evidence(self, colour: str) -> None:

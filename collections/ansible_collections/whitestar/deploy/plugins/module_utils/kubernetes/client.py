@@ -237,7 +237,7 @@ class KubernetesClient:
         kinds = self._kinds(api_version)
         if kind not in kinds:
             raise ClusterError(
-                f"the cluster knows no {kind} of {api_version}: install what defines it, or leave it out"
+                f"the cluster knows no {kind} of {api_version}. Install what defines it, or leave it out."
             )
         plural, namespaced = kinds[kind]
         place = f"/namespaces/{self.namespace}" if namespaced else ""

@@ -178,8 +178,8 @@ class Rollout:
         """The same for who waits. Raises ReleaseError once somebody has paused it: nothing comes of waiting."""
         found = self.cluster.get(*self.key)
         if found and found["spec"].get("paused"):
-            remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
-            raise ReleaseError(f"{object_label(self.deployment)} is paused: {remedy} {self.key[2]}")
+            remedy = f"Resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
+            raise ReleaseError(f"{object_label(self.deployment)} is paused. {remedy} {self.key[2]}")
         if found:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             new, available = (status.get(name, 0) for name in ("updatedReplicas", "availableReplicas"))
