@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Acquire and release the deploy lock of a host, once the host has been found fit for the run.
 
-Check, lock and report are one module: a run that is refused must leave no lock behind, and what is reported must be
+Check, lock and report are one module. A run that is refused must leave no lock behind, and what is reported must be
 what the lock protects. As modules of their own they would need the same options, and every run a second task.
 """
 

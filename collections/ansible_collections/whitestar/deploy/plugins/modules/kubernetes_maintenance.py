@@ -113,7 +113,7 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             if ClusterRecords(cluster).ledger().current() is None:
                 where = f"namespace {cluster.namespace}"
-                module.fail_json(msg=f"nothing is deployed in {where}: there is no reverse proxy to put a message on")
+                module.fail_json(msg=f"nothing is deployed in {where}. Run the whole site first.")
             now = maintenance(cluster)
             then = wanted(options, now)
             if not module.check_mode:

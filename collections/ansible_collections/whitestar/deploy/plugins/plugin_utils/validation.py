@@ -120,8 +120,8 @@ def wrong_choices(values: Mapping[str, Any]) -> list[str]:
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a deployment with these settings asks of a cluster, for the checks before the first change.
 
-    ``required_resources`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects)
-    as kubernetes_lock takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
+    As kubernetes_lock takes them: ``required_resources`` (what must be there), ``volume`` (of the database), and
+    ``overlays`` (what is laid over objects). ``adopt`` is whether a namespace that somebody else made may be used.
     """
     volume = {
         "size": values.get("titanic_database_storage", "1Gi"),

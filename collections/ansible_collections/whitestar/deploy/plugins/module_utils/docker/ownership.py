@@ -28,8 +28,8 @@ SERVICES = ("proxy", *map(service_of, COLOURS), "database", "pgadmin")
 def refusals(project: Project) -> list[str]:
     """One sentence for each thing of somebody else's that a deployment would meet; nothing is changed.
 
-    A project that this state directory has a record of is ours but for containers that were made elsewhere, and for
-    networks and volumes that it has no record of. Of another project everything is somebody else's. Raises EngineError.
+    A project that this state directory has a record of is ours. Not ours are containers that were made elsewhere,
+    and networks and volumes without a record. Of another project everything is somebody else's. Raises EngineError.
     """
     name, recorded = project.engine.project, project.recorded_name()
     if recorded not in ("", name):

@@ -175,7 +175,7 @@ class Stage:
         self.objects = [with_managed_labels(wanted) for wanted in objects]
 
     def changes(self, *, check: bool) -> list[Change]:
-        """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
+        """What has to be done, in order; each object has a dry run before the first is changed. Raises ClusterError."""
         recorded = self._recorded()
         found = [*self._try_out(self.objects, recorded, check=check), *self._unwanted(recorded)]
         return [change for change in found if change.needed]
