@@ -108,8 +108,8 @@ def test_the_start_of_an_id_is_enough(wanted: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("3f", r"'3f' fits more than one release. Name one of these: 3f-2, 3f-1."),
-        ("x", r"titanic_rollback_to: 'x' is not in the ledger. Name one of these: 3f-2, 3f-1."),
+        ("3f", r"'3f' fits more than one release. Recorded releases: 3f-2, 3f-1."),
+        ("x", r"titanic_rollback_to: 'x' is not in the ledger. Recorded releases: 3f-2, 3f-1."),
         ("now", r"release now-1 serves already. Name another one."),
     ],
 )

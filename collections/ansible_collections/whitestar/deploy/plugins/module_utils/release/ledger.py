@@ -141,7 +141,7 @@ class Ledger:
                 raise RollbackRefusedError(f"release {current.release} serves already. Name another one.")
             if len(matches) != 1:
                 what = "is not in the ledger" if not matches else "fits more than one release"
-                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}. Name one of these: {known}.")
+                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}. Recorded releases: {known}.")
             target = matches[0]
         else:
             before = self._before(current)
