@@ -287,7 +287,7 @@ def test_going_on_after_a_killed_run_warns(state: State) -> None:
     stuck = make_workload(state, B, TINY_BEHAVIOUR="never")
     interrupt(state, stuck, "green")
     again = deploy(state, stuck, ready_seconds=0.2)
-    assert any("again" in warning for warning in again.warnings)
+    assert any("was cut off. This run continues." in warning for warning in again.warnings)
     assert outcomes(state)[1:] == [(stuck["release"], "interrupted"), (stuck["release"], "failed")]
     assert len(serving(state)) == 1
 
