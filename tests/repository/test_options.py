@@ -495,7 +495,7 @@ def test_an_old_name_is_taken_with_a_warning_that_names_the_new_one(bench: Bench
         assert before.noted == now.noted
         assert not before.failed
     for old, new in RENAMED.items():
-        assert f"{old}: this setting is called {new} now: rename it" in seen["before-local"].said
+        assert f"{old}: this setting is called {new} now. Rename it." in seen["before-local"].said
 
 
 def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench: Bench) -> None:
@@ -516,5 +516,9 @@ def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
     found = bench.run("site", {"mine": mine})["mine"]
     assert found.failed
     assert found.noted == ""
-    assert [name for name in FOLLOWING if f"{name}: it follows from other settings: " not in found.said] == []
-    assert [name for name in handed if f"{name}: it is the collection's own: leave it out" not in found.said] == []
+    assert [
+        name for name in FOLLOWING if f"{name}: this variable follows from other settings. " not in found.said
+    ] == []
+    assert [
+        name for name in handed if f"{name}: this variable is the collection's own. Leave it out." not in found.said
+    ] == []

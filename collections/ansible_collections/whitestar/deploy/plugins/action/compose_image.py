@@ -46,9 +46,14 @@ class ActionModule(ForkedModule):
         context, dockerfile = Path(str(arguments["context"])), Path(str(arguments["dockerfile"]))
         exclude = [str(pattern) for pattern in arguments.get("exclude", [])]
         if not context.is_dir():
-            raise AnsibleActionFail(f"titanic_image_context: there is no directory {context} on this machine")
+            raise AnsibleActionFail(
+                f"titanic_image_context: there is no directory {context} on this machine. "
+                "Name the one that holds the project."
+            )
         if not dockerfile.is_file():
-            raise AnsibleActionFail(f"titanic_image_dockerfile: there is no file {dockerfile} on this machine")
+            raise AnsibleActionFail(
+                f"titanic_image_dockerfile: there is no file {dockerfile} on this machine. Name one that is there."
+            )
         files = {"Dockerfile": dockerfile, "Dockerfile.dockerignore": Path(f"{dockerfile}.dockerignore")}
         files = {name: path for name, path in files.items() if path.is_file()}
         platforms = [str(platform) for platform in check_type_list(arguments.get("platforms", []))]

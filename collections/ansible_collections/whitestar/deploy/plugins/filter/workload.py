@@ -298,8 +298,8 @@ def validate_environment(image: dict[str, Any], environment: dict[str, Any]) -> 
     for name in sorted(environment):
         if known and name.startswith(prefix) and name not in known:
             close = get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
-            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release; {meant}")
+            meant = f"Did you mean {close[0]}?" if close else f"It has {', '.join(known)}"
+            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release. {meant}")
     for name, rule in image["description"].get("rules", {}).items():
         if name in environment and (wanted := broken(rule, str(environment[name]))):
             raise AnsibleFilterError(f"titanic_api_environment: {name} must be {wanted}, not {environment[name]!r}")

@@ -176,7 +176,7 @@ def give_back(engine: DockerClient, name: str, image: str) -> None:
     if taken.get("RepoTags") == [name]:
         engine.run("image", "rm", taken["Id"])
     what = f"the engine has another image {name}, which is not of this deployment"
-    raise image_build.InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
+    raise image_build.InputError(f"titanic_image_repository: {what}. Choose another name, or remove it.")
 
 
 def build(engine: DockerClient, options: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def main() -> None:
     if missing and module.check_mode:
         module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
     if missing:
-        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing. Run the whole site once.")
     if module.check_mode:
         words.append(options["check_argument"])
     code, answer, complaint = run(host, options, words, options["seconds"])

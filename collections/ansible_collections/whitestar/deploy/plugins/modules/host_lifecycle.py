@@ -135,8 +135,8 @@ def deployed(state: State) -> bool:
     foreign = sorted(name for name in names - OURS - {RECOVERED} if not _hidden(name))
     if foreign:
         raise ValueError(
-            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
-            f"move that away first, or check the path"
+            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}). "
+            f"Move that away first, or check the path."
         )
     return bool(names - LOCK_FILES - {RECOVERED})
 

@@ -73,11 +73,13 @@ def contents(directory: Path, given: dict[str, object], generated: list[str]) ->
     for name in [*given, *generated]:
         path = directory / name
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             wanted[name] = value.encode()
         elif path.is_file() and path.stat().st_size:
             wanted[name] = path.read_bytes()

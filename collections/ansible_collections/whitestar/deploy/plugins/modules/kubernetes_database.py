@@ -78,9 +78,9 @@ def main() -> None:
                 granted = Command(cluster, "migrate").last_answer().get("grants")
                 steps = ensure_roles(server, options, passwords, granted=granted, check=module.check_mode)
             elif not module.check_mode:
-                module.fail_json(msg="the database's pod is not ready: run the whole site once")
+                module.fail_json(msg="the database's pod is not ready. Run the whole site once.")
     except KeyError as error:
-        module.fail_json(msg=f"there is no secret {error} in the namespace: run the whole site once")
+        module.fail_json(msg=f"there is no secret {error} in the namespace. Run the whole site once.")
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result(steps))

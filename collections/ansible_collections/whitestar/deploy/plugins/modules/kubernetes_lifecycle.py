@@ -125,7 +125,7 @@ def remove(cluster: KubernetesClient, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while left := still_there(cluster, mine=mine):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{left} is still being removed after {seconds:g} s: see what keeps it (finalizers)")
+            raise ClusterError(f"{left} is still being removed after {seconds:g} s. See what keeps it (finalizers).")
         time.sleep(0.5)
     return mine
 

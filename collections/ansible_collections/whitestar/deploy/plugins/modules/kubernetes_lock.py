@@ -146,7 +146,7 @@ def namespace(cluster: KubernetesClient, *, make: bool) -> bool:
             return True
         raise
     if found and found.get("status", {}).get("phase") == "Terminating":
-        what = f"titanic_project: namespace {cluster.namespace} is being removed: wait for that"
+        what = f"titanic_project: namespace {cluster.namespace} is being removed. Wait for that."
         raise ClusterError(what, HTTPStatus.CONFLICT)
     if found is None and make:
         metadata = {"name": cluster.namespace}

@@ -94,11 +94,13 @@ def contents(kept: Mapping[str, str], given: Mapping[str, object], generated: li
     found: dict[str, str] = {}
     for name in [*given, *generated]:
         if not re.fullmatch(r"[a-z][a-z0-9_.]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             found[name] = value
         else:
             found[name] = kept.get(name) or secrets.token_urlsafe(32)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a module in a fork of the controller, where the target is this machine, this user and this interpreter.
 
-Sent the usual way, a module costs 0.4 s of CPU before its first line: it is packed, Python starts, and compiles what it
-imports, since the zip file that it gets keeps no bytecode. The worker that would send it has all of that loaded.
+Sent the usual way, a module costs 0.4 s of CPU before its first line. It is packed, and Python starts and compiles what
+is imported, since the zip file that it gets keeps no bytecode. The worker that would send it has all of that loaded.
 What runs is the same: the same module, the same arguments as JSON, its answer read from its standard output.
 """
 

@@ -72,11 +72,11 @@ def wrong_values(
             and int(value) not in PORTS
             and value != option.get("default")
         ):
-            found.append(f"{name}: {value} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}")
+            found.append(f"{name}: {value} is not a port. Choose one from {PORTS.start} to {PORTS.stop - 1}.")
         elif name.endswith(FILES) and name not in elsewhere and (why := wrong_file(name, value)):
             found.append(f"{name}: {why}")
         elif option.get("type") == "path" and name.endswith("_directory") and not str(value).startswith(("/", "~")):
-            found.append(f"{name}: {value} is not an absolute path")
+            found.append(f"{name}: {value} is not an absolute path. Begin it with /.")
         elif option.get("type") in {"int", "float"} and (why := out_of_range(float(value), LIMITS.get(name))):
             found.append(f"{name}: {value} {why}")
     return found
@@ -106,10 +106,10 @@ def wrong_file(name: str, value: object) -> str:
     """Why a path on this machine is not what this option needs; empty if it is."""
     path = Path(str(value)).expanduser()
     if not path.exists():
-        return f"there is no {value} on this machine"
+        return f"there is no {value} on this machine. Name one that is there."
     if name.endswith("_context"):
-        return "" if path.is_dir() else f"{path} is no directory; name the one that holds the project"
-    return f"{path} is a directory; name the file" if path.is_dir() else ""
+        return "" if path.is_dir() else f"{path} is no directory. Name the one that holds the project."
+    return f"{path} is a directory. Name the file." if path.is_dir() else ""
 
 
 def unknown_keys(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -119,7 +119,7 @@ def unknown_keys(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
         generated = values.get("titanic_secrets_generated", options["titanic_secrets_generated"].get("default"))
         closed[SECRETS] = {*KEPT, *map(str, generated if isinstance(generated, list) else [])}
     return [
-        f"{name}: there is no key {key}{suggestion(str(key), sorted(keys))} (keys: {', '.join(sorted(keys))})"
+        f"{name}: there is no key {key}.{suggestion(str(key), sorted(keys))} The keys are {', '.join(sorted(keys))}."
         for name, keys in closed.items()
         if keys and isinstance(values[name], Mapping)
         for key in values[name]
@@ -128,6 +128,6 @@ def unknown_keys(values: Mapping[str, Any], options: Mapping[str, Mapping[str, A
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """The known name that is nearest to this one, as the end of a sentence; empty if none is near."""
+    """The known name that is nearest to this one, as a sentence after a space; empty if none is near."""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" Did you mean {close[0]}?" if close else ""

@@ -299,7 +299,7 @@ def error_lines(result: Mapping[str, Any], role: str = "") -> list[str]:
     """Why a task failed, in plain text: its message, and what a program has printed where the message does not say."""
     if "censored" in result:
         name = role.rpartition(".")[2]
-        remedy = f"; {name}_secure_logging=false shows it" if name == "titanic_secrets" else ""
+        remedy = f". {name}_secure_logging=false shows it." if name == "titanic_secrets" else ""
         return [f"the reason is hidden, since the task has no_log: it handles secrets{remedy}"]
     lines = text_lines(result.get("msg") or "it failed without a message")
     told = "\n".join(lines)

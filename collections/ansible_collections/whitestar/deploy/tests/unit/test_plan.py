@@ -76,7 +76,7 @@ def test_nothing_to_do_is_no_step() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 0, "targets": {}}', '{"format": 1, "targets": []}'])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan").write_text(text)
-    with pytest.raises(ValueError, match="name another file"):
+    with pytest.raises(ValueError, match="Name another file"):
         read(tmp_path / "plan")
 
 

@@ -174,7 +174,7 @@ def test_an_error_is_its_message_and_what_the_message_does_not_say() -> None:
 def test_a_hidden_error_says_how_to_see_it() -> None:
     hidden = {"censored": "the output has been hidden", "msg": "never"}
     (line,) = error_lines(hidden, "whitestar.deploy.titanic_secrets")
-    assert line.endswith("titanic_secrets_secure_logging=false shows it")
+    assert line.endswith("titanic_secrets_secure_logging=false shows it.")
     assert error_lines(hidden) == ["the reason is hidden, since the task has no_log: it handles secrets"]
 
 

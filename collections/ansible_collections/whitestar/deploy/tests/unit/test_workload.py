@@ -249,16 +249,16 @@ def test_an_image_takes_what_its_settings_name_and_what_is_not_its_own() -> None
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("TITANIC_POOL_SISE", "did you mean TITANIC_POOL_SIZE?"),
-        ("TITANIC_QQQQQQQQQQ", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
-        ("TITANIC_BINDE", "did you mean TITANIC_BIND?"),
-        ("TITANIC_pool_size", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
+        ("TITANIC_POOL_SISE", "Did you mean TITANIC_POOL_SIZE?"),
+        ("TITANIC_QQQQQQQQQQ", "It has TITANIC_BIND, TITANIC_POOL_SIZE"),
+        ("TITANIC_BINDE", "Did you mean TITANIC_BIND?"),
+        ("TITANIC_pool_size", "It has TITANIC_BIND, TITANIC_POOL_SIZE"),
     ],
 )
 def test_a_setting_that_the_release_has_not_is_refused(name: str, remedy: str) -> None:
     with pytest.raises(AnsibleFilterError) as refused:
         validate_environment({"description": {"settings": NAMES}}, {"TITANIC_POOL_SIZE": 4, name: 4})
-    assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release; {remedy}"
+    assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release. {remedy}"
 
 
 # As the service prints them, and one that a later release might have.

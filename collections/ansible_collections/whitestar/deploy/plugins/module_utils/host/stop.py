@@ -78,7 +78,7 @@ def start(runs: Parts, options: Mapping[str, Any], *, check: bool) -> list[str]:
         if steps:
             serve(colours, serves)
         if left := runs.missing():
-            raise ReleaseError(f"{', '.join(left)} ended at once: its log says why")
+            raise ReleaseError(f"{', '.join(left)} ended at once. Its log says why.")
         state.forget_stopped()
     return steps
 

@@ -175,7 +175,7 @@ class Stage:
         self.objects = [with_managed_labels(wanted) for wanted in objects]
 
     def changes(self, *, check: bool) -> list[Change]:
-        """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
+        """What has to be done, in order; each object has a dry run before the first is changed. Raises ClusterError."""
         recorded = self._recorded()
         found = [*self._try_out(self.objects, recorded, check=check), *self._unwanted(recorded)]
         return [change for change in found if change.needed]
@@ -191,8 +191,8 @@ class Stage:
         keys = [_key(thing) for thing in recorded]
         for wanted in objects:
             if _key(wanted) not in keys and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
-                remedy = "choose another namespace (titanic_project), or remove it first"
-                raise ClusterError(f"{object_label(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
+                remedy = "Choose another namespace (titanic_project), or remove it first."
+                raise ClusterError(f"{object_label(wanted)} is not of this deployment. {remedy}", HTTPStatus.CONFLICT)
         return [planned(self.cluster, wanted, check=check or makes) for wanted in objects]
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -288,7 +288,7 @@ def applied(cluster: KubernetesClient) -> dict[str, list[Object]]:
     try:
         return {stage: json.loads(objects) for stage, objects in data.items()}
     except ValueError as error:
-        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}): restore it, or delete it") from error
+        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}). Restore it, or delete it.") from error
 
 
 def recordable(thing: Object) -> Object:

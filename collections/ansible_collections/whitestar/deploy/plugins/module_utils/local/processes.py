@@ -75,7 +75,7 @@ class Processes(Parts):
         daemon = self.state.daemon(name)
         with self.state.exclusively_of(name):
             if not daemon.process() and not daemon.restart():
-                raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
+                raise ReleaseError(f"{name}: how it is started is not recorded. Deploy once (make up).")
 
     def remove(self) -> tuple[list[str], list[str]]:
         """Stop everything, reverse proxy first; nothing of others is near it."""

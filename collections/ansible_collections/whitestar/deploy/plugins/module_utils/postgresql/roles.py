@@ -113,8 +113,8 @@ def ensure_roles(
 ) -> list[str]:
     """Have the database, its roles and grants, or say what is missing. Returns the steps in words.
 
-    ``options`` has owner, user and database, ``passwords`` that of each role; ``granted`` is what the last migration
-    granted the role that serves, by relation, None where no migration has told.
+    ``options`` has owner, user and database, ``passwords`` that of each role. ``granted`` is what the last migration
+    granted the role that serves, by relation; None where no migration has told.
     """
     names = {name: options[name] for name in ("database", "owner", "user")}
     facts: Any = server.query(FACTS.format(**{key: literal(value) for key, value in names.items()}))

@@ -16,7 +16,7 @@ ENTRIES_KEPT = 100
 FAILURE_REPORTS_KEPT = 10
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
-NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"
+NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}. Run the whole site first, without --tags and --skip-tags."
 
 
 class RollbackRefusedError(ValueError):
@@ -71,7 +71,7 @@ class Ledger:
     def from_document(cls, document: Mapping[str, Any], kept: Iterable[str] | None = None) -> Ledger:
         """Read what :meth:`document` wrote. Raises ValueError for another format."""
         if document.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}: upgrade it")
+            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}. Upgrade it.")
         entries = tuple(Entry(**entry) for entry in document.get("entries", []))
         return cls(entries, None if kept is None else frozenset(kept))
 
@@ -92,8 +92,9 @@ class Ledger:
         last = self.last_attempt(release)
         if last is None or last.outcome == "succeeded":
             return ""
-        words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'the run was cut off'}"
+        if last.outcome != "failed":
+            return f"release {release}: the run that deployed it at {last.at} was cut off. This run continues."
+        return f"release {release}: it failed at {last.at}, and this run tries it again. The reason was: {last.reason}"
 
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
@@ -141,25 +142,25 @@ class Ledger:
         if wanted:
             matches = [entry for entry in candidates if entry.release.startswith(wanted)]
             if current.release.startswith(wanted) and not matches:
-                raise RollbackRefusedError(f"release {current.release} is the one that serves already")
+                raise RollbackRefusedError(f"release {current.release} serves already. Name another one.")
             if len(matches) != 1:
                 what = "is not in the ledger" if not matches else "fits more than one release"
-                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}; recorded releases: {known}")
+                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}. Recorded releases: {known}.")
             target = matches[0]
         else:
             before = self._before(current)
             if before is None:
                 raise RollbackRefusedError(
-                    f"release {current.release} is the oldest recorded one: there is nothing further back; "
-                    f"name one with -e titanic_rollback_to=RELEASE (recorded: {known}) or deploy the source again"
+                    f"release {current.release} is the oldest recorded one. "
+                    f"Name one with -e titanic_rollback_to=RELEASE (recorded: {known}), or deploy the source again."
                 )
             target = before
         if live_tolerates and target.schema_required < live_tolerates:
             served = ", ".join(entry.release for entry in candidates if entry.schema_required >= live_tolerates)
-            remedy = f"choose a newer release ({served})" if served else "no other is recorded: correct the source"
+            remedy = f"Choose a newer release ({served})." if served else "No other is recorded. Correct the source."
             raise RollbackRefusedError(
                 f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
-                f"from {live_tolerates} on: {remedy}"
+                f"from {live_tolerates} on. {remedy}"
             )
         return target
 
@@ -182,7 +183,7 @@ class Ledger:
     def close_interrupted(self) -> Ledger:
         """The same with every entry that never came to an end named so."""
         return self._with(
-            lambda entry: entry.outcome == "started", "interrupted", "the run ended before the release did"
+            lambda entry: entry.outcome == "started", "interrupted", "the run was cut off before the release took over"
         )
 
     def _with(self, chosen: Callable[[Entry], bool], outcome: str, reason: str) -> Ledger:
@@ -208,8 +209,8 @@ def oldest_tolerated(said: Any, complaint: str) -> str:
     found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
     if not found:
         raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
+            f"the live schema is not known, since the database does not answer ({complaint or said}). "
+            "Run the site first, which starts it."
         )
     return str(found)
 

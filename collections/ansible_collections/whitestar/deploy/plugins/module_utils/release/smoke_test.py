@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a release is tried out before it gets requests and watched after it has them, on every kind of target."""
+"""The smoke test of a release before it gets requests, and its analysis afterwards, on every kind of target."""
 
 from __future__ import annotations
 

@@ -316,7 +316,7 @@ def test_a_command_that_takes_too_long_is_ended(data: Target) -> None:
 def test_what_is_not_there_yet_would_run_in_check_mode(data: Target, place: Path) -> None:
     for options in ({"image": "unit-none:1"}, {"image": ""}, {"required_files": [f"{place}/secret"]}):
         assert command(data, "migrate", check=True, **options).changed
-        assert "is missing; run the whole site once" in command(data, "migrate", **options).message
+        assert "is missing. Run the whole site once" in command(data, "migrate", **options).message
     gone = data.options | {"socket": f"{place}/none.sock"}
     assert "no Docker engine answers" in command(data, "migrate", engine=gone).message
 

@@ -115,7 +115,7 @@ def test_a_run_that_goes_on_from_another_is_refused_where_there_was_none(place: 
     root = place / "state"
     for check in (True, False):
         assert begin(root, check=check, continues=True).message == (
-            "nothing has been deployed here yet: run the whole site first, without --tags and --skip-tags"
+            "nothing has been deployed here yet. Run the whole site first, without --tags and --skip-tags."
         )
     assert not root.exists()
     (root / "secrets").mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
         port = taken.getsockname()[1]
         began = begin(place / "state", port=port)
     assert began.message == (
-        f"titanic_api_port: 127.0.0.1:{port} is in use by another program: stop that or choose another port"
+        f"titanic_api_port: 127.0.0.1:{port} is in use by another program. Stop that or choose another port."
     )
     assert not (place / "state").exists()
 
@@ -155,7 +155,7 @@ def test_where_our_reverse_proxy_listens_it_may_and_another_port_is_looked_at(pl
 def test_an_address_that_is_not_ours_is_refused(place: Path, address: str) -> None:
     message = begin(place / "state", address=address).message
     assert message.startswith(f"titanic_api_address: {host_port(address, '')}")
-    assert message.endswith("): name an address of this host")
+    assert message.endswith("). Name an address of this host.")
 
 
 @pytest.mark.parametrize("address", ["::1", "[::1]", "::", "[::]", "0.0.0.0", "localhost"])
@@ -173,7 +173,7 @@ def test_any_kind_of_address_will_do_while_its_port_is_free(place: Path, address
 def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
     message = begin(place / ("x" * 90)).message
     assert "titanic_state_directory" in message
-    assert "the system allows 107: choose a shorter path" in message
+    assert "the system allows 107. Choose a shorter path" in message
 
 
 def test_a_full_disk_is_refused(place: Path) -> None:
@@ -255,7 +255,7 @@ def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
     given = {"state_directory": str(place), "state": "present", "owner": ME}
     assert "address, port" in run_module("host_lock", given).message
     there = {"address": "127.0.0.1", "port": 5000}
-    assert "account is needed where there is no engine" in run_module("host_lock", given | there).message
+    assert "account: without engine it is required." in run_module("host_lock", given | there).message
 
 
 def test_owners_come_back_from_json() -> None:

@@ -69,7 +69,7 @@ def test_an_interpreter_that_only_root_may_use_is_named(state: State) -> None:
     (private / "python").touch(mode=0o755)
     (Path(workload["image"]) / "bin" / "python").symlink_to(private / "python")
     refused = deploy(state, workload)
-    assert f"only root may use {private}: set titanic_image_python" in refused.message
+    assert f"only root may use {private}. Set titanic_image_python" in refused.message
     assert serving(state) == {}
 
 
@@ -216,7 +216,7 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     assert not deploy(state, good).changed
     again = deploy(state, bad, ready_seconds=0.2)
     assert again.failed
-    assert any(f"trying release {bad['release']} again, which failed at" in warning for warning in again.warnings)
+    assert any(f"release {bad['release']}: it failed at " in warning for warning in again.warnings)
 
 
 def test_a_moment_of_503_on_trial_is_no_reason_to_refuse_a_release(state: State) -> None:
@@ -287,7 +287,7 @@ def test_going_on_after_a_killed_run_warns(state: State) -> None:
     stuck = make_workload(state, B, TINY_BEHAVIOUR="never")
     interrupt(state, stuck, "green")
     again = deploy(state, stuck, ready_seconds=0.2)
-    assert any("again" in warning for warning in again.warnings)
+    assert any("was cut off. This run continues." in warning for warning in again.warnings)
     assert outcomes(state)[1:] == [(stuck["release"], "interrupted"), (stuck["release"], "failed")]
     assert len(serving(state)) == 1
 

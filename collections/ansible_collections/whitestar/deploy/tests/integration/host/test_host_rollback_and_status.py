@@ -201,5 +201,5 @@ def test_a_directory_that_is_not_ours_alone_is_refused(
     before = spool(target.state.root)
     for check in (True, False):
         complaint = target("absent", check=check).message
-        assert f"holds what no deployment made ({name}): move that away first" in complaint
+        assert f"holds what no deployment made ({name}). Move that away first" in complaint
     assert spool(target.state.root) == before

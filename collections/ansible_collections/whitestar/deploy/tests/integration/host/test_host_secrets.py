@@ -96,6 +96,6 @@ def test_no_value_is_shown(tmp_path: Path, check: bool) -> None:
 
 def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
     done = keep(tmp_path / "a", given={"good": "one", "token": 12345678})
-    assert "titanic_secrets_values: 'token' must be a text that is not empty (quote numbers)" in done.message
+    assert "titanic_secrets_values: 'token' must be a text that is not empty. Quote numbers." in done.message
     assert "12345678" not in done.output
     assert not (tmp_path / "a").exists()

@@ -186,5 +186,5 @@ def test_a_lease_that_is_no_lock_of_ours_is_named(lock: ClusterLock, space: Spac
     space.make({"apiVersion": API, "kind": KIND, "metadata": {"name": NAME}})
     if annotation:
         space.kubectl("annotate", "lease", NAME, f"{OWNER}={annotation}")
-    with pytest.raises(ValueError, match=r"Lease titanic-deploy is not a lock .*: delete it"):
+    with pytest.raises(ValueError, match=r"Lease titanic-deploy is not a lock .*. Delete it"):
         lock.acquire(ME, 60)
