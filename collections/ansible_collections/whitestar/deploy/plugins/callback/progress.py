@@ -252,9 +252,7 @@ class CallbackModule(Default):
         """A run that was interrupted, or ends by an error of its own, has no end that one can read."""
         if os.getpid() == process and self._stage[0] and not self._ended:
             self._close_stages()
-            self._say(
-                f"the run was cut off in the stage {self._stage[0]}. Run the same command again. It goes on from there."
-            )
+            self._say(f"the run was cut off in the stage {self._stage[0]}. Run the same command again to go on.")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._ended = True

@@ -67,7 +67,7 @@ def test_the_owner_is_named(place: Path) -> None:
     begin(place / "state", owner=OTHER)
     message = begin(place / "state").message
     assert f"carol@another.example (process {OTHER['pid']}" in message
-    assert "its lease ends" in message
+    assert "Its lease ends" in message
 
 
 def test_a_check_is_not_kept_out_and_takes_nothing(place: Path) -> None:
