@@ -159,7 +159,7 @@ def test_what_a_new_engine_lacks_is_installed_and_what_is_too_old_is_refused(pla
         status.write("Package: docker-compose\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n")
     with answering(place, engine_version("24.0.7")):
         (problem,) = lasting_problems(engine_of(found, client(place, *GOOD_PLUGINS)), found)
-    assert problem == "titanic_engine: the engine is 24.0.7: install Docker 25.0 or later"
+    assert problem == "titanic_engine: the engine is 24.0.7. Install Docker 25.0 or later."
 
 
 def test_there_is_nothing_on_an_engine_that_is_only_planned() -> None:
