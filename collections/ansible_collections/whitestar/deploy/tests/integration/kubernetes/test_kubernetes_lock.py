@@ -123,10 +123,10 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
     classes = ", ".join(free.names("ingressclass")) or "none"
     found = begin(free, required_resources=needs)
     assert found["problems"] == [
-        f"titanic_api_ingress_class: the cluster has no IngressClass no-such-class (it has {classes}): have one",
-        "titanic_unit_x: the cluster has no default StorageClass: have one",
+        f"titanic_api_ingress_class: the cluster has no IngressClass no-such-class (it has {classes}). have one",
+        "titanic_unit_x: the cluster has no default StorageClass. have one",
         "titanic_api_front: the cluster knows no HTTPRoute (gateway.unit.test/v1). Install the Gateway API",
-        "titanic_unit_x: the cluster knows no PodMetrics (metrics.unit.test/v1beta1): have one",
+        "titanic_unit_x: the cluster knows no PodMetrics (metrics.unit.test/v1beta1). have one",
     ]
     assert found.message == "\n".join(found["problems"])
     assert free.versions() == before, "the lock was taken"
