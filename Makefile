@@ -9,7 +9,8 @@ INVENTORY ?= inventories/local
 CONFIRM ?= local
 LAB := /var/lib/titanic-lab/engine/environment
 
-.PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
+.PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean \
+	prepare summary findings secrets licences audit
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -53,6 +54,24 @@ UPGRADE_FROM ?= 97da1e90
 test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade
 	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 \
 		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
+
+prepare: ## install what the tests take for granted and a bare Debian lacks; as root
+	@.ci/prepare
+
+summary: ## what the last run of the suite did, as Markdown: outcomes, times, tests left out, findings
+	@bin/run bench python -m tests.job_summary
+
+findings: ## what ruff, zizmor and gitleaks find, as SARIF in .reports/sarif
+	@bin/run bench python bin/findings.py
+
+secrets: ## look for secrets in the whole history and in the files as they are
+	@bin/run bench python -m tests.suite lint-secrets
+
+licences: ## the licence of each package that is locked, and whether it may be used here
+	@bin/run bench python bin/licences.py $(ARGS)
+
+audit: ## known vulnerabilities of what is locked, asked of OSV; "not scanned" where it cannot be reached
+	@bin/run bench python bin/audit.py $(ARGS)
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)
