@@ -10,7 +10,7 @@ CONFIRM ?= local
 LAB := /var/lib/titanic-lab/engine/environment
 
 .PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean \
-	prepare summary findings secrets licences audit
+	prepare summary findings secrets licences audit cosign image sign sign-source scan
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -72,6 +72,21 @@ licences: ## the licence of each package that is locked, and whether it may be u
 
 audit: ## known vulnerabilities of what is locked, asked of OSV; "not scanned" where it cannot be reached
 	@bin/run bench python bin/audit.py $(ARGS)
+
+cosign: ## the path of Sigstore's cosign, which is fetched from Debian where there is none
+	@bin/run bench python -m bin.cosign
+
+image: ## build the image of this checkout and push it, as INVENTORY says; .reports/image.json tells which it is
+	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(ARGS)
+
+sign: ## sign that image and attest its provenance and bill of materials; by COSIGN_KEY, or by a workflow's identity
+	@bin/run bench python -m bin.image sign
+
+sign-source: ## attest the source of a release of the local provider, in service.sigstore.json
+	@bin/run bench python -m bin.image sign-source
+
+scan: ## have Trivy judge the image's bill of materials; "not scanned" where there is none
+	@bin/run bench python -m bin.image scan $(ARGS)
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)
