@@ -100,7 +100,7 @@ def test_production_takes_what_staging_took_by_a_plan_that_was_approved() -> Non
     for name in ("staging", "plan", "production"):
         assert not {"make image", "make sign"} & set(commands[name]), name
         assert workflow[name]["concurrency"] == {"group": workflow[name]["environment"], "cancel-in-progress": False}
-    assert workflow["production"]["environment"] == "production"
+    assert workflow["production"]["environment"] == "prod"
     said = yaml.safe_load((ROOT / ".ci/variables.yml").read_text())
     assert {"titanic_image_verify", "titanic_image_repository"} <= said.keys()
     makefile = (ROOT / "Makefile").read_text()
