@@ -173,6 +173,50 @@ def workflow(place: Path, text: str) -> Path:
     return path
 
 
+def test_act_reads_every_workflow() -> None:
+    done = subprocess.run(
+        ["act", "--list", "--container-architecture=linux/amd64", "--platform=ubuntu-24.04=none"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = {(words[-2], words[1]) for line in done.stdout.splitlines() if len(words := line.split()) > 4}
+    for path in WORKFLOWS:
+        for name in yaml.safe_load(path.read_text())["jobs"]:
+            assert (path.name, name) in listed, done.stdout
+
+
+def program(place: Path, name: str, text: str) -> None:
+    path = place / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_only_what_is_missing_is_installed(tmp_path: Path) -> None:
+    program(tmp_path, "dpkg-query", '[ "$3" = "python3-venv" ] || [ "$3" = "extra" ] || echo installed')
+    program(tmp_path, "apt-get", f'echo "$@" >> {tmp_path}/log')
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PACKAGES": "extra", "HOME": str(tmp_path)}
+    subprocess.run([str(ROOT / ".ci/prepare")], env=environment, check=True)
+    installed = "install --yes --no-install-recommends python3-venv extra"
+    assert (tmp_path / "log").read_text().splitlines() == ["update", installed]
+    program(tmp_path, "dpkg-query", "echo installed")
+    subprocess.run([str(ROOT / ".ci/prepare")], env=environment, check=True)
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
+
+
+def test_credentials_are_for_their_owner_alone(tmp_path: Path) -> None:
+    command = ["make", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), "credentials"]
+    done = subprocess.run(
+        command, env={**os.environ, "TITANIC_KUBECONFIG": "planted\nlines"}, check=True, capture_output=True, text=True
+    )
+    kept = tmp_path / ".state/kubeconfig"
+    assert kept.read_text() == "planted\nlines\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "planted" not in done.stdout + done.stderr
+
+
 UNSAFE = """# Unsafe.
 on: pull_request_target
 jobs:
