@@ -172,8 +172,11 @@ class Deployment:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)
         if right is None:
             self._undrain_if_nothing_else_serves()
-            self.colours.checks.look()
-            take_over(self.colours, self.colours.in_charge())
+            before = self.colours.in_charge()
+            if before is not None:
+                # Otherwise the reverse proxy has nobody to ask, and holds each question for a while.
+                self.colours.checks.look()
+            take_over(self.colours, before)
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))

@@ -16,7 +16,8 @@ description:
     is made for that; what lies in a namespace that was not there is tried out after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
-  - With O(state=accepted) all objects of several stages are tried out, before the first stage changes anything.
+  - With O(state=accepted) the objects of several stages are tried out, before the first stage changes anything; objects
+    that were applied like that before are left out.
   - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
     StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
     by a time-out, and a Cluster by what its operator says of it.
@@ -117,9 +118,10 @@ def wanted_stage(cluster: KubernetesClient, name: str, objects: list[Object]) ->
 
 def try_out(stages: list[Stage]) -> dict[str, Any]:
     """Have the cluster say that it would take all of these objects. Raises ClusterError, naming the one it refuses."""
+    cluster = stages[0].cluster
+    there = cluster.get("v1", "Namespace", cluster.namespace) is not None
     for stage in stages:
-        there = stage.cluster.get("v1", "Namespace", stage.cluster.namespace) is not None
-        stage.changes(check=not there)
+        stage.try_out(check=not there)
     return {"changed": False, "steps": []}
 
 
