@@ -7,20 +7,10 @@ ONLY ?=
 INVENTORY ?= inventories/local
 # Which target may go; that of another inventory has to be named.
 CONFIRM ?= local
-# What a pipeline says besides the inventory, and the account that `make credentials` has kept.
-ACCOUNT = $(if $(wildcard .state/kubeconfig),-e @.ci/account.yml)
-LOGIN = $(if $(REGISTRY_TOKEN),-e @.ci/login.yml)
-PIPELINE = -e @.ci/variables.yml $(ACCOUNT) $(LOGIN)
-PLAN ?= titanic.plan.json
-TO ?=
-OPERATION ?=
-# cosign is found on the path.
-SIGNED = PATH="$$(dirname "$$(bin/run bench python -m bin.cosign)"):$$PATH"
 LAB := /var/lib/titanic-lab/engine/environment
 
 .PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean \
-	prepare summary findings secrets licences audit cosign image sign sign-source scan \
-	plan apply release smoke rollback drift operate credentials dist publish
+	prepare summary findings secrets licences audit cosign image sign sign-source
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,36 +55,6 @@ test-full: ## what takes hours, one after the other: 20 releases and rollbacks a
 	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 \
 		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
 
-plan: ## what a run would do, as the file PLAN, which somebody reads before `make apply` does it
-	@$(SIGNED) bin/run deploy ansible-playbook playbooks/plan.yml -i $(INVENTORY) $(PIPELINE) -e titanic_plan=$(abspath $(PLAN)) $(ARGS)
-
-apply: ## do what the plan says, or refuse
-	@$(SIGNED) bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(PIPELINE) -e titanic_plan=$(abspath $(PLAN)) $(ARGS)
-
-release: ## deploy a release that was built and signed before, as a pipeline does
-	@$(SIGNED) bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(PIPELINE) $(ARGS)
-
-smoke: ## ask a deployment for each promise that can be asked for over HTTP
-	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ACCOUNT) --tags verify $(ARGS)
-
-rollback: ## go back to the release before, or to a recorded one (TO=release)
-	@bin/run deploy ansible-playbook playbooks/roll-back.yml -i $(INVENTORY) $(ACCOUNT) $(if $(TO),-e titanic_rollback_to=$(TO)) $(ARGS)
-
-drift: ## what differs from what was applied; the exit status is 2 where something does
-	@bin/run deploy ansible-playbook playbooks/find-drift.yml -i $(INVENTORY) $(ACCOUNT) $(ARGS)
-
-operate: ## one of rollback, drift and smoke, as OPERATION says
-	@$(MAKE) --no-print-directory $(filter rollback drift smoke,$(OPERATION))
-
-credentials: ## keep the kubeconfig that TITANIC_KUBECONFIG holds, for the deployments of this checkout
-	@umask 077; mkdir -p .state; printenv TITANIC_KUBECONFIG > .state/kubeconfig
-
-dist: ## the collection's tarball with its bill of materials and changelog, signed, in .reports/dist
-	@bin/run bench python -m bin.dist build
-
-publish: ## put that on Galaxy and on the page of the tag's release
-	@bin/run bench python -m bin.dist publish
-
 prepare: ## install what the tests take for granted and a bare Debian lacks; as root
 	@.ci/prepare
 
@@ -117,17 +77,13 @@ cosign: ## the path of Sigstore's cosign, which is fetched from Debian where the
 	@bin/run bench python -m bin.cosign
 
 image: ## build the image of this checkout and push it, as INVENTORY says; .reports/image.json tells which it is
-	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(LOGIN) \
-		$(if $(TITANIC_IMAGE),-e titanic_image_repository=$(TITANIC_IMAGE)) $(ARGS)
+	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(ARGS)
 
 sign: ## sign that image and attest its provenance and bill of materials; by COSIGN_KEY, or by a workflow's identity
 	@bin/run bench python -m bin.image sign
 
 sign-source: ## attest the source of a release of the local provider, in service.sigstore.json
 	@bin/run bench python -m bin.image sign-source
-
-scan: ## have Trivy judge the image's bill of materials; "not scanned" where there is none
-	@bin/run bench python -m bin.image scan $(ARGS)
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)

@@ -183,7 +183,7 @@ def playbooks() -> str:
         comment = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
         sentence = " ".join(comment).partition(". ")[0].removesuffix(".")
         lines.append(f"| `whitestar.deploy.{path.stem}` | {text_of(sentence)} |")
-    tags = [(stage["name"].lower(), stage["tags"]) for stage in site() if "always" not in stage["tags"]]
+    tags = [(name, stage["tags"]) for stage in site() if (name := stage["name"].lower()) in stage["tags"]]
     always, asked = (
         ", ".join(f"`{name}`" for name, own in tags if ("never" in own) == never) for never in (False, True)
     )

@@ -1,6 +1,6 @@
-"""Signs a release, attests what it was made of, and has a scanner judge it: an image, or the source of a local release.
+"""Signs a release and attests what it was made of: an image, or the source of a local release.
 
-Called by ``make sign``, ``make sign-source`` and ``make scan``. The image is the one that ``make image`` has left in
+Called by ``make sign`` and ``make sign-source``. The image is the one that ``make image`` has left in
 .reports/image.json. With ``COSIGN_KEY``, a file or a key service's name, that key signs, and no transparency log is
 needed. Without, a workflow's own identity signs (OIDC), and no key is kept anywhere. ``REGISTRY_USER`` and
 ``REGISTRY_TOKEN`` are for a registry that docker is not logged in to.
@@ -12,7 +12,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from bin import audit, cosign
+from bin import cosign
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / ".reports"
@@ -147,36 +146,9 @@ def sign_source() -> None:
     print(f"signed: source {digest} in {BUNDLE.name}")
 
 
-def scan(arguments: Sequence[str]) -> int:
-    """Have Trivy judge the bill of materials: fails on a critical finding with a fix that no exception names.
-
-    Where there is no Trivy the outcome is "not scanned", which is no failure unless ``--required`` is given.
-    """
-    sarif = REPORTS / "sarif/image.sarif"
-    sarif.parent.mkdir(parents=True, exist_ok=True)
-    bill = Path(built()["directory"]) / "sbom.cdx.json"
-    program = shutil.which("trivy")
-    if not program or not bill.is_file():
-        why = f"there is no bill of materials {bill}" if program else "there is no Trivy on the path"
-        sarif.write_text(json.dumps(audit.sarif([], f"not scanned: {why}")))
-        print(f"not scanned: {why}", file=sys.stderr)
-        return int("--required" in arguments)
-    ignored = [
-        {"id": entry["id"], "statement": entry["reason"], "expired_at": entry["until"]}
-        for entry in yaml.safe_load(audit.EXCEPTIONS.read_text())["exceptions"]
-    ]
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, "ignored.yaml")
-        path.write_text(yaml.safe_dump({"vulnerabilities": ignored}))
-        command = [program, "sbom", "--severity=CRITICAL", "--ignore-unfixed", "--exit-code=1", f"--ignorefile={path}"]
-        return subprocess.run([*command, "--format=sarif", f"--output={sarif}", str(bill)]).returncode
-
-
 def main(arguments: list[str]) -> int:
     """Does what the first argument names."""
     try:
-        if arguments[0] == "scan":
-            return scan(arguments[1:])
         {"sign": sign, "sign-source": sign_source}[arguments[0]]()
     except (SupplyError, cosign.FetchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -158,7 +158,6 @@ OTHERS = {
     "titanic_secrets_tls": compose(certificate("localhost")),
     "titanic_secrets_values": Other(PASSWORDS),
     "titanic_seed_csv": Other(FILE),
-    "titanic_target_admission_images": cluster(["registry.example.org/other"], stage="make_deployer"),
     "titanic_target_client_networks": cluster(NETWORKS),
     "titanic_target_deployer_days": cluster(7, stage="make_deployer"),
     "titanic_target_deployer_kubeconfig": cluster("/srv/other", stage="make_deployer"),

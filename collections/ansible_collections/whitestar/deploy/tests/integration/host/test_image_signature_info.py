@@ -49,10 +49,14 @@ def test_a_directory_is_held_to_its_provenance(place: Path, cosign: Path, check:
 
 
 def test_an_image_is_named_by_its_inputs_on_the_controller(place: Path, cosign: Path) -> None:
-    inputs = {"context": str(build_context(place)), "dockerfile": str(place / "Dockerfile"), "exclude": ["tests"]}
-    options = {**inputs, "kind": "image", "repository": "registry.example.org/a"}
+    inputs: dict[str, Any] = {
+        "context": str(build_context(place)),
+        "dockerfile": str(place / "Dockerfile"),
+        "exclude": ["tests"],
+    }
+    options: dict[str, Any] = {**inputs, "kind": "image", "repository": "registry.example.org/a"}
     options |= {"verify": {"key": "cosign.pub", "program": str(cosign)}}
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"whitestar.deploy.image_signature_info": options, "register": "found"},
         {"ansible.builtin.debug": {"var": "found.reference"}},
     ]
