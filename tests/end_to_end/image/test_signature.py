@@ -1,6 +1,6 @@
 """A release that was not signed as asked for is refused before anything is touched, by the real cosign.
 
-No engine is needed. What is in the registry here is a manifest with an empty image.
+But for the last test no engine is needed: what is in the registry here is a manifest with an empty image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.build_context imp
 
 from bin import cosign, image
 from tests.deployment import EVERY_TASK, free_port
+from tests.end_to_end.image.conftest import Docker
 from tests.end_to_end.image.test_registry import PROGRAM, START_SECONDS, asked
+from tests.end_to_end.switch.site import ComposeSite, new_site
+from tests.engine import Engine
 
 REPOSITORY, REF = "https://git.example.org/titanic", "refs/heads/main"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -271,3 +274,36 @@ def test_a_run_names_the_image_by_its_inputs_and_goes_on_with_what_was_signed(
     done = subprocess.run(command, cwd=image.ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert reference in done.stdout
+
+
+def test_compose_pulls_the_digest_that_was_signed_and_nothing_else(
+    docker: Docker, registry: Registry, signer: Signer, tmp_path: Path
+) -> None:
+    with new_site(Engine.found()) as site:
+        assert isinstance(site, ComposeSite)
+        repository = f"{registry.address}/{site.project}"
+        (tmp_path / "push.json").write_text(
+            json.dumps({"titanic_image_repository": repository, "titanic_image_push": True})
+        )
+        (tmp_path / "verify.json").write_text(json.dumps({"titanic_image_verify": signer.wanted()}))
+        build = ["-e", f"@{tmp_path / 'push.json'}"]
+        verified = ["--tags", "image", *build, "-e", f"@{tmp_path / 'verify.json'}"]
+        try:
+            site.succeed(*build, playbook="playbooks/build-image.yml")
+            (record,) = site.state.glob("images/*/image.json")
+            reference = json.loads(record.read_text())["reference"]
+            assert "no signatures found" in site.refuse(*verified)
+            signer.sign(reference)
+            # As on a machine that has not built it.
+            shutil.rmtree(record.parent)
+            site.engine.clear(site.project, repository)
+            assert site.changed(site.succeed(*verified)) == 1
+            assert json.loads(record.read_text())["reference"] == reference
+            assert not (record.parent / "provenance.json").exists(), "it was built"
+            assert site.changed(site.succeed(*verified)) == 0
+            registry.push(site.project, record.parent.name, "moved")
+            before = record.read_bytes()
+            assert "no signatures found" in site.refuse(*verified)
+            assert record.read_bytes() == before
+        finally:
+            site.engine.clear(site.project, repository)

@@ -63,3 +63,24 @@ def test_an_image_is_named_by_its_inputs_on_the_controller(place: Path, cosign: 
     done = run_ansible(place, {"tasks": tasks})
     assert f"registry.example.org/a@{DIGEST}" in done.stdout
     assert f"registry.example.org/a:{BuildContext.of(inputs).identity()}" in (place / "asked").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ("cosign.pub", "titanic_image_verify: "),
+        ({"keyy": "cosign.pub"}, "titanic_image_verify: there is no key keyy; did you mean key?"),
+        ({"identity": "someone"}, "titanic_image_verify: an identity counts with who has vouched for it"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name(place: Path, wanted: Any, problem: str) -> None:
+    role = {"name": "whitestar.deploy.titanic_image", "tasks_from": "verify"}
+    settings = {
+        "titanic_provider": "local",
+        "titanic_image_context": str(build_context(place)),
+        "titanic_image_requirements": str(place / "Dockerfile"),
+        "titanic_image_verify": wanted,
+    }
+    done = run_ansible(place, {"vars": settings, "tasks": [{"ansible.builtin.import_role": role}]})
+    assert "failed=1" in done.stdout
+    assert f"Refused before anything was touched:\\n{problem}" in done.stdout, done.stdout
