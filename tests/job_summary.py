@@ -77,22 +77,11 @@ def scans() -> Iterator[str]:
         yield from table(["tool", "number", "what and where"], rows)
 
 
-def sizes() -> Iterator[str]:
-    """What was built, and how large that is."""
-    rows: list[list[object]] = []
-    for path in sorted(REPORTS.glob("*.size.json")):
-        built = json.loads(path.read_text())
-        rows.append([built["name"], f"{built['bytes'] / 1e6:.1f} MB", f"`{built['digest']}`"])
-    if rows:
-        yield "## Built\n"
-        yield from table(["what", "size", "digest"], rows)
-
-
 def summary() -> str:
     """All of it; says so when nothing was run."""
     times = REPORTS / "times.json"
     lines = [*steps(json.loads(times.read_text())), *failures()] if times.is_file() else []
-    lines += [*sizes(), *scans()]
+    lines += scans()
     return "\n".join(lines or ["No step has run."]) + "\n"
 
 

@@ -261,7 +261,6 @@ def test_a_summary_tells_of_outcomes_failures_and_what_was_left_out(
     times.write(times.recorded(quiet_suite.outcomes, 9.0, tmp_path), tmp_path)
     (tmp_path / "sarif").mkdir()
     (tmp_path / "sarif/osv.sarif").write_text(json.dumps(audit.sarif([], "no network")))
-    (tmp_path / "image.size.json").write_text(json.dumps({"name": "image", "bytes": 42_000_000, "digest": "sha256:1"}))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert job_summary.main() == 0
     text = (tmp_path / "summary.md").read_text()
@@ -271,7 +270,6 @@ def test_a_summary_tells_of_outcomes_failures_and_what_was_left_out(
     assert "no \\| room" in text
     assert "| gone | 1 | there is no no-such-program |" in text
     assert "| osv | not scanned | no network |" in text
-    assert "| image | 42.0 MB |" in text
 
 
 def test_findings_are_written_as_sarif_and_counted(
