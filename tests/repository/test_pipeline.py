@@ -213,6 +213,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def commit(place: Path, name: str, text: str) -> None:
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
     (place / name).write_text(text)
     author = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org"]
     for words in (["add", "."], ["commit", "--quiet", "--message", "One change"]):
@@ -223,16 +224,32 @@ def commit(place: Path, name: str, text: str) -> None:
 PLANTED = "AKIA" + "Z7QWERTY4PLMNB23"
 
 
+def look_for_secrets(place: Path) -> subprocess.CompletedProcess[str]:
+    """The suite's search of a history, in another repository."""
+    return go(go_tool("x", "gitleaks", "git", "--log-opts=--full-history HEAD", *GITLEAKS[:-1], str(place)))
+
+
 @needs_go
-def test_a_planted_key_is_found_in_history_after_it_was_removed(repository: Path) -> None:
-    look = [*("git", "--log-opts=--full-history HEAD"), *GITLEAKS[:-1], str(repository)]
-    assert go(go_tool("x", "gitleaks", *look)).returncode == 0
-    commit(repository, "settings.py", f'aws_access_key_id = "{PLANTED}"\n')
-    commit(repository, "settings.py", "")
-    done = go(go_tool("x", "gitleaks", *look))
+@pytest.mark.parametrize("name", ["settings.py", "tests/test_settings.py"])
+def test_a_planted_key_is_found_in_history_after_it_was_removed(repository: Path, name: str) -> None:
+    assert look_for_secrets(repository).returncode == 0
+    commit(repository, name, f'aws_access_key_id = "{PLANTED}"\n')
+    commit(repository, name, "")
+    done = look_for_secrets(repository)
     assert done.returncode == 1
     assert "aws-access-token" in done.stdout
     assert PLANTED not in done.stdout + done.stderr
+
+
+@needs_go
+def test_what_tests_plant_is_a_secret_anywhere_else(repository: Path) -> None:
+    text = 'password = "planted-' + 'owner-4c1d8f2e77"\n'
+    commit(repository, "tests/test_settings.py", text)
+    assert look_for_secrets(repository).returncode == 0
+    commit(repository, "settings.py", text)
+    done = look_for_secrets(repository)
+    assert done.returncode == 1
+    assert re.findall(r"File: +(\S+)", done.stdout) == ["settings.py"]
 
 
 def test_pre_commit_runs_the_linters_of_the_suite() -> None:
