@@ -80,12 +80,16 @@ def python_paths() -> list[str]:
     return [path for path in candidates if any((ROOT / path).rglob("*.py"))]
 
 
-def go_tool(step: str, program: str, *arguments: str) -> Step:
-    """A step that runs a Go program of requirements/programs, which ``go tool`` builds once."""
+def go_tool(step: str, program: str, *arguments: str, after: Sequence[str] = ()) -> Step:
+    """A step that runs a Go program of requirements/programs, which ``go tool`` builds once.
+
+    Two at a time would each build it: the second of a program comes ``after`` the first.
+    """
     return Step(
         step,
         ["go", "tool", program, *arguments],
         directory=f"requirements/programs/{program}",
+        after=after,
         environment={"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"},
     )
 
@@ -107,7 +111,7 @@ def linters() -> list[Step]:
         Step("lint-workflows", ["zizmor", "--offline", "--persona=auditor", "--quiet", "."]),
         go_tool("lint-actions", "actionlint", "-no-color"),
         go_tool("lint-secrets", "gitleaks", "git", "--log-opts=--full-history HEAD", *GITLEAKS),
-        go_tool("lint-secrets-tree", "gitleaks", "dir", *GITLEAKS),
+        go_tool("lint-secrets-tree", "gitleaks", "dir", *GITLEAKS, after=["lint-secrets"]),
         Step(
             "lint-changelog",
             ["antsibull-changelog", "lint"],
