@@ -36,7 +36,7 @@ SLSA = "slsaprovenance1"
 # How cosign calls a signature, from 3 on and before; it also tells of attestations, which say something else.
 SIGNATURES = ("https://sigstore.dev/cosign/sign/v1", "cosign container image signature")
 SECONDS = 120
-REMEDY = "sign it (make sign), or correct what titanic_image_verify asks for"
+REMEDY = "sign it, or correct what titanic_image_verify asks for"
 
 
 class SignatureError(RuntimeError):
