@@ -33,12 +33,12 @@ ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generate
 
 def wrong_together(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
+    if found := list(_signed(values)):
+        return found
     platforms = check_type_list(values.get("titanic_image_platforms", []))
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
-    if found := list(_signed(values)):
-        return found
     if values.get("titanic_provider") == "kubernetes":
         return [*_on_kubernetes(values), *wrong_choices(values)]
     if found := [*_project(values), *wrong_elsewhere(values), *_redirect(values)]:
@@ -46,19 +46,6 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
     return []
-
-
-def _signed(values: Mapping[str, Any]) -> Iterator[str]:
-    """Why no signature could be looked at, if so."""
-    wanted = _mapping(values, "titanic_image_verify")
-    if not wanted:
-        return
-    if bool(wanted.get("key")) == bool(wanted.get("identity")):
-        yield "titanic_image_verify: who must have signed: set either key, or identity and issuer"
-    elif bool(wanted.get("identity")) != bool(wanted.get("issuer")):
-        yield "titanic_image_verify: an identity counts with who has vouched for it: set both identity and issuer"
-    if values.get("titanic_provider") == "compose" and not boolean(values.get("titanic_image_push", False)):
-        yield "titanic_image_verify: only a registry keeps signatures: set titanic_image_push"
 
 
 def _redirect(values: Mapping[str, Any]) -> list[str]:
@@ -276,3 +263,16 @@ def _remote(remote: Mapping[str, Any]) -> Iterator[str]:
 def _mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = check_type_dict(values.get(name) or {})
     return found
+
+
+def _signed(values: Mapping[str, Any]) -> Iterator[str]:
+    """Why no signature could be looked at, if so."""
+    wanted = _mapping(values, "titanic_image_verify")
+    if not wanted:
+        return
+    if bool(wanted.get("key")) == bool(wanted.get("identity")):
+        yield "titanic_image_verify: who must have signed: set either key, or identity and issuer"
+    elif bool(wanted.get("identity")) != bool(wanted.get("issuer")):
+        yield "titanic_image_verify: an identity counts with who has vouched for it: set both identity and issuer"
+    if values.get("titanic_provider") == "compose" and not boolean(values.get("titanic_image_push", False)):
+        yield "titanic_image_verify: only a registry keeps signatures: set titanic_image_push"
