@@ -11,8 +11,8 @@ short_description: Tell a webhook of each deployment
 version_added: 1.1.0
 author: The Titanic team (@whitestar)
 description:
-  - Posts JSON to a webhook when a run that may change a deployment starts, and when it ends, with who runs it, the
-    release, the address and the first error. A run in check mode, and one that only looks, is not told of.
+  - Posts JSON to a webhook when a run that may change a deployment starts, and when it ends, with what it does, who
+    runs it, the release, the address and the first error. A run in check mode, and one that only looks, is not told of.
   - A webhook that is not reached fails no run; a warning tells of that, without the address.
 requirements:
   - enabled by C(callbacks_enabled = whitestar.deploy.notify) in the configuration
@@ -69,8 +69,9 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.run_report import
 )
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.task_facts import DEBUG, is_rescued, role_of
 
-# Runs with these tags alone look, and change nothing.
+# Runs with these tags alone, and those of these playbooks, look and change nothing.
 LOOKING = {"status", "drift", "verify"}
+LOOKING_PLAYBOOKS = {"find drift", "show status", "plan", "render manifests"}
 ROLLBACK = f"{COLLECTION}titanic_rollback"
 
 
@@ -88,17 +89,22 @@ class CallbackModule(CallbackBase):
         self._began = False
         self._rolled_back = False
         self._error = ""
+        self._what = ""
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Take the options, and take no part in a run that has no listener."""
         super().set_options(task_keys=task_keys, var_options=var_options, direct=direct)
         self.disabled = not self.get_option("url")
 
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._what = run_name(Path(str(playbook._file_name)).stem, list(context.CLIARGS.get("tags") or []))
+
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002 - Ansible passes it by name
         role = role_of(task)
         self._rolled_back = self._rolled_back or role == ROLLBACK
         tags = set(context.CLIARGS.get("tags") or ["all"])
-        changes = not context.CLIARGS.get("check") and not task.get_play().check_mode and not tags <= LOOKING
+        looks = tags <= LOOKING or self._what in LOOKING_PLAYBOOKS
+        changes = not context.CLIARGS.get("check") and not task.get_play().check_mode and not looks
         if role.startswith(f"{COLLECTION}titanic_") and changes and not self._began:
             self._began = True
             self._tell("start")
@@ -138,6 +144,7 @@ class CallbackModule(CallbackBase):
         notification = Notification(
             event=event,
             environment=self.get_option("environment") or inventory_name(),
+            what=self._what,
             who=identity_text(run_identity("run")),
             release=", ".join(sorted({host.release for host in hosts if host.release})),
             url=", ".join(sorted({host.url for host in hosts if host.url})),
@@ -146,6 +153,12 @@ class CallbackModule(CallbackBase):
         )
         if problem := send(self.get_option("url"), self.get_option("template"), notification):
             self._display.warning(f"TITANIC_NOTIFY_URL: {problem}: nobody was told of: {event}. Correct the address.")
+
+
+def run_name(playbook: str, tags: list[str]) -> str:
+    """What a run does: the tags that it is limited to, else its playbook's job, which for the site is a deployment."""
+    asked = [tag for tag in tags if tag != "all"]
+    return ", ".join(asked) or ("deployment" if playbook == "site" else playbook.replace("_", " ").replace("-", " "))
 
 
 def inventory_name() -> str:

@@ -13,22 +13,18 @@ from typing import Any
 
 SECONDS = 10
 EVENTS = ("start", "success", "failure", "rollback")
-SAID = {
-    "start": "deployment started",
-    "success": "deployed",
-    "failure": "deployment FAILED",
-    "rollback": "rolled back",
-}
+SAID = {"start": "started", "success": "succeeded", "failure": "FAILED", "rollback": "rolled back"}
 # An error's first line says what is wrong; chats cut long texts anyway.
 ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class Notification:
-    """An event of a run. ``who`` is user@host; what is not known is empty."""
+    """An event of a run. ``what`` the run does, ``who`` is user@host; what is not known is empty."""
 
     event: str
     environment: str
+    what: str
     who: str
     release: str = ""
     url: str = ""
@@ -37,9 +33,13 @@ class Notification:
 
     def text(self) -> str:
         """The event in lines for people."""
-        release = f" {self.release}" if self.release else ""
+        if self.event == "rollback":
+            done = f"{SAID[self.event]} to {self.release}" if self.release else SAID[self.event]
+        else:
+            done = f"{self.what} of {self.release}" if self.release else self.what
+            done += f" {SAID[self.event]}"
         lines = [
-            f"{self.environment}: {SAID[self.event]}{release} by {self.who}",
+            f"{self.environment}: {done} by {self.who}",
             self.error[:ERROR_LENGTH],
             self.url,
             self.link,

@@ -7,20 +7,44 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.callback.notify import run_name
 from ansible_collections.whitestar.deploy.plugins.plugin_utils import notification
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.notification import EVENTS, TEMPLATES, Notification, send
 
 FAILED = Notification(
-    "failure", "prod", "alice@desk", "r7-0123", "https://titanic.example.org", "Api: no room", "https://ci/1"
+    "failure",
+    "prod",
+    "deployment",
+    "alice@desk",
+    "r7-0123",
+    "https://titanic.example.org",
+    "Api: no room",
+    "https://ci/1",
 )
-TEXT = "prod: deployment FAILED r7-0123 by alice@desk\nApi: no room\nhttps://titanic.example.org\nhttps://ci/1"
+TEXT = "prod: deployment of r7-0123 FAILED by alice@desk\nApi: no room\nhttps://titanic.example.org\nhttps://ci/1"
 
 
 def test_each_event_has_a_line() -> None:
     assert FAILED.text() == TEXT
     lines = {replace(FAILED, event=event).text().splitlines()[0] for event in EVENTS}
     assert len(lines) == len(EVENTS)
-    assert Notification("start", "prod", "alice@desk").text() == "prod: deployment started by alice@desk"
+    assert Notification("start", "prod", "teardown", "alice@desk").text() == "prod: teardown started by alice@desk"
+    assert replace(FAILED, event="rollback").text().startswith("prod: rolled back to r7-0123 by alice@desk\n")
+
+
+@pytest.mark.parametrize(
+    ("playbook", "tags", "name"),
+    [
+        ("site", [], "deployment"),
+        ("site", ["all"], "deployment"),
+        ("site", ["teardown"], "teardown"),
+        ("site", ["image", "api"], "image, api"),
+        ("tear_down", [], "tear down"),
+        ("roll-back", [], "roll back"),
+    ],
+)
+def test_a_run_is_called_by_what_it_does(playbook: str, tags: list[str], name: str) -> None:
+    assert run_name(playbook, tags) == name
 
 
 def test_a_long_error_is_cut() -> None:

@@ -62,14 +62,17 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
         server.shutdown()
 
 
-def run(place: Path, *tasks: dict[str, Any], arguments: tuple[str, ...] = ()) -> str:
+def run(place: Path, *tasks: dict[str, Any], arguments: tuple[str, ...] = (), playbook: str = "play.yml") -> str:
     variables = {"titanic_provider": "local", "titanic_image_context": "/none"}
     play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": list(tasks)}
     command, environment = write_play(place, play, {"here": {"ansible_connection": "local"}})
     # Which leaves out what is set for this machine's own deployments.
     environment |= {name: value for name, value in os.environ.items() if name.startswith("TITANIC_NOTIFY_")}
     environment["ANSIBLE_CALLBACKS_ENABLED"] = "whitestar.deploy.notify"
-    done = subprocess.run([*command, *arguments], cwd=place, env=environment, capture_output=True, text=True)
+    (place / "play.yml").rename(place / playbook)
+    done = subprocess.run(
+        [*command[:-1], playbook, *arguments], cwd=place, env=environment, capture_output=True, text=True
+    )
     return done.stdout + done.stderr
 
 
@@ -80,6 +83,7 @@ def test_a_start_and_a_success_are_told(place: Path, listener: Listener, monkeyp
     assert [told["event"] for told in listener.heard] == ["start", "success"], output
     told = listener.heard[-1]
     assert (told["environment"], told["release"], told["link"]) == ("staging", "r7", "https://ci.example.org/1")
+    assert told["text"].startswith("staging: play of r7 succeeded by ")
     assert told["who"].startswith(f"{getpass.getuser()}@")
     assert "planted-token" not in output
 
@@ -99,13 +103,20 @@ def test_a_rollback_is_told_as_one(place: Path, listener: Listener, monkeypatch:
     run(place, ROLLBACK, SERVES)
     (told,) = listener.heard
     assert list(told) == ["text"]
-    assert ": rolled back r7 by " in told["text"]
+    assert ": rolled back to r7 by " in told["text"]
 
 
 @pytest.mark.parametrize("arguments", [("--check",), ("--tags", "status")])
 def test_a_run_that_only_looks_is_not_told_of(place: Path, listener: Listener, arguments: tuple[str, ...]) -> None:
     run(place, {**VERIFY, "tags": ["always"]}, SERVES, arguments=arguments)
     assert listener.heard == []
+
+
+def test_a_playbook_that_only_looks_is_not_told_of(place: Path, listener: Listener) -> None:
+    run(place, VERIFY, SERVES, playbook="find_drift.yml")
+    assert listener.heard == []
+    run(place, VERIFY, SERVES, playbook="tear_down.yml")
+    assert [told["what"] for told in listener.heard] == ["tear down", "tear down"]
 
 
 def test_a_listener_that_refuses_fails_no_run(place: Path, listener: Listener) -> None:
