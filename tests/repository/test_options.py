@@ -142,6 +142,7 @@ OTHERS = {
     "titanic_image_repository": compose("other-repository"),
     "titanic_image_requirements": Other(str(ROOT / "README.md")),
     "titanic_image_scan_command": compose(["scan", "{image}"]),
+    "titanic_image_verify": Other({"key": "/srv/other.pub"}),
     "titanic_maintenance_image": cluster("caddy:other"),
     "titanic_manifests_image": cluster("registry.example.org/titanic@sha256:cd"),
     "titanic_manifests_overlays": cluster({"prod": {"namespace": "other", "hostname": "other.example.org"}}),

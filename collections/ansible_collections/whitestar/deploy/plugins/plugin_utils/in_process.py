@@ -66,7 +66,10 @@ class ForkedModule(ActionBase):
             sent: dict[str, Any] = super()._execute_module(module_name, module_args, tmp, task_vars, **more)
             return sent
         name = str(module_name or self._task.action)
-        arguments = dict(self._task.args if module_args is None else module_args)
+        return self._execute_here(name, dict(self._task.args if module_args is None else module_args), variables)
+
+    def _execute_here(self, name: str, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """What a module answers in a fork of this process, whatever the target is."""
         self._update_module_args(name, arguments, variables)
         Display().vvv(f"Running module {name} in a fork of the controller")
         answer = self._parse_returned_data(_fork(name, arguments), PROFILE)

@@ -33,6 +33,8 @@ ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generate
 
 def wrong_together(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
+    if found := list(_signed(values)):
+        return found
     platforms = check_type_list(values.get("titanic_image_platforms", []))
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
@@ -273,3 +275,16 @@ def _remote(remote: Mapping[str, Any]) -> Iterator[str]:
 def _mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = check_type_dict(values.get(name) or {})
     return found
+
+
+def _signed(values: Mapping[str, Any]) -> Iterator[str]:
+    """Why no signature could be looked at, if so."""
+    wanted = _mapping(values, "titanic_image_verify")
+    if not wanted:
+        return
+    if bool(wanted.get("key")) == bool(wanted.get("identity")):
+        yield "titanic_image_verify: it does not say who must have signed. Set either key, or identity and issuer."
+    elif bool(wanted.get("identity")) != bool(wanted.get("issuer")):
+        yield "titanic_image_verify: an identity counts with who has vouched for it. Set both identity and issuer."
+    if values.get("titanic_provider") == "compose" and not boolean(values.get("titanic_image_push", False)):
+        yield "titanic_image_verify: only a registry keeps signatures. Set titanic_image_push."

@@ -558,6 +558,25 @@ def test_several_platforms_need_a_registry(platforms: Any, push: Any) -> None:
     assert wrong_together({"titanic_image_platforms": ["linux/amd64"]}) == []
 
 
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"key": "a.pub"}, ""),
+        ({"identity": "a", "issuer": "b", "ref": "refs/heads/main"}, ""),
+        ({"ref": "refs/heads/main"}, "who must have signed"),
+        ({"key": "a.pub", "identity": "a", "issuer": "b"}, "who must have signed"),
+        ({"identity": "a"}, "set both identity and issuer"),
+    ],
+)
+def test_a_signature_is_somebodys(wanted: dict[str, str], problem: str) -> None:
+    values = {"titanic_image_verify": wanted, "titanic_provider": "compose", "titanic_image_push": True}
+    found = wrong_together(values)
+    assert [problem in text for text in found] == [True] * bool(problem)
+    assert wrong_together(values | {"titanic_image_push": False})[-1].endswith(
+        "keeps signatures: set titanic_image_push"
+    )
+
+
 def test_a_login_without_its_password_is_named_and_one_with_it_is_not_shown() -> None:
     login = {"username": "alice", "pasword": "planted-registry"}
     (problem,) = wrong_values({"titanic_image_registry_login": login}, OPTIONS)

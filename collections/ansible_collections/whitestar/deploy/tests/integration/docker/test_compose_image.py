@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.action.compose_image import pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, tree_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import Source, platform_problem
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.build_context import BuildContext
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
 from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 
@@ -171,7 +171,8 @@ def test_one_source_is_one_image_whenever_and_wherever_it_is_built(builder: Buil
         for path in (builder.place / "context").rglob("*"):
             os.utime(path, (number, number))
         archive, directory = builder.place / "context.tar.gz", builder.place / f"build{number}"
-        pack(archive, builder.place / "context", [], {"Dockerfile": builder.place / "Dockerfile"})
+        dockerfiles = {"Dockerfile": builder.place / "Dockerfile"}
+        BuildContext(builder.place / "context", [], dockerfiles, {}, []).pack(archive)
         source = Source(directory, {}, [])
         source.unpack(str(archive))
         source.build(builder.engine, *options, "--load", "--tag", f"{builder.repository}:{number}", seconds=60)
