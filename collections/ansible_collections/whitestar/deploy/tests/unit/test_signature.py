@@ -103,7 +103,7 @@ def test_what_cosign_refuses_is_refused_with_its_word(cosign: Cosign) -> None:
     cosign.refuses(
         "verify", "WARNING: x\nError: no signatures found\nerror during command execution: no signatures found\n"
     )
-    with pytest.raises(SignatureError, match=r"r\.example\.org/a:1 is refused: no signatures found: sign it"):
+    with pytest.raises(SignatureError, match=r"r\.example\.org/a:1 is refused: no signatures found. Sign it"):
         verified_image("r.example.org/a:1", cosign.wanted())
 
 

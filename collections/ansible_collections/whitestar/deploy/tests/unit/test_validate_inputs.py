@@ -565,7 +565,7 @@ def test_several_platforms_need_a_registry(platforms: Any, push: Any) -> None:
         ({"identity": "a", "issuer": "b", "ref": "refs/heads/main"}, ""),
         ({"ref": "refs/heads/main"}, "who must have signed"),
         ({"key": "a.pub", "identity": "a", "issuer": "b"}, "who must have signed"),
-        ({"identity": "a"}, "set both identity and issuer"),
+        ({"identity": "a"}, "Set both identity and issuer"),
     ],
 )
 def test_a_signature_is_somebodys(wanted: dict[str, str], problem: str) -> None:
@@ -573,7 +573,7 @@ def test_a_signature_is_somebodys(wanted: dict[str, str], problem: str) -> None:
     found = wrong_together(values)
     assert [problem in text for text in found] == [True] * bool(problem)
     assert wrong_together(values | {"titanic_image_push": False})[-1].endswith(
-        "keeps signatures: set titanic_image_push"
+        "keeps signatures. Set titanic_image_push."
     )
 
 
