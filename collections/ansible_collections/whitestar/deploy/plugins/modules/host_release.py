@@ -106,6 +106,7 @@ pruned:
   elements: str
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,7 @@ class Deployment:
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
         record_checksums(self.state.configurations, {f"{self.release}.json": content})
         image = self.workload["image_facts"]
+        point = self._point()
         self.ledger, entry = self.ledger.add(
             release=self.release,
             image=image["identity"],
@@ -214,6 +216,8 @@ class Deployment:
             why=self.options["why"],
             outcome="started",
             restores=self.restores,
+            point=point.get("name", ""),
+            backup=(self.ledger.last_event("backup") or {}).get("label", ""),
         )
         self.state.write_ledger(self.ledger)
         before = self.served_by(self.ledger.current())
@@ -231,6 +235,14 @@ class Deployment:
         self.ledger = self.ledger.finish(entry.number, "succeeded")
         self.state.write_ledger(self.ledger)
         return vars(self.ledger.entries[-1]), self._prune()
+
+    def _point(self) -> Mapping[str, Any]:
+        """The restore point of before this release: that of its migration, or one of now. Raises ReleaseError."""
+        if point := self.ledger.open_point():
+            return point
+        if point := self.host.restore_point():
+            self.ledger = self.ledger.with_event("point", **point)
+        return point or {}
 
     def _switch(self) -> None:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)

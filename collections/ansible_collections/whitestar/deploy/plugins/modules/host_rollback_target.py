@@ -60,29 +60,23 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.runtime impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
+    Ledger,
+    LiveSchema,
+    RollbackRefusedError,
+)
 
 CHECK_SECONDS = 20
 
 
-def live_schema_tolerates(state: State, host: Runtime, ledger: Ledger) -> str:
-    """The oldest release schema revision that the live schema serves, as the serving release reads it.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
+def live_schema(state: State, host: Runtime, ledger: Ledger) -> LiveSchema:
+    """The live schema, as the serving release reads it. Raises RollbackRefusedError if the database does not say."""
     workload = recorded_workload(state, host, ledger.current())
     command = [workload["command"][0], "check"]
     _, said, complaint = host.execute(
         workload["image"], command, workload["environment"], workload["secret_files"], CHECK_SECONDS
     )
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
-        )
-    return str(found)
+    return LiveSchema.of_check(said, complaint)
 
 
 def main() -> None:
@@ -100,8 +94,8 @@ def main() -> None:
     try:
         host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
         ledger = state.ledger()
-        ledger.rollback_target(wanted, "")
-        entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))
+        ledger.rollback_target(wanted, LiveSchema())
+        entry = ledger.rollback_target(wanted, live_schema(state, host, ledger))
         recorded_workload(state, host, entry)
     except (RollbackRefusedError, ReleaseError, EngineError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")

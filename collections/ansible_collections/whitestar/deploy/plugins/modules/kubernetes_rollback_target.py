@@ -54,32 +54,26 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, RollbackRefusedError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
+    Entry,
+    LiveSchema,
+    RollbackRefusedError,
+)
 
 CHECK_SECONDS = 60
 
 
-def live_schema_tolerates(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> str:
-    """The oldest release schema revision that the live schema serves, as the serving release reads it.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
+def live_schema(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> LiveSchema:
+    """The live schema, as the serving release reads it. Raises RollbackRefusedError if the database does not say."""
     objects = resolved(records.objects(current.release) if current else [], secret_names(cluster))
     command = Command(cluster, "check")
     try:
         _, said, complaint = command.run(job_of(objects, ["check"]), "", None, CHECK_SECONDS)
     except ReleaseError as error:
         said, complaint = None, str(error)
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
     for job in command.jobs():
         cluster.delete("batch/v1", "Job", job["metadata"]["name"])
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
-        )
-    return str(found)
+    return LiveSchema.of_check(said, complaint)
 
 
 def main() -> None:
@@ -97,9 +91,9 @@ def main() -> None:
         with KubernetesClient.of(module.params["cluster"]) as cluster:
             records = ClusterRecords(cluster)
             ledger = records.ledger()
-            entry, current = ledger.rollback_target(wanted, ""), ledger.current()
+            entry, current = ledger.rollback_target(wanted, LiveSchema()), ledger.current()
             if not module.check_mode:
-                entry = ledger.rollback_target(wanted, live_schema_tolerates(cluster, records, current))
+                entry = ledger.rollback_target(wanted, live_schema(cluster, records, current))
             result = {"entry": vars(entry), "serving": current.release if current else ""}
     except (RollbackRefusedError, ClusterError, ValueError) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")

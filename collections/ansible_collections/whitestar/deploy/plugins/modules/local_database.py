@@ -52,6 +52,11 @@ options:
     description: Server settings that replace ours or add to them.
     type: dict
     default: {}
+  backup_settings_file:
+    description: >-
+      File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
+      what is overdue.
+    type: path
   answer_file:
     description: >-
       What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
@@ -134,6 +139,11 @@ def ensure_database(cluster: PostgresServer, options: dict[str, Any], *, check: 
         if check:
             return [*steps, "start PostgreSQL", "make the roles and the database"]
         cluster.make()
+    left = Path(options["backup_settings_file"] or "/nonexistent")
+    if left.exists():
+        steps.append("turn backups off")
+        if not check:
+            left.unlink()
     steps += ensure_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
@@ -156,6 +166,7 @@ def main() -> None:
             "user": text,
             "user_password_file": path | {"no_log": False},
             "answer_file": {"type": "path"},
+            "backup_settings_file": {"type": "path"},
             "settings": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
