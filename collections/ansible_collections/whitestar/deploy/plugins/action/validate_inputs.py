@@ -25,6 +25,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import REFU
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.required_collections import missing
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
     asked_of_a_cluster,
+    wrong_backups,
     wrong_choices,
     wrong_elsewhere,
 )
@@ -47,6 +48,9 @@ MAKES_THE_RELEASE = ("image", "schema")
 # What goes the other way than a deployment, and what may go along.
 ALONE = {
     "rollback": ("verify", "status", "drift"),
+    "backup": ("status",),
+    "restore": ("verify", "status"),
+    "drill": ("status",),
     "stop": ("status",),
     "start": ("verify", "status", "drift"),
     "teardown": (),
@@ -62,13 +66,23 @@ LIMITS = {
     "titanic_api_replicas": (1, inf),
     "titanic_api_ready_seconds": (1, inf),
     "titanic_api_probation_error_share": (0, 1),
+    "titanic_backup_full_days": (0, inf),
+    "titanic_backup_keep_full": (1, inf),
+    "titanic_backup_rpo_seconds": (2, inf),
+    "titanic_backup_wal_mebibytes": (64, inf),
     "titanic_database_instances": (1, inf),
     "titanic_preflight_lease_seconds": (1, inf),
     "titanic_target_deployer_days": (1, inf),
 }
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
 SECRETS = "titanic_secrets_values"
-KEPT = ("database_owner_password", "database_app_password", "database_superuser_password", "pgadmin_password")
+KEPT = (
+    "database_owner_password",
+    "database_app_password",
+    "database_superuser_password",
+    "pgadmin_password",
+    "backup_key",
+)
 # Settings of the service that each target gives it.
 GIVEN = re.compile("TITANIC_(BIND|RELEASE|DRAIN_FILE|METRICS_DIRECTORY|COUNTS_FILE|DATABASE_.+)")
 # How variables end that name something to read.
@@ -233,6 +247,8 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+    if found := wrong_backups(values):
+        return found
     if values.get("titanic_provider") == "kubernetes":
         return [*wrong_on_kubernetes(values), *wrong_choices(values)]
     if found := [*wrong_project(values), *wrong_elsewhere(values), *wrong_redirect(values)]:

@@ -103,7 +103,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import RECORD, Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import POINT, Backup, BackupError
 
-NOT_ON = "titanic_backup_enabled: backups are off, or were turned on and not deployed: set it, and run the whole site"
 SETTINGS = {
     "site": {"type": "str"},
     "repository": {"type": "path"},
@@ -136,7 +135,7 @@ def prepare(state: State, settings: dict[str, Any], *, check: bool) -> list[str]
         if (repository.root / RECORD).exists():
             server = server_of(repository)
             major = server.major() if server.bindir.exists() else repository.record()["major"]
-            repository.check(major, server.system() if server.exists() else "")
+            repository.check(major)
     content = json_bytes(dict(repository.settings))
     steps = [] if has_content(state.backup / "settings.json", content, 0o644) else ["write the settings of backups"]
     if owner and key.exists() and key.stat().st_uid != owner[0]:
@@ -180,12 +179,30 @@ def first(repository: Repository, by: str, *, check: bool) -> tuple[list[str], B
 def make_one(repository: Repository, kind: str, name: str, by: str) -> Backup:
     """Make a backup and record it, with a restore point after it. Raises BackupError, DatabaseError, OSError."""
     backup = make(repository, kind)
+    repository.forget_given_up()
     state = repository.state
     ledger = state.ledger().with_event("backup", label=backup.label, by=by, bytes=backup.bytes, sealed=backup.sealed)
     if name:
         ledger = ledger.with_event("point", **mark(server_of(repository), name, named=True))
     state.write_ledger(ledger)
     return backup
+
+
+def act(state: State, options: dict[str, Any], *, check: bool) -> tuple[list[str], Backup | None]:
+    """What was done, in words, and the backup. Raises BackupError, DatabaseError, OSError, ValueError."""
+    name, by = options["name"], options["by"]
+    if name and not POINT.fullmatch(name):
+        raise BackupError(f"titanic_backup_name: '{name}' is no name: use letters, digits, '.', _ and -")
+    if options["state"] == "first" and check and Repository.of(state) is None:
+        return ["make the first backup"], None
+    repository = Repository.needed(state)
+    if options["state"] == "first":
+        return first(repository, by, check=check)
+    repository.check(server_of(repository).major(), server_of(repository).system())
+    if check:
+        return ["make a backup"], None
+    backup = make_one(repository, options["kind"], name, by)
+    return [f"make backup {backup}", *(f"remove backup {label}" for label in expire(repository))], backup
 
 
 def main() -> None:
@@ -205,25 +222,11 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     backup: Backup | None = None
     try:
-        if options["name"] and not POINT.fullmatch(options["name"]):
-            raise BackupError(f"titanic_backup_name: '{options['name']}' is no name: use letters, digits, '.', _ and -")
         if options["state"] == "prepared":
             steps = prepare(state, options["settings"], check=check)
         else:
-            repository = Repository.of(state)
-            if repository is None and not check:
-                raise BackupError(NOT_ON)
             with nullcontext() if check else state.exclusively():
-                if repository is None:
-                    steps = ["make the first backup"]
-                elif options["state"] == "first":
-                    steps, backup = first(repository, options["by"], check=check)
-                elif check:
-                    repository.check(server_of(repository).major(), server_of(repository).system())
-                    steps = ["make a backup"]
-                else:
-                    backup = make_one(repository, options["kind"], options["name"], options["by"])
-                    steps = [f"make backup {backup}", *(f"remove backup {label}" for label in expire(repository))]
+                steps, backup = act(state, options, check=check)
     except (BackupError, DatabaseError, OSError, ValueError) as error:
         module.fail_json(msg=f"no backup was made: {error}")
     module.exit_json(

@@ -84,9 +84,7 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     found: dict[str, Any] = {}
     try:
-        repository = Repository.of(state)
-        if repository is None:
-            module.fail_json(msg="titanic_backup_enabled: backups are off: turn them on and run the whole site first")
+        repository = Repository.needed(state)
         if module.check_mode:
             module.exit_json(changed=False, drill={})
         with state.exclusively():

@@ -45,25 +45,20 @@ options:
     type: dict
     default: {}
   database:
-    description: Name of the database.
+    description: Name of the database. This and what follows is needed to plan; a switch does what was planned.
     type: str
-    required: true
   owner:
     description: The role that owns the database.
     type: str
-    required: true
   owner_password_file:
     description: File with its password.
     type: path
-    required: true
   user:
     description: The application role.
     type: str
-    required: true
   user_password_file:
     description: File with its password.
     type: path
-    required: true
   drain:
     description: Whether the maintenance begins before the plan is made, so that nothing is written any more.
     type: bool
@@ -75,7 +70,7 @@ options:
   by:
     description: Who runs this, for the ledger.
     type: str
-    required: true
+    default: somebody
 attributes:
   check_mode:
     description: Says whether it could be done, without the rows that it would lose.
@@ -121,6 +116,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
 
+PLANNED = ("to", "database", "owner", "owner_password_file", "user", "user_password_file")
+
 
 def act(restore: Restore, *, check: bool) -> tuple[bool, dict[str, Any]]:
     """Whether anything changed, and the plan. Raises BackupError, DatabaseError, OSError, ReleaseError, ValueError."""
@@ -131,7 +128,7 @@ def act(restore: Restore, *, check: bool) -> tuple[bool, dict[str, Any]]:
     if state == "absent":
         return (False, {}) if check else (restore.clear(), {})
     if state == "planned" and wanted == PREVIOUS:
-        return False, restore.previous()
+        return False, restore.plan_way_back(check=check)
     if state == "planned":
         if check:
             recovery = restore.check()
@@ -151,22 +148,21 @@ def main() -> None:
             "system": {"type": "str", "default": ""},
             "settings": {"type": "dict", "default": {}},
             "archiving": {"type": "dict", "default": {}},
-            "database": text,
-            "owner": text,
-            "owner_password_file": path | {"no_log": False},
-            "user": text,
-            "user_password_file": path | {"no_log": False},
+            "database": {"type": "str"},
+            "owner": {"type": "str"},
+            "owner_password_file": {"type": "path", "no_log": False},
+            "user": {"type": "str"},
+            "user_password_file": {"type": "path", "no_log": False},
             "drain": {"type": "bool", "default": False},
             "drain_seconds": {"type": "float", "default": 25},
-            "by": text,
+            "by": {"type": "str", "default": "somebody"},
         },
+        required_if=[("state", "planned", PLANNED)],
         supports_check_mode=True,
     )
     state = State(Path(module.params["state_directory"]))
     try:
-        repository = Repository.of(state)
-        if repository is None:
-            raise BackupError("titanic_backup_enabled: backups are off: turn them on and run the whole site first")
+        repository = Repository.needed(state)
         with nullcontext() if module.check_mode else state.exclusively():
             changed, plan = act(Restore(repository, module.params), check=module.check_mode)
     except (BackupError, DatabaseError, ReleaseError, OSError, ValueError) as error:

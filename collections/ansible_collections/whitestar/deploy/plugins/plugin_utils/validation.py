@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible.module_utils.common.validation import check_type_dict
+from ansible.module_utils.common.validation import check_type_dict, check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
 from cryptography import x509
@@ -36,6 +36,23 @@ def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:
 def wrong_choices(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each of these choices that another one rules out or leaves open."""
     return [*_database(values), *_secrets(values)]
+
+
+def wrong_backups(values: Mapping[str, Any]) -> list[str]:
+    """Why there can be no backups as they are asked for, if so."""
+    places = check_type_list(values.get("titanic_backup_repositories") or [])
+    provider = values.get("titanic_provider")
+    if not boolean(values.get("titanic_backup_enabled", False)):
+        return []
+    if provider != "local":
+        what = f"backups are for titanic_provider local so far, and this one is {provider}"
+        return [f"titanic_backup_enabled: {what}: leave it out, and dump the data as docs/runbook.md has it"]
+    if len(places) != 1:
+        what = f"local keeps backups in one repository, and {len(places)} are named"
+        return [f"titanic_backup_repositories: {what}: name one directory, such as [{{path: /srv/backups}}]"]
+    if not str(places[0].get("path", "")).startswith("/"):
+        return [f"titanic_backup_repositories: {places[0].get('path')} is not an absolute path"]
+    return []
 
 
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:

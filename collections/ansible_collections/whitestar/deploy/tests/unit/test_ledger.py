@@ -77,7 +77,9 @@ def test_twice_goes_further_back_and_then_refuses() -> None:
 
 def test_a_deployment_after_a_rollback_can_be_undone() -> None:
     ledger = add_release(go_back(history("a", "b")), "c")
-    assert ledger.rollback_target("", LiveSchema()).release == "a", "what served before c, not what was left before that"
+    assert ledger.rollback_target("", LiveSchema()).release == "a", (
+        "what served before c, not what was left before that"
+    )
 
 
 def test_what_every_rollback_goes_back_to_is_never_pruned() -> None:

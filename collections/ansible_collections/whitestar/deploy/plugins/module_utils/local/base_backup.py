@@ -185,5 +185,3 @@ def expire(repository: Repository) -> list[str]:
         first = min(segment_name(each.timeline, each.start_lsn, each.segment_bytes)[8:] for each in left)
         repository.remove_wal_before(f"00000000{first}")
     return [backup.label for backup in gone]
-
-

@@ -16,6 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.recovery import RECOVERY_SECONDS, Recovery
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import digests
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import EXPOSED
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     BackupError,
     Target,
@@ -28,15 +29,6 @@ LOCK_TRIES = 25
 # A drill takes no more memory than this for its pages, whatever the server that serves has.
 BOUNDS = {"shared_buffers": "64MB", "max_parallel_workers": 0}
 LOCKED = "lock timeout"
-# The seconds of WAL that no repository has: none where all that was written is archived.
-EXPOSED = """
-SELECT json_build_object('seconds', CASE
-    WHEN last_archived_wal >= pg_walfile_name(pg_current_wal_insert_lsn() - 1) THEN 0
-    ELSE extract(epoch FROM now() - coalesce(last_archived_time, pg_postmaster_start_time())) END,
-    'last', last_archived_wal, 'at', last_archived_time, 'failed', last_failed_time,
-    'waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'))
-FROM pg_stat_archiver
-"""
 
 
 class Drill:

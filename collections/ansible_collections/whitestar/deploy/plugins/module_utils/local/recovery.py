@@ -44,7 +44,7 @@ class Recovery:
         self.server = PostgresServer(self.place, self.bindir, self.repository.owner)
 
     def check(self, wal: set[str]) -> list[str]:
-        """Refuse what cannot end well, before anything is made: the files of WAL needed. Raises BackupError, OSError."""
+        """Refuse what cannot end well, before anything is made; the files of WAL that it reads. Raises BackupError."""
         base = self.chain[-1]
         given_up = set(self.repository.given_up())
         missing = missing_segments(wal, base)
@@ -161,6 +161,6 @@ def room_problem(free: int, needed: int, place: Path) -> str:
     if free >= needed:
         return ""
     return (
-        f"titanic_state_directory: only {free} MiB are free on the disk of {place.parent}, a restore needs {needed} MiB: "
-        f"free some first"
+        f"titanic_state_directory: only {free} MiB are free on the disk of {place.parent}, "
+        f"a restore needs {needed} MiB: free some first"
     )

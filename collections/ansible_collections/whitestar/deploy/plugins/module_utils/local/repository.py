@@ -38,7 +38,7 @@ KEY_VARIABLE = "titanic_secrets_values"
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository, as the settings in the state directory name it: ``repository``, ``key_file``, ``site``, …"""
+    """A repository, as the settings in the state directory name it (``repository``, ``key_file``, ``site``, …)."""
 
     state: State
     settings: Mapping[str, Any]
@@ -48,6 +48,14 @@ class Repository:
         """That of a deployment; None where backups are off. Raises ValueError if the settings cannot be read."""
         found = state.backup_settings()
         return cls(state, found) if found else None
+
+    @classmethod
+    def needed(cls, state: State) -> Repository:
+        """That of a deployment. Raises BackupError where backups are off, ValueError if that cannot be read."""
+        found = cls.of(state)
+        if found is None:
+            raise BackupError("titanic_backup_enabled: backups are off here: turn them on, and run the whole site")
+        return found
 
     @property
     def root(self) -> Path:
@@ -65,8 +73,8 @@ class Repository:
         return [str(place / "tools/bin/python"), "-I", str(place / "archive.py"), str(place / "settings.json"), *words]
 
     def shell(self, *words: str) -> str:
-        """The same as a server setting has it; ``%p`` and ``%f`` stay."""
-        return " ".join(shlex.quote(word) if "%" not in word else word for word in self.command(*words))
+        """The same as a server setting has it, in which the words may be ``%p`` and ``%f``."""
+        return " ".join([*(shlex.quote(word).replace("%", "%%") for word in self.command()), *words])
 
     def run(self, *words: str, text: bytes = b"", seconds: float = 3600) -> bytes:
         """Run the program. Raises BackupError with its words."""
@@ -79,7 +87,7 @@ class Repository:
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()[-1500:].removeprefix("titanic archive: ")
             raise BackupError(f"the repository {self.root}: {said}")
-        return done.stdout
+        return bytes(done.stdout)
 
     def process(self) -> dict[str, Any]:
         """Arguments of ``subprocess`` for whoever works on it."""
@@ -139,7 +147,8 @@ class Repository:
         if system and found["system"] != system:
             raise BackupError(
                 f"{VARIABLE}: {self.root} holds another database (system {found['system']}, this one is {system}): "
-                f"name a new directory, or take that database over (--tags restore -e titanic_restore_system={found['system']})"
+                f"name a new directory, or take that database over (--tags restore "
+                f"-e titanic_restore_system={found['system']})"
             )
         return found
 
@@ -160,6 +169,10 @@ class Repository:
             return (Path(self.settings["notes"]) / "given_up").read_text(encoding="utf-8").split()
         except FileNotFoundError:
             return []
+
+    def forget_given_up(self) -> None:
+        """A new backup does not need them."""
+        (Path(self.settings["notes"]) / "given_up").unlink(missing_ok=True)
 
     def write_backup(self, backup: Backup) -> None:
         """Complete a backup: what is in ``.LABEL`` becomes ``LABEL``. Raises BackupError, OSError."""

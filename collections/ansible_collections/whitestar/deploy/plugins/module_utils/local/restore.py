@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     exchange,
     exclusively,
+    make_directory,
     read_json,
     write_json,
 )
@@ -28,6 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.recovery im
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import digests, roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     PREVIOUS,
     BackupError,
@@ -42,7 +44,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     NOTHING_YET,
     Entry,
-    Ledger,
     LiveSchema,
     RollbackRefusedError,
 )
@@ -52,6 +53,7 @@ CHECK_SECONDS = 20
 MESSAGE = "The database is being restored. Please try again soon."
 RETRY_SECONDS = 60
 KEPT = "before-restore-"
+THERE = "SELECT count(*) FROM pg_database WHERE datname = {name}"
 REPLAYED = "SELECT json_build_object('at', to_json(pg_last_xact_replay_timestamp()))"
 
 
@@ -59,16 +61,15 @@ class Restore:
     """One restore of a deployment. ``options`` are those of the module local_restore."""
 
     def __init__(self, repository: Repository, options: Mapping[str, Any]) -> None:
-        self.repository, self.options = repository, options
+        self.repository = repository
         self.state: State = repository.state
-        self.live = server_of(repository)
         self.place = self.state.root / "restore"
+        # A switch does what was planned.
+        planned = read_json(self.place / "plan.json", {}) if options["state"] == "switched" else {}
+        self.planned: dict[str, Any] = planned.get("plan", {})
+        self.options: dict[str, Any] = {**options, **planned.get("options", {})}
+        self.live = server_of(repository)
         self.beside = PostgresServer(self.place, self.live.bindir, self.live.owner)
-
-    @property
-    def note(self) -> Path:
-        """What was planned."""
-        return self.place / "plan.json"
 
     def running(self) -> bool:
         """Whether the database that serves can be asked."""
@@ -114,16 +115,20 @@ class Restore:
                 recovery.unpack()
                 seconds = recovery.recover(self.options["settings"])
             plan = self._compared(recovery)
-            plan |= {"to": self.options["to"], "backup": recovery.chain[-1].label, "kept_beside": str(self.place)}
+            plan |= {"to": self.options["to"], "backup": recovery.chain[-1].label, "data": str(self.beside.data)}
             plan |= {"replay_seconds": round(seconds, 1), "maintained": maintained, "not_archived": lost}
             plan["seconds"] = round((datetime.now(UTC) - began).total_seconds(), 1)
             self.beside.stop()
-            write_json(self.note, plan, 0o600)
+            self._note(plan)
         except BaseException:
             with suppress(DatabaseError, OSError):
                 recovery.remove()
             raise
         return plan
+
+    def _note(self, plan: Mapping[str, Any]) -> None:
+        kept = {key: value for key, value in self.options.items() if key not in ("state", "system", "drain")}
+        write_json(self.place / "plan.json", {"plan": plan, "options": kept}, 0o600)
 
     def _archive(self) -> str:
         """Have everything in the repository that the live database has; why not, where that is not to be had."""
@@ -138,11 +143,10 @@ class Restore:
         return ""
 
     def _compared(self, recovery: Recovery) -> dict[str, Any]:
+        """What would be lost, and which release would serve. A table may be in one of both alone."""
         restored, live = self._rows(self.beside), self._rows(self.live) if self.running() else None
-        rows = {
-            table: {"live": (live or {}).get(table, "unknown" if live is None else 0), "restored": restored.get(table, 0)}
-            for table in sorted({*restored, *(live or {})})
-        }
+        tables = sorted({*restored, *(live or {})})
+        lost = None if live is None else sum(max(0, live.get(name, 0) - restored.get(name, 0)) for name in tables)
         found: Any = self.beside.query(REPLAYED)
         reached = moment(found["at"]) if found["at"] else moment(recovery.chain[-1].ended)
         passwords = roles.read_passwords(self.options)
@@ -152,8 +156,8 @@ class Restore:
         return {
             "reached": stamp(reached),
             "lost_seconds": round((datetime.now(UTC) - reached).total_seconds(), 1),
-            "rows": rows,
-            "lost_rows": sum(max(0, n["live"] - n["restored"]) for n in rows.values()) if live is not None else "unknown",
+            "rows": {name: {"live": (live or {}).get(name), "restored": restored.get(name)} for name in tables},
+            "lost_rows": "unknown" if lost is None else lost,
             "entry": entry.number,
             "release": entry.release,
             "serves_now": current.release if current else "",
@@ -163,7 +167,7 @@ class Restore:
 
     def _rows(self, server: PostgresServer) -> dict[str, int]:
         name = self.options["database"]
-        if not server.query(f"SELECT count(*) FROM pg_database WHERE datname = {roles.literal(name)}"):
+        if not server.query(THERE.format(name=literal(name))):
             return {}
         tables: Any = server.query(digests.TABLES, name)
         found: Any = server.query(digests.counts_sql(tables), name)
@@ -188,8 +192,8 @@ class Restore:
         entry = ledger.fitting(schema)
         if entry is None:
             raise BackupError(
-                f"titanic_restore_to: at '{recovery.target.text}' the schema was {schema.revision or 'none'}, with which "
-                f"no recorded release can live: name another moment"
+                f"titanic_restore_to: at '{recovery.target.text}' the schema was {schema.revision or 'none'}, with "
+                f"which no recorded release can live: name another moment"
             )
         recorded_workload(self.state, host, entry)
         return entry
@@ -205,9 +209,10 @@ class Restore:
 
     def switch(self) -> dict[str, Any]:
         """Put what was planned in the place of what serves; what served is kept. Raises BackupError, DatabaseError."""
-        plan = dict(read_json(self.note, {})) if self.options["to"] != PREVIOUS else self._way_back()
+        plan = self.planned
         if not plan:
             raise BackupError("nothing was planned: what is to be switched to is not there")
+        data = Path(plan["data"])
         self.begin_maintenance()
         report("stop the release")
         for colour in COLOURS:
@@ -217,8 +222,8 @@ class Restore:
             report("switch the database")
             self.live.stop()
             try:
-                self._history(Path(plan["data"] if "data" in plan else self.beside.data))
-                self._exchange(Path(plan.get("data", self.beside.data)), kept)
+                self._history(data)
+                self._exchange(data, kept)
             except BaseException:
                 if self.live.exists():
                     self.live.start()
@@ -256,27 +261,21 @@ class Restore:
         # What they told of the schema and the seed is not so any more.
         for name in ("migrate.json", "seed.json"):
             (self.state.answers / name).unlink(missing_ok=True)
-    def _way_back(self) -> dict[str, Any]:
-        """The data that the last restore replaced. Raises BackupError where there are none."""
-        event, data = self._last()
-        return {"to": PREVIOUS, "data": str(data), "entry": event["served"], "served": self._served(), "maintained": False}
 
-    def _served(self) -> int:
-        current = self.state.ledger().current()
-        return current.position if current else 0
-
-    def _last(self) -> tuple[Mapping[str, Any], Path]:
-        ledger: Ledger = self.state.ledger()
-        event = ledger.last_event("restore")
+    def plan_way_back(self, *, check: bool) -> dict[str, Any]:
+        """The data that the last restore replaced are to serve again. Raises BackupError where there are none."""
+        event, current = self.state.ledger().last_event("restore"), self.state.ledger().current()
         data = self.state.database / str(event["kept"]) if event and event["kept"] else None
         if event is None or data is None or not data.is_dir():
             raise BackupError("titanic_restore_to: previous: no data of before a restore are kept")
-        return event, data
-
-    def previous(self) -> dict[str, Any]:
-        """What a way back would do. Raises BackupError where there is none."""
-        event, data = self._last()
-        return {"to": PREVIOUS, "data": str(data), "entry": event["served"], "restored_at": event["at"]}
+        maintained = maintenance.current(self.state) is not None
+        plan = {"to": PREVIOUS, "data": str(data), "entry": event["served"], "restored_at": event["at"]}
+        plan |= {"served": current.number if current else 0, "maintained": maintained}
+        if not check:
+            self.clear()
+            make_directory(self.place, 0o755)
+            self._note(plan)
+        return plan
 
     def discard(self, *, check: bool) -> list[str]:
         """Remove the data that restores have replaced: their names. Raises OSError."""

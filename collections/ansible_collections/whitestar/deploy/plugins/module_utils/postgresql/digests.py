@@ -69,15 +69,17 @@ def read_digests(lines: Iterable[bytes]) -> dict[str, str]:
 def differing(live: Mapping[str, str], restored: Mapping[str, str]) -> list[str]:
     """One line for each table that is not the same in both."""
     return [
-        f"{table}: {(live.get(table) or 'is not there').partition(' ')[0]} rows in the live database, "
-        f"{(restored.get(table) or 'is not there').partition(' ')[0]} in the restored one, and another content"
+        f"{table}: {_rows(live.get(table))} in the live database, {_rows(restored.get(table))} in the restored one"
         for table in sorted(set(live) | set(restored))
         if table != "point" and live.get(table) != restored.get(table)
     ]
 
 
+def _rows(told: str | None) -> str:
+    count, _, digest = (told or "").partition(" ")
+    return f"{count} rows with SHA-256 {digest[:12]}" if told else "no such table"
+
+
 def _echoed(table: str) -> str:
     """A name as an argument of psql's echo: only what is in single quotes stays as it is."""
     return literal(table).replace("\\", "\\\\")
-
-

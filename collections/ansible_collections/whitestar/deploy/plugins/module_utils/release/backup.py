@@ -137,7 +137,7 @@ def parse_target(text: str, ledger: Ledger) -> Target:
         return Target(text)
     if _TIME.fullmatch(text):
         try:
-            time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+            time = datetime.fromisoformat(text)
         except ValueError as error:
             raise BackupError(f"{variable}: '{text}' is not a time ({error}): write 2026-11-30T12:00:00Z") from error
         if time.tzinfo is None:
@@ -161,8 +161,8 @@ def _point_of_release(name: str, ledger: Ledger) -> str:
         raise BackupError(f"titanic_restore_to: release '{name}' {what} (releases: {', '.join(known) or 'none'})")
     if not matches[0].point:
         raise BackupError(
-            f"titanic_restore_to: release {matches[0].release} has no restore point, since backups were off when it was "
-            f"deployed: name a time, such as {matches[0].at}"
+            f"titanic_restore_to: release {matches[0].release} has no restore point, since backups were off when it "
+            f"was deployed: name a time, such as {matches[0].at}"
         )
     return matches[0].point
 
@@ -187,7 +187,7 @@ def base_of(target: Target, backups: Iterable[Backup]) -> Backup:
 
 def moment(text: str) -> datetime:
     """A time of ours, in UTC."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def stamp(time: datetime | None = None) -> str:
@@ -207,7 +207,8 @@ def overdue(ledger: Ledger, settings: Mapping[str, Any], now: datetime) -> Itera
     since = drill or ledger.last_event("backup_first") or {"at": stamp(now)}
     if (age := now - moment(since["at"])) > timedelta(days=settings["drill_max_days"]):
         what = f"the last good drill was {days(age)} ago" if drill else f"no drill has been good for {days(age)}"
-        yield f"{what}, titanic_drill_max_days is {settings['drill_max_days']:g}: prove that backups restore (--tags drill)"
+        limit_days = f"titanic_drill_max_days is {settings['drill_max_days']:g}"
+        yield f"{what}, {limit_days}: prove that backups restore (--tags drill)"
 
 
 def days(age: timedelta) -> str:

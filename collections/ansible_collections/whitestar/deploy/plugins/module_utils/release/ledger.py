@@ -48,7 +48,8 @@ class LiveSchema:
     def refuses(self, entry: Entry) -> str:
         """Why a release cannot live with this schema; empty if it can. A rollback and a restore both ask this."""
         if self.oldest_tolerated and entry.schema_required < self.oldest_tolerated:
-            return f"needs schema {entry.schema_required}, but the live schema serves releases from {self.oldest_tolerated} on"
+            since = f"the live schema serves releases from {self.oldest_tolerated} on"
+            return f"needs schema {entry.schema_required}, but {since}"
         if self.revision and entry.schema_required > self.revision:
             return f"needs schema {entry.schema_required}, but the live schema is at {self.revision}"
         return ""

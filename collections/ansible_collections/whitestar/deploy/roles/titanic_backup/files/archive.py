@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import tarfile
@@ -113,7 +112,7 @@ class Writer:
         self.aead = cipher(secret, header, name)
         self.pack: Any = None
         if method == "zstd":
-            import zstandard
+            import zstandard  # type: ignore[import-not-found]
 
             self.pack = zstandard.ZstdCompressor(level=1).compressobj()
         self.stream = path.open("wb")
@@ -136,7 +135,7 @@ class Writer:
         self.stream.write(length + self.aead.encrypt(nonce(self.number, last=last), text, length))
         self.number += 1
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Writer:  # noqa: PYI034 (Self is not in the Python 3.10 of some targets)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -251,7 +250,7 @@ def unpack(sealed: Sealed, name: str, directory: Path) -> None:
                 raise DamagedError(f"it holds the path {member.name}")
             archive.extract(member, directory, set_attrs=member.isfile())
         # What comes after the last file is to be looked at as well.
-        while archive.fileobj.read(FRAME_BYTES):  # type: ignore[union-attr]
+        while archive.fileobj.read(FRAME_BYTES):
             pass
 
 
@@ -271,8 +270,12 @@ def problem(sealed: Sealed, name: str) -> str:
 
 def push(sealed: Sealed, path: Path, name: str) -> None:
     """A file of WAL into the repository; one that is there with the same content is left. Raises OSError."""
-    if not sealed.path("repository.json").exists():
-        raise OSError(f"the repository {sealed.repository} is away")
+    try:
+        record = json.loads(sealed.path("repository.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OSError(f"the repository {sealed.repository} is away") from None
+    if (system := system_here()) not in ("", record["system"]):
+        raise OSError(f"the repository {sealed.repository} is that of system {record['system']}, and this is {system}")
     kept = f"wal/{name}"
     if sealed.path(kept).exists():
         if b"".join(sealed.read(kept)) != path.read_bytes():
@@ -280,6 +283,15 @@ def push(sealed: Sealed, path: Path, name: str) -> None:
         return
     with path.open("rb") as stream:
         sealed.write(kept, chunks_of(stream))
+
+
+def system_here() -> str:
+    """The identifier of the database in whose data directory we are, where pg_control begins; empty anywhere else."""
+    try:
+        with Path("global/pg_control").open("rb") as stream:
+            return str(int.from_bytes(stream.read(8), sys.byteorder))
+    except FileNotFoundError:
+        return ""
 
 
 def stopping() -> float | None:
@@ -375,7 +387,7 @@ def main(arguments: list[str]) -> int:
         elif command == "unpack":
             unpack(sealed, rest[0], Path(rest[1]))
         elif command == "read":
-            shutil.copyfileobj(Pieces(sealed.read(rest[0])), sys.stdout.buffer)  # type: ignore[misc]
+            sys.stdout.buffer.writelines(sealed.read(rest[0]))
         elif command == "records":
             print(json.dumps({name: json.loads(b"".join(sealed.read(name))) for name in json.load(sys.stdin)}))
         elif command == "write":
@@ -383,7 +395,8 @@ def main(arguments: list[str]) -> int:
         elif command == "verify":
             print(json.dumps({name: why for name in json.load(sys.stdin) if (why := problem(sealed, name))}))
         else:
-            raise OSError(f"there is no command {command}")
+            say(f"there is no command {command}")
+            return FAILED
     except (OSError, DamagedError, tarfile.TarError, ValueError) as error:
         say(f"{rest[0] if rest else command}: {error}")
         return FAILED
