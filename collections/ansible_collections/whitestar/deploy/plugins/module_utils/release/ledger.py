@@ -196,8 +196,9 @@ class Ledger:
             target = before
         if why := live.refuses(target):
             served = ", ".join(entry.release for entry in candidates if not live.refuses(entry))
-            way = "newer" if target.schema_required < live.oldest_tolerated else "older"
-            remedy = f"choose a {way} release ({served})" if served else "no other is recorded: correct the source"
+            older = live.revision and target.schema_required > live.revision
+            choice = f"choose an older release ({served})" if older else f"choose a newer release ({served})"
+            remedy = choice if served else "no other is recorded: correct the source"
             raise RollbackRefusedError(f"release {target.release} {why}: {remedy}")
         return target
 

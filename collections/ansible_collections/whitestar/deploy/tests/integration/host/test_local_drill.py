@@ -170,8 +170,16 @@ def missing_file(site: BackedUp) -> str:
 
 
 DAMAGES = [
-    truncated, bit_in_data, bit_in_wal, bit_in_manifest, wal_gap, wrong_key, wrong_version, empty_repository, missing_file,
-]  # fmt: skip
+    truncated,
+    bit_in_data,
+    bit_in_wal,
+    bit_in_manifest,
+    wal_gap,
+    wrong_key,
+    wrong_version,
+    empty_repository,
+    missing_file,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
