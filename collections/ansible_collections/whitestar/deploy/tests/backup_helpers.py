@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ class BackedUp:
         self.server = PostgresServer(self.state.database, bindir, unprivileged(ACCOUNT))
         self.state.backup.mkdir(parents=True)
         (self.state.backup / "tools").symlink_to(tools)
-        shutil.copyfile(ROLE / "archive.py", self.state.backup / "archive.py")
         secrets = self.state.root / "secrets"
         secrets.mkdir(mode=0o711)
         secrets.chmod(0o711)
@@ -65,7 +63,8 @@ class BackedUp:
 
     def prepare(self, **options: Any) -> Result:
         """Have the settings of backups in the state directory."""
-        return self.module("local_backup", state="prepared", settings=self.settings(**options))
+        program = (ROLE / "archive.py").read_text()
+        return self.run("local_backup", state="prepared", program=program, settings=self.settings(**options))
 
     @property
     def repository(self) -> Repository:
@@ -94,19 +93,19 @@ class BackedUp:
         new = make_workload(self.state, "b" * 12, required="0002", TINY_LIVE_SCHEMA="0001")
         record(self.state, old, new)
 
-    def module(self, name: str, *, check: bool = False, **options: Any) -> Result:
+    def run(self, name: str, *, check: bool = False, **options: Any) -> Result:
         return run_module(name, {"state_directory": str(self.state.root), "by": "alice@laptop"} | options, check=check)
 
     def backup(self, kind: str = "auto", **options: Any) -> Result:
-        return self.module("local_backup", kind=kind, **options)
+        return self.run("local_backup", kind=kind, **options)
 
     def plan(self, to: str, *, check: bool = False, **options: Any) -> Result:
         """What a restore would lose."""
         own = {"state": "planned", "settings": QUICK, "archiving": self.archiving(), **self.accounts()}
-        return self.module("local_restore", to=to, check=check, **own | options)
+        return self.run("local_restore", to=to, check=check, **own | options)
 
     def switch(self) -> Result:
-        return self.module("local_restore", state="switched", drain_seconds=1)
+        return self.run("local_restore", state="switched", drain_seconds=1)
 
     def restore(self, to: str, **options: Any) -> dict[str, Any]:
         """Plan and switch; what the switch says."""
@@ -117,7 +116,7 @@ class BackedUp:
         return dict(done["plan"])
 
     def drill(self, **options: Any) -> Result:
-        return self.module("local_drill", database="people", settings=QUICK, **options)
+        return self.run("local_drill", database="people", settings=QUICK, **options)
 
     def write(self, text: str) -> datetime:
         """A row, which is acknowledged; a moment after that."""

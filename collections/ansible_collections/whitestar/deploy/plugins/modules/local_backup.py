@@ -42,6 +42,10 @@ options:
       keep_full: {description: Full backups that are kept at least., type: int}
       keep_days: {description: Days of which any moment can be restored., type: float}
       drill_max_days: {description: How old the last good drill may be., type: float}
+  program:
+    description: Text of the program that encrypts, which PostgreSQL calls; needed to prepare.
+    type: str
+    default: ""
   kind:
     description: What to make; V(auto) is a full one as often as the settings say.
     type: str
@@ -119,7 +123,7 @@ SETTINGS = {
 }
 
 
-def prepare(state: State, settings: dict[str, Any], *, check: bool) -> list[str]:
+def prepare(state: State, settings: dict[str, Any], program: str, *, check: bool) -> list[str]:
     """Keep the settings: what was done, in words. Raises BackupError, OSError, ValueError."""
     notes = state.backup / "notes"
     repository = Repository(state, {**settings, "notes": str(notes)})
@@ -136,8 +140,9 @@ def prepare(state: State, settings: dict[str, Any], *, check: bool) -> list[str]
             server = server_of(repository)
             major = server.major() if server.bindir.exists() else repository.record()["major"]
             repository.check(major)
-    content = json_bytes(dict(repository.settings))
-    steps = [] if has_content(state.backup / "settings.json", content, 0o644) else ["write the settings of backups"]
+    files = {"archive.py": program.encode(), "settings.json": json_bytes(dict(repository.settings))}
+    stale = [name for name, content in files.items() if not has_content(state.backup / name, content, 0o644)]
+    steps = [f"write {', '.join(stale)} of backups"] if stale else []
     if owner and key.exists() and key.stat().st_uid != owner[0]:
         steps.append(f"let {settings['account']} read the backup's key")
         if not check:
@@ -151,7 +156,8 @@ def prepare(state: State, settings: dict[str, Any], *, check: bool) -> list[str]
     if not check:
         make_directory(state.backup, 0o755)
         make_directory(notes, 0o700, owner)
-        write_atomically(state.backup / "settings.json", content, 0o644)
+        for name in stale:
+            write_atomically(state.backup / name, files[name], 0o644)
     return steps
 
 
@@ -166,6 +172,9 @@ def first(repository: Repository, by: str, *, check: bool) -> tuple[list[str], B
             repository.create(server.system(), server.major())
     if check and steps:
         return [*steps, "make the first backup"], None
+    if known and not (repository.root / RECORD).exists():
+        # A release does not wait for it; every run says that it is away.
+        return [], None
     repository.check(server.major(), server.system())
     if known is None and not check:
         ledger = repository.state.ledger().with_event("backup_first", repository=str(repository.root))
@@ -212,6 +221,7 @@ def main() -> None:
             "state_directory": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["prepared", "first", "present"], "default": "present"},
             "settings": {"type": "dict", "default": {}, "options": SETTINGS},
+            "program": {"type": "str", "default": ""},
             "kind": {"type": "str", "choices": ["auto", "full", "incremental"], "default": "auto"},
             "name": {"type": "str", "default": ""},
             "by": {"type": "str", "default": "somebody"},
@@ -223,7 +233,7 @@ def main() -> None:
     backup: Backup | None = None
     try:
         if options["state"] == "prepared":
-            steps = prepare(state, options["settings"], check=check)
+            steps = prepare(state, options["settings"], options["program"], check=check)
         else:
             with nullcontext() if check else state.exclusively():
                 steps, backup = act(state, options, check=check)

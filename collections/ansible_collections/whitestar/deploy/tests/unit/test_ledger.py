@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     ENTRIES_KEPT,
+    EVENTS_KEPT,
     Entry,
     Ledger,
     LiveSchema,
@@ -192,5 +193,54 @@ def test_no_field_is_for_a_secret() -> None:
     names = set(Entry.__dataclass_fields__)
     assert names == {
         "number", "release", "image", "config", "schema_required", "schema_tolerates", "version", "by", "at", "why",
-        "outcome", "reason", "restores",
+        "outcome", "reason", "restores", "point", "backup",
     }  # fmt: skip
+
+
+def test_a_release_lives_with_a_schema_that_is_neither_too_old_nor_too_new_for_it() -> None:
+    entry = history("a").entries[0]
+    live = LiveSchema("0003", "0002")
+    assert live.refuses(dataclasses.replace(entry, schema_required="0002")) == ""
+    assert live.refuses(dataclasses.replace(entry, schema_required="0003")) == ""
+    too_old = live.refuses(dataclasses.replace(entry, schema_required="0001"))
+    assert too_old == "needs schema 0001, but the live schema serves releases from 0002 on"
+    assert live.refuses(dataclasses.replace(entry, schema_required="0004")) == (
+        "needs schema 0004, but the live schema is at 0003"
+    )
+
+
+def test_what_fits_a_schema_is_what_serves_or_else_the_newest_that_can() -> None:
+    ledger = Ledger()
+    for release, required in (("a", "0001"), ("b", "0002"), ("c", "0002"), ("d", "0003")):
+        ledger = add_release(ledger, release, schema_required=required)
+    found = {revision: ledger.fitting(LiveSchema(revision, "0001")) for revision in ("0001", "0002", "0003")}
+    assert {revision: entry.release for revision, entry in found.items() if entry} == {
+        "0001": "a", "0002": "c", "0003": "d",
+    }  # fmt: skip
+    assert ledger.fitting(LiveSchema("0000", "0000")) is None
+    with pytest.raises(RollbackRefusedError, match=r"d needs .* is at 0002: choose an older release \(b, a\)$"):
+        add_release(ledger, "c", restores=3).rollback_target("d", LiveSchema("0002", "0001"))
+
+
+def test_events_are_kept_beside_the_releases_and_are_bounded() -> None:
+    ledger = history("a").with_event("backup", label="1").with_event("drill", outcome="failed")
+    ledger = ledger.with_event("drill", outcome="succeeded").with_event("drill", outcome="failed")
+    again = Ledger.from_document(json.loads(json.dumps(ledger.document())))
+    assert again == ledger
+    drill = again.last_event("drill", outcome="succeeded")
+    assert drill is not None
+    assert again.last_event("drill") == again.events[-1]
+    assert again.last_event("restore") is None
+    for number in range(EVENTS_KEPT):
+        ledger = ledger.with_event("backup", label=str(number))
+    assert len(ledger.events) == EVENTS_KEPT
+    assert ledger.last_event("drill") is None
+    assert "events" not in history("a").document(), "where there are none the document is as it was"
+
+
+def test_a_point_of_a_migration_is_the_next_release_s_alone() -> None:
+    ledger = history("a").with_event("point", name="p", named=False)
+    assert ledger.open_point() == ledger.events[0]
+    assert ledger.with_event("point", name="mine", named=True).open_point() == ledger.events[0]
+    assert add_release(ledger, "b", point="p").open_point() is None
+    assert history("a").open_point() is None

@@ -42,11 +42,6 @@ def server_of(repository: Repository) -> PostgresServer:
     return PostgresServer(repository.state.database, Path(repository.settings["bindir"]), repository.owner)
 
 
-def server_settings(repository: Repository) -> dict[str, str]:
-    """What a restored server needs beside its own settings: it archives nothing until it is the one that serves."""
-    return {"archive_mode": "off", "restore_command": repository.shell("fetch", "%f", "%p")}
-
-
 def mark(server: PostgresServer, name: str, *, named: bool = False) -> dict[str, Any]:
     """Make a restore point, as an event of the ledger has it. Raises DatabaseError."""
     found: Any = server.query(POINT.format(name=literal(name)))

@@ -48,11 +48,11 @@ class Recovery:
         base = self.chain[-1]
         given_up = set(self.repository.given_up())
         missing = missing_segments(wal, base)
-        if self.target.point:
-            last = segment_name(base.timeline, max(self.target.lsn - 1, 0), base.segment_bytes)
-            missing = [name for name in missing if name <= last]
-            if last not in wal:
-                missing.append(last)
+        if not self.target.latest:
+            # Where in the WAL a time is, is known once it is reached.
+            end = self.target.lsn if self.target.point else base.stop_lsn
+            last = segment_name(base.timeline, max(end - 1, 0), base.segment_bytes)
+            missing = [name for name in missing if name < last] + ([] if last in wal else [last])
         if missing:
             why = "was given up while the repository was away" if missing[0] in given_up else "is missing"
             raise BackupError(

@@ -38,11 +38,11 @@ def digest_script(tables: Sequence[str], point: str = "") -> str:
     lines = [PLAIN, f"SET lock_timeout = {LOCK_MILLISECONDS};", "BEGIN ISOLATION LEVEL REPEATABLE READ;"]
     if point and tables:
         lines += ["SAVEPOINT moment;", f"LOCK TABLE {', '.join(tables)} IN SHARE MODE;"]
-        lines += [f"\\echo '{MARK}point'", f"SELECT pg_create_restore_point({literal(point)});"]
+        lines += [f"\\echo {_echoed('point')}", f"SELECT pg_create_restore_point({literal(point)});"]
         lines += ["ROLLBACK TO SAVEPOINT moment;"]
     for table in tables:
-        lines += [f"\\echo '{MARK}'{_echoed(table)}"]
-        lines += [f'COPY (SELECT t::text FROM {table} t ORDER BY t::text COLLATE "C") TO STDOUT;']
+        lines += [f"\\echo {_echoed(table)}"]
+        lines += [f'COPY (SELECT __row::text FROM {table} __row ORDER BY __row::text COLLATE "C") TO STDOUT;']
     return "\n".join([*lines, "COMMIT;", ""])
 
 
@@ -80,6 +80,6 @@ def _rows(told: str | None) -> str:
     return f"{count} rows with SHA-256 {digest[:12]}" if told else "no such table"
 
 
-def _echoed(table: str) -> str:
-    """A name as an argument of psql's echo: only what is in single quotes stays as it is."""
-    return literal(table).replace("\\", "\\\\")
+def _echoed(name: str) -> str:
+    """A line that announces what follows, as an argument of psql's echo."""
+    return literal(MARK + name).replace("\\", "\\\\")

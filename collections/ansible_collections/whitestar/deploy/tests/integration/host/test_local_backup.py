@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of, warnings
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import EXPOSED
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import missing_segments
 from ansible_collections.whitestar.deploy.tests.backup_helpers import PLANTED, BackedUp
 from ansible_collections.whitestar.deploy.tests.helpers import wait_for
@@ -20,15 +25,16 @@ from ansible_collections.whitestar.deploy.tests.helpers import wait_for
 def test_the_first_backup_is_made_once(backed_up: BackedUp) -> None:
     (label,) = backed_up.repository.backups()
     assert label.endswith("-full")
-    again = backed_up.module("local_backup", state="first")
+    again = backed_up.run("local_backup", state="first")
     assert (again.changed, again["steps"]) == (False, [])
     assert not backed_up.prepare().changed
-    assert backed_up.module("local_backup", state="present", check=True)["steps"] == ["make a backup"]
+    assert backed_up.run("local_backup", state="present", check=True)["steps"] == ["make a backup"]
     assert list(backed_up.repository.backups()) == [label], "a check makes none"
 
 
 def test_nothing_is_in_clear_and_nobody_else_reads_it(backed_up: BackedUp) -> None:
     archive_now(backed_up.server)
+    assert Repository.of(State(backed_up.place / "elsewhere")) is None, "where backups are off there is none"
     key = (backed_up.state.root / "secrets/backup_key").read_bytes().strip()
     files = [path for path in backed_up.root.rglob("*") if path.is_file()]
     assert len(files) > 3
@@ -55,6 +61,9 @@ def test_an_incremental_backup_holds_what_has_changed(backed_up: BackedUp) -> No
 
 
 def test_status_tells_how_backups_stand(backed_up: BackedUp) -> None:
+    backed_up.write("in no repository yet")
+    exposed: Any = backed_up.server.query(EXPOSED)
+    assert float(exposed["seconds"]) > 0
     archive_now(backed_up.server)
     told = told_of(backed_up.state)
     assert told["newest"].startswith(max(backed_up.repository.backups()))
@@ -104,6 +113,9 @@ def test_writes_go_on_while_the_repository_is_away_and_the_archive_catches_up(ba
     wait_for(lambda: backed_up.server.query("SELECT failed_count FROM pg_stat_archiver"))
     assert "is away" in told_of(backed_up.state)["archive"]
     assert "is away or is none of ours" in backed_up.backup().message
+    (line,) = warnings(backed_up.state)
+    assert line.startswith("WAL is not archived and no backup is made: titanic_backup_repositories: ")
+    assert not backed_up.run("local_backup", state="first").failed, "a release does not wait for it"
     began = time.monotonic()
     backed_up.server.stop()
     assert time.monotonic() - began < 10, "a server that is told to stop does not wait for a repository"
@@ -126,7 +138,8 @@ def test_wal_is_given_up_before_the_service_is_and_the_next_backup_heals_it(back
         backed_up.server.run_sql("SELECT pg_switch_wal()")
     wait_for(given_up, seconds=90)
     wait_for(lambda: backed_up.server.query("SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ 'ready'") <= 2)  # type: ignore[operator]
-    (line,) = warnings(backed_up.state)
+    away_line, line = warnings(backed_up.state)
+    assert "is away" in away_line
     assert "files of WAL were given up while the repository was away" in line
     away.rename(backed_up.root)
     archive_now(backed_up.server)
@@ -151,16 +164,10 @@ def test_wal_is_given_up_before_the_service_is_and_the_next_backup_heals_it(back
 def test_a_repository_that_is_not_ours_is_refused_by_name(
     backed_up: BackedUp, change: dict[str, object], why: str
 ) -> None:
-    import re
-
     path = backed_up.root / "repository.json"
     kept = path.read_bytes()
     if "site" in change:
-        backed_up.prepare()
-        change = {}
-        settings = backed_up.settings(site="there")
-        refused = backed_up.module("local_backup", state="prepared", settings=settings)
-        assert re.search(why, refused.message)
+        assert re.search(why, backed_up.prepare(site="there").message)
         return
     path.write_text(json.dumps(json.loads(kept) | change))
     try:
@@ -177,12 +184,10 @@ def test_what_no_backup_made_is_left_alone(backed_up: BackedUp) -> None:
     place.mkdir()
     (place / "diary.txt").write_text("private")
     backed_up.prepare(repository=str(place))
-    done = backed_up.module("local_backup", state="first")
+    done = backed_up.run("local_backup", state="first")
     assert "holds what no backup made (diary.txt): empty it" in done.message
     assert [path.name for path in place.iterdir()] == ["diary.txt"]
-    inside = backed_up.module(
-        "local_backup", state="prepared", settings=backed_up.settings(repository=str(backed_up.state.root / "b"))
-    )
+    inside = backed_up.prepare(repository=str(backed_up.state.root / "b"))
     assert "is inside the state directory, and would be lost with it" in inside.message
     backed_up.prepare()
 
@@ -190,6 +195,6 @@ def test_what_no_backup_made_is_left_alone(backed_up: BackedUp) -> None:
 def test_a_short_key_is_refused(backed_up: BackedUp) -> None:
     key = backed_up.place / "short"
     key.write_text("hunter2")
-    done = backed_up.module("local_backup", state="prepared", settings=backed_up.settings(key_file=str(key)))
+    done = backed_up.prepare(key_file=str(key))
     assert "titanic_secrets_values: backup_key has 7 characters, 32 are needed" in done.message
     assert "hunter2" not in done.message

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.module_utils.local import drill as drills
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.drill import Drill
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, segment_name
 from ansible_collections.whitestar.deploy.tests.backup_helpers import QUICK, BackedUp
 
@@ -55,25 +55,30 @@ def test_a_drill_is_good_while_others_write(backed_up: BackedUp) -> None:
     assert not (backed_up.state.root / "drill").exists(), "nothing is left of it"
 
 
-def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = drills.Drill._digests
+def test_a_check_restores_nothing(backed_up: BackedUp) -> None:
+    done = backed_up.run("local_drill", check=True, database="people")
+    assert (done.changed, done["drill"]) == (False, {})
 
-    def other(self: drills.Drill, server: object, tables: list[str], point: str = "") -> dict[str, str]:
+
+def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Drill._digests
+
+    def other(self: Drill, server: object, tables: list[str], point: str = "") -> dict[str, str]:
         found = real(self, server, tables, point)  # type: ignore[arg-type]
         return found | ({} if point else {"public.people": "1 abc"})
 
-    monkeypatch.setattr(drills.Drill, "_digests", other)
+    monkeypatch.setattr(Drill, "_digests", other)
     with pytest.raises(
         BackupError, match=r"not what the live database had: public\.people: \d+ rows with SHA-256 .* 1 rows"
     ):
-        drills.Drill(backed_up.repository, "people", QUICK).run()
+        Drill(backed_up.repository, "people", QUICK).run()
     assert not (backed_up.state.root / "drill").exists()
 
 
 def test_a_table_that_somebody_has_is_not_waited_for_by_writers(
     backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drills, "LOCK_TRIES", 2)
+    monkeypatch.setattr("ansible_collections.whitestar.deploy.plugins.module_utils.local.drill.LOCK_TRIES", 2)
     holder = threading.Thread(
         target=lambda: backed_up.server.run_sql(
             "BEGIN; INSERT INTO people (name) VALUES ('held'); SELECT pg_sleep(3); COMMIT", "people"
@@ -83,7 +88,7 @@ def test_a_table_that_somebody_has_is_not_waited_for_by_writers(
     time.sleep(0.5)
     began = time.monotonic()
     with pytest.raises(BackupError, match="could not be locked for a moment"):
-        drills.Drill(backed_up.repository, "people", QUICK)._live_digests()
+        Drill(backed_up.repository, "people", QUICK)._live_digests()
     assert time.monotonic() - began < 2
     holder.join()
 

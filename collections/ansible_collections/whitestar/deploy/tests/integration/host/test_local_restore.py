@@ -60,9 +60,9 @@ def test_the_way_back_and_its_end(backed_up: BackedUp) -> None:
     backed_up.restore("previous")
     assert backed_up.names()[-1] == "after the restore", "and to and fro"
     assert len(kept_data(backed_up.state)) == 1
-    assert backed_up.module("local_restore", state="discarded", check=True).changed
+    assert backed_up.run("local_restore", state="discarded", check=True).changed
     assert len(kept_data(backed_up.state)) == 1
-    assert backed_up.module("local_restore", state="discarded").changed
+    assert backed_up.run("local_restore", state="discarded").changed
     assert kept_data(backed_up.state) == []
     assert "no data of before a restore are kept" in backed_up.plan("previous").message
 
@@ -132,7 +132,7 @@ def test_the_release_that_fits_the_schema_is_chosen(backed_up: BackedUp) -> None
     finally:
         image.write_text(program)
         path.write_text(text)
-        backed_up.module("local_restore", state="absent")
+        backed_up.run("local_restore", state="absent")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_empty_machine(backed_up: BackedUp, bindir: Path, backup_tools: Path,
         system = other.repository.record()["system"]
         refused = other.plan("latest")
         assert f"take that database over (--tags restore -e titanic_restore_system={system})" in refused.message
-        assert "holds another database" in other.module("local_backup", state="first").message
+        assert "holds another database" in other.run("local_backup", state="first").message
         other.restore("latest", system=system)
         assert other.names() == rows
         assert other.server.system() == system
