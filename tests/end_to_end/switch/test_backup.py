@@ -15,7 +15,9 @@ from typing import Self
 
 import pytest
 
-from tests.end_to_end.switch.site import PERSON, HostSite, new_site
+from tests.end_to_end.switch.site import LOCAL, PERSON, HostSite, new_site
+
+pytestmark = LOCAL
 
 PEOPLE = 887
 # Five minutes at full measure.
@@ -63,9 +65,9 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def own_site() -> Iterator[HostSite]:
+def own_site(engine: None) -> Iterator[HostSite]:
     """A site with backups, on which every option of theirs is set."""
-    with new_site(None) as site:
+    with new_site(engine) as site:
         assert isinstance(site, HostSite)
         repository = site.state.with_name(f"{site.state.name}-backups")
         site.settings |= {

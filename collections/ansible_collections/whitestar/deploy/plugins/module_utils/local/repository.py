@@ -96,7 +96,10 @@ class Repository:
 
     def key_check(self) -> str:
         """What tells the right key from another and nothing about it. Raises OSError, BackupError for a short one."""
-        secret = Path(self.settings["key_file"]).read_bytes().strip()
+        try:
+            secret = Path(self.settings["key_file"]).read_bytes().strip()
+        except FileNotFoundError as error:
+            raise BackupError(f"{KEY_VARIABLE}: there is no backup_key here yet: run the whole site") from error
         if len(secret) < SHORTEST_KEY:
             raise BackupError(
                 f"{KEY_VARIABLE}: backup_key has {len(secret)} characters, {SHORTEST_KEY} are needed: give a random one"

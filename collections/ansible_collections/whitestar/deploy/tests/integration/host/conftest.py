@@ -85,7 +85,7 @@ def backed_up(bindir: Path, backup_tools: Path) -> Iterator[BackedUp]:
         assert not (done := site.database()).failed, done.message
         site.fill()
         site.deploy()
-        assert not (done := site.module("local_backup", state="first")).failed, done.message
+        assert not (done := site.run("local_backup", state="first")).failed, done.message
         yield site
     finally:
         site.end()
