@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ class Recovery:
         """
         report(f"replay WAL up to {self.target.text}")
         began = time.monotonic()
-        # hot_standby: it answers only once the moment is reached.
+        # hot_standby: it answers only once the moment is reached and it has a timeline of its own.
         ours = {
             "archive_mode": "off",
             "hot_standby": "off",
@@ -123,9 +124,21 @@ class Recovery:
         write_atomically(self.server.data / "recovery.signal", b"", 0o600, self.repository.owner)
         try:
             self.server.start(RECOVERY_SECONDS)
+            self._wait(began + RECOVERY_SECONDS)
         except DatabaseError as error:
             raise BackupError(self._told(str(error))) from error
         return time.monotonic() - began
+
+    def _wait(self, deadline: float) -> None:
+        """Wait until it answers. Raises DatabaseError when it has ended, or does not in time."""
+        while self.server.running():
+            with suppress(DatabaseError):
+                self.server.run_sql("SELECT 1")
+                return
+            if time.monotonic() > deadline:
+                raise DatabaseError(f"WAL was replayed for {RECOVERY_SECONDS} s without an end")
+            time.sleep(0.1)
+        raise DatabaseError("PostgreSQL has ended while WAL was replayed")
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Have the data directory's own configuration be this."""
