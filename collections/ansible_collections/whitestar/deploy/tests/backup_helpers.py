@@ -93,8 +93,10 @@ class BackedUp:
         new = make_workload(self.state, "b" * 12, required="0002", TINY_LIVE_SCHEMA="0001")
         record(self.state, old, new)
 
-    def run(self, name: str, *, check: bool = False, **options: Any) -> Result:
-        return run_module(name, {"state_directory": str(self.state.root), "by": "alice@laptop"} | options, check=check)
+    def run(self, module: str, /, *, check: bool = False, **options: Any) -> Result:
+        return run_module(
+            module, {"state_directory": str(self.state.root), "by": "alice@laptop"} | options, check=check
+        )
 
     def backup(self, kind: str = "auto", **options: Any) -> Result:
         return self.run("local_backup", kind=kind, **options)

@@ -131,7 +131,7 @@ def act(restore: Restore, *, check: bool) -> tuple[bool, dict[str, Any]]:
         return False, restore.plan_way_back(check=check)
     if state == "planned":
         if check:
-            recovery = restore.check()
+            recovery = restore.check(archived=not restore.running())
             return False, {"to": wanted, "backup": recovery.chain[-1].label}
         return False, restore.plan()
     return (True, {}) if check else (True, restore.switch())

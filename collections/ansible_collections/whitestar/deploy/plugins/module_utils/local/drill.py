@@ -54,7 +54,7 @@ class Drill:
         timeline = int(self.live.control()["Latest checkpoint's TimeLineID"])
         target = Target(found["name"], point=found["name"], lsn=lsn_of(found["tables"]["point"]), timeline=timeline)
         base = base_of(target, backups.values())
-        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label))
+        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label), lasting=False)
         recovery.check(self.repository.wal())
         try:
             with exclusively(self.repository.state.backup):

@@ -33,19 +33,26 @@ NOT_REACHED = "recovery ended before configured recovery target was reached"
 
 @dataclass
 class Recovery:
-    """One database that is brought back below ``place``, from a chain of backups."""
+    """One database that is brought back below ``place``, from a chain of backups.
+
+    ``lasting`` is whether it is to outlast a loss of power: a drill's is not.
+    """
 
     repository: Repository
     place: Path
     target: Target
     chain: Sequence[Backup]
+    lasting: bool = True
 
     def __post_init__(self) -> None:
         self.bindir = Path(self.repository.settings["bindir"])
         self.server = PostgresServer(self.place, self.bindir, self.repository.owner)
 
-    def check(self, wal: set[str]) -> list[str]:
-        """Refuse what cannot end well, before anything is made; the files of WAL that it reads. Raises BackupError."""
+    def check(self, wal: set[str], *, archived: bool = True) -> None:
+        """Refuse what cannot end well, before anything is made. Raises BackupError, OSError.
+
+        ``archived`` is whether all WAL is in the repository that ever will be; its end may be on its way otherwise.
+        """
         base = self.chain[-1]
         given_up = set(self.repository.given_up())
         missing = missing_segments(wal, base)
@@ -54,6 +61,8 @@ class Recovery:
             end = self.target.lsn if self.target.point else base.stop_lsn
             last = segment_name(base.timeline, max(end - 1, 0), base.segment_bytes)
             missing = [name for name in missing if name < last] + ([] if last in wal else [last])
+        if not archived:
+            missing = [name for name in missing if name < max(wal, default="")]
         if missing:
             why = "was given up while the repository was away" if missing[0] in given_up else "is missing"
             raise BackupError(
@@ -63,8 +72,6 @@ class Recovery:
         free = shutil.disk_usage(next(path for path in self.place.parents if path.exists())).free // 2**20
         if problem := room_problem(free, self.needed_mebibytes(), self.place):
             raise BackupError(problem)
-        first = segment_name(base.timeline, base.start_lsn, base.segment_bytes)
-        return sorted(name for name in wal if name[:8] == first[:8] and name >= first and len(name) == len(first))
 
     def needed_mebibytes(self) -> int:
         """The room that it takes at most."""
@@ -73,7 +80,7 @@ class Recovery:
         return (whole + parts) // 2**20 + SPARE_MEBIBYTES
 
     def unpack(self) -> None:
-        """The data directory as the backup has it, checked against its manifest. Raises BackupError, OSError."""
+        """The data directory as the backups have it, each checked against its manifest. Raises BackupError, OSError."""
         self.remove()
         owner = self.repository.owner
         make_directory(self.place, 0o755, owner)
@@ -85,20 +92,20 @@ class Recovery:
             part = self.server.data if len(self.chain) == 1 else self.place / "parts" / backup.label
             make_directory(part, 0o700, owner)
             self.repository.run("unpack", f"backups/{backup.label}/base.tar", str(part))
+            self._program(backup, "pg_verifybackup", "--no-parse-wal", "--quiet", str(part))
             parts.append(str(part))
-        try:
-            if len(parts) > 1:
-                report("combine the backups")
-                link = ["--link"] if self.server.major() >= LINKS_SINCE else []
-                self._program("pg_combinebackup", *link, "--output", str(self.server.data), *parts)
-            report("verify the backup")
-            self._program("pg_verifybackup", "--no-parse-wal", "--quiet", str(self.server.data))
-        except DatabaseError as error:
-            raise BackupError(f"backup {self.chain[-1].label} is damaged: {error}") from error
+        if len(parts) > 1:
+            report("combine the backups")
+            words = ["--link"] if self.server.major() >= LINKS_SINCE else []
+            words += [] if self.lasting else ["--no-sync"]
+            self._program(self.chain[-1], "pg_combinebackup", *words, "--output", str(self.server.data), *parts)
         shutil.rmtree(self.place / "parts")
 
-    def _program(self, *words: str) -> None:
-        self.server.run_program(list(words), seconds=RECOVERY_SECONDS)
+    def _program(self, backup: Backup, *words: str) -> None:
+        try:
+            self.server.run_program(list(words), seconds=RECOVERY_SECONDS)
+        except DatabaseError as error:
+            raise BackupError(f"backup {backup.label} is damaged: {error}") from error
 
     def recover(self, settings: Mapping[str, Any]) -> float:
         """Replay WAL up to the moment, and open for writing: the seconds it took. Raises BackupError.
@@ -114,6 +121,7 @@ class Recovery:
             "restore_command": self.repository.shell("fetch", "%f", "%p"),
             "recovery_target_timeline": "current",
             "recovery_target_action": "promote",
+            **({} if self.lasting else {"fsync": "off"}),
             **self._until(),
         }
         automatic = self.server.data / "postgresql.auto.conf"

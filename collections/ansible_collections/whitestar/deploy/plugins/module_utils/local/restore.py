@@ -82,7 +82,7 @@ class Restore:
             raise BackupError(f"titanic_restore_to: '{found.text}' is yet to come: name an earlier moment, or latest")
         return found
 
-    def check(self) -> Recovery:
+    def check(self, *, archived: bool) -> Recovery:
         """Refuse what cannot be done, before anything is touched. Raises BackupError, DatabaseError, OSError."""
         if self.state.ledger().current() is None:
             raise BackupError(f"{NOTHING_YET}: run the whole site first, which makes what a restored database needs")
@@ -94,7 +94,7 @@ class Restore:
         backups = self.repository.backups()
         base = base_of(target, [each for each in backups.values() if each.system == record["system"]])
         recovery = Recovery(self.repository, self.place, target, chain(backups, base.label))
-        recovery.check(self.repository.wal())
+        recovery.check(self.repository.wal(), archived=archived)
         return recovery
 
     def plan(self) -> dict[str, Any]:
@@ -102,13 +102,12 @@ class Restore:
 
         Raises BackupError, DatabaseError, OSError; nothing is left beside then.
         """
-        self.check()
+        self.check(archived=not self.running())
         maintained = maintenance.current(self.state) is not None
         if self.options["drain"]:
             self.begin_maintenance()
         lost = self._archive()
-        # What was archived just now may be what was missing.
-        recovery = self.check()
+        recovery = self.check(archived=True)
         began = datetime.now(UTC)
         try:
             with exclusively(self.state.backup):
