@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -130,6 +131,26 @@ def test_writes_go_on_while_the_repository_is_away_and_the_archive_catches_up(ba
     newest = max(backed_up.repository.backups().values(), key=lambda each: each.label)
     assert missing_segments(backed_up.repository.wal(), newest) == [], "no gap is left"
     assert warnings(backed_up.state) == []
+
+
+def test_a_server_stops_although_the_repository_never_answers(backed_up: BackedUp) -> None:
+    """As a mount of a machine that is gone: whoever reads there waits for ever."""
+    record = backed_up.root / "repository.json"
+    kept = record.rename(record.with_name(".kept"))
+    os.mkfifo(record, 0o644)
+    try:
+        backed_up.write("never archived")
+        backed_up.server.run_sql("SELECT pg_switch_wal()")
+        began = time.monotonic()
+        backed_up.server.stop()
+        assert time.monotonic() - began < 20
+    finally:
+        record.unlink()
+        kept.rename(record)
+    backed_up.server.start()
+    archive_now(backed_up.server)
+    newest = max(backed_up.repository.backups().values(), key=lambda each: each.label)
+    assert missing_segments(backed_up.repository.wal(), newest) == []
 
 
 def test_wal_is_given_up_before_the_service_is_and_the_next_backup_heals_it(backed_up: BackedUp, away: Path) -> None:
