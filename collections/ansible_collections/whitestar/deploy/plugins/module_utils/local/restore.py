@@ -53,6 +53,8 @@ CHECK_SECONDS = 20
 MESSAGE = "The database is being restored. Please try again soon."
 RETRY_SECONDS = 60
 KEPT = "before-restore-"
+# What the ledger has of a restore.
+RECORDED = ("to", "backup", "reached", "lost_seconds", "lost_rows", "timeline_before")
 THERE = "SELECT count(*) FROM pg_database WHERE datname = {name}"
 REPLAYED = "SELECT json_build_object('at', to_json(pg_last_xact_replay_timestamp()))"
 
@@ -92,10 +94,21 @@ class Restore:
         consent = self.options["system"] or ""
         self.repository.check(self.live.major(), "" if consent and consent == record["system"] else system)
         backups = self.repository.backups()
-        base = base_of(target, [each for each in backups.values() if each.system == record["system"]])
-        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label))
+        lineage = self.repository.lineage(target.timeline or self.timeline(target.time, record["system"]))
+        base = base_of(target, [each for each in backups.values() if each.system == record["system"]], lineage)
+        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label), lineage)
         recovery.check(self.repository.wal(), archived=archived)
         return recovery
+
+    def timeline(self, time: datetime | None, system: str) -> int:
+        """The one that served at this time, now if there is none, in the database of this identifier."""
+        control = self.live.control() if self.live.exists() else {}
+        ours = control.get("Database system identifier") == system
+        found = int(control["Latest checkpoint's TimeLineID"]) if ours else self.repository.newest_timeline()
+        for event in reversed(self.state.ledger().events):
+            if event["kind"] == "restore" and time is not None and time < moment(event["at"]):
+                found = event["timeline_before"]
+        return found
 
     def plan(self) -> dict[str, Any]:
         """Bring the database back beside the one that serves, and say what a switch would lose.
@@ -216,6 +229,7 @@ class Restore:
         report("stop the release")
         for colour in COLOURS:
             self.state.daemon(colour).stop(self.options["drain_seconds"])
+        before = self.timeline(None, self.repository.record()["system"])
         kept = self.state.database / f"{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         with exclusively(self.live.directory):
             report("switch the database")
@@ -228,7 +242,7 @@ class Restore:
                     self.live.start()
                 raise
             self._settle()
-        self._record(plan, kept)
+        self._record({**plan, "timeline_before": before}, kept)
         self._clear_place()
         return plan | {"kept": str(kept) if kept.exists() else ""}
 
@@ -254,7 +268,7 @@ class Restore:
         roles.ensure_roles(self.live, self.options, roles.read_passwords(self.options), check=False)
 
     def _record(self, plan: Mapping[str, Any], kept: Path) -> None:
-        facts = {key: plan[key] for key in ("to", "backup", "reached", "lost_seconds", "lost_rows") if key in plan}
+        facts = {key: plan[key] for key in RECORDED if key in plan}
         facts |= {"by": self.options["by"], "served": plan["served"], "kept": kept.name if kept.exists() else ""}
         self.state.write_ledger(self.state.ledger().with_event("restore", **facts))
         # What they told of the schema and the seed is not so any more.
