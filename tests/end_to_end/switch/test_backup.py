@@ -99,6 +99,12 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+def deleted(directory: Path) -> bool:
+    """Whether nothing is left of a directory, which others may be writing to."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
 def people(site: HostSite) -> set[str]:
     """The names of those whom a Writer wrote."""
     status, found = site.ask("/people")
@@ -152,7 +158,7 @@ def test_the_volume_is_deleted_under_load_and_nothing_archived_is_missing(own_si
         eventually(lambda: len(writer.after(archived)) >= 20)
         gone = datetime.now(UTC)
         own_site.kill("database")
-        eventually(lambda: shutil.rmtree(data, ignore_errors=True) or not data.exists())
+        eventually(lambda: deleted(data))
     own_site.succeed(*RESTORE, "titanic_restore_to=latest", *CONFIRMED)
     found = people(own_site)
     missing = writer.before(archived) - found
