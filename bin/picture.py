@@ -33,6 +33,8 @@ COLOURS = {
     "90": "#8b949e",
 }
 GROUND, INK = "#1c2128", "#e6edf3"
+# Browsers leave out spaces that follow one another, whatever is said of them.
+NO_BREAK = "\N{NO-BREAK SPACE}"
 # Pixels: of a character of this size, of a line, of the margin.
 SIZE, CHARACTER, LINE, MARGIN = 14, 8.43, 19, 14
 
@@ -78,10 +80,12 @@ def drawing(lines: Sequence[str]) -> str:
     width = round(2 * MARGIN + CHARACTER * max([len(STYLE.sub("", line)) for line in lines]))
     height = 2 * MARGIN + LINE * len(lines)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
-    font = f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}" xml:space="preserve"'
+    font = f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}"'
     texts = [f'<rect width="100%" height="100%" rx="6" fill="{GROUND}"/>', f"<g {font}>"]
     for number, line in enumerate(lines):
-        parts = "".join(f'<tspan fill="{colour}">{escape(part)}</tspan>' for part, colour in spans(line))
+        parts = "".join(
+            f'<tspan fill="{colour}">{escape(part).replace(" ", NO_BREAK)}</tspan>' for part, colour in spans(line)
+        )
         length = len(STYLE.sub("", line))
         if parts:
             place = f'x="{MARGIN}" y="{MARGIN + LINE * number + SIZE}" textLength="{length * CHARACTER:.1f}"'

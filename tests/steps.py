@@ -1,6 +1,6 @@
 """What there is to run: the steps of the suite, by rooms, in the order in which they are begun.
 
-A room says what its tests rest on; docs/tests.md says where a new test goes. A step is one command.
+A room says what its tests rest on; docs/developer/tests.md says where a new test goes. A step is one command.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
         found.append("seed: load the data set, as the release will say")
     elif seed.get("changed"):
         found.append(f"seed: insert {seed['inserted']} and update {seed['updated']} rows")
-    found += [f"api: {step} the reverse proxy" for step in api.get("front", [])]
+    found += [f"api: {step}" for step in api.get("front", [])]
     if words := RELEASE_STEPS.get(api.get("action", "none")):
         found.append(f"api: {words.format(api['release'])}")
     return found

@@ -14,11 +14,7 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  _terms:
-    description: Name of the group.
-    required: true
-    type: list
-    elements: str
+  _terms: {description: Name of the group., required: true, type: list, elements: str}
 """
 
 EXAMPLES = r"""
@@ -27,10 +23,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-_raw:
-  description: Names of hosts.
-  type: list
-  elements: str
+_raw: {description: Names of hosts., type: list, elements: str}
 """
 
 from typing import Any

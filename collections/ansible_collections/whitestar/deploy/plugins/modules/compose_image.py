@@ -24,10 +24,7 @@ options:
     description: Directory on the target where releases are recorded, one below it for each.
     type: path
     required: true
-  context:
-    description: Directory on the controller that is the build context.
-    type: path
-    required: true
+  context: {description: Directory on the controller that is the build context., type: path, required: true}
   dockerfile:
     description: Dockerfile on the controller; its ignore file lies beside it as C(NAME.dockerignore).
     type: path
@@ -41,22 +38,13 @@ options:
     description: Name of the image without tag, such as C(titanic) or C(registry.example.org/titanic).
     type: str
     required: true
-  push:
-    description: Whether to push it to the registry that O(repository) names.
-    type: bool
-    default: false
+  push: {description: Whether to push it to the registry that O(repository) names., type: bool, default: false}
   login:
     description: Who pushes; the client's own credentials are used without it.
     type: dict
     suboptions:
-      username:
-        description: The account.
-        type: str
-        required: true
-      password:
-        description: Its password or token.
-        type: str
-        required: true
+      username: {description: The account., type: str, required: true}
+      password: {description: Its password or token., type: str, required: true}
   platforms:
     description: >-
       Platforms that the image is made for, such as C(linux/amd64); that of the engine must be among them. More than one
@@ -90,9 +78,7 @@ options:
       Records a failure as that of a release, in the ledger and in a failure report, whose path the message has.
     type: dict
     suboptions:
-      state_directory:
-        description: The state directory of the target, where that is a host.
-        type: path
+      state_directory: {description: "The state directory of the target, where that is a host.", type: path}
       cluster:
         description: The cluster and the namespace, where the target is one.
         type: dict
@@ -101,27 +87,13 @@ options:
           kubeconfig: {description: File with its address and credentials., type: path}
           context: {description: The context of that file., type: str}
           namespace: {description: The namespace., type: str, required: true}
-      by:
-        description: Who runs this, for the ledger.
-        type: str
-        required: true
-  identity:
-    description: Set by the action plugin.
-    type: str
-  archive:
-    description: Set by the action plugin.
-    type: path
-  seconds:
-    description: How long the build may take, in seconds.
-    type: float
-    default: 1800
+      by: {description: "Who runs this, for the ledger.", type: str, required: true}
+  identity: {description: Set by the action plugin., type: str}
+  archive: {description: Set by the action plugin., type: path}
+  seconds: {description: "How long the build may take, in seconds.", type: float, default: 1800}
 attributes:
-  check_mode:
-    description: Says whether the image would be built or judged, and does neither.
-    support: full
-  diff_mode:
-    description: Names the image.
-    support: full
+  check_mode: {description: "Says whether the image would be built or judged, and does neither.", support: full}
+  diff_mode: {description: Names the image., support: full}
 """
 
 EXAMPLES = r"""

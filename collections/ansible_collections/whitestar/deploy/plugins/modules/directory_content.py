@@ -15,25 +15,12 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: The directory, made if it is not there.
-    type: path
-    required: true
-  files:
-    description: Contents by path below O(directory).
-    type: dict
-    required: true
-  header:
-    description: How files begin that may be removed.
-    type: str
-    required: true
+  directory: {description: "The directory, made if it is not there.", type: path, required: true}
+  files: {description: Contents by path below O(directory)., type: dict, required: true}
+  header: {description: How files begin that may be removed., type: str, required: true}
 attributes:
-  check_mode:
-    description: Says which files would be written or removed.
-    support: full
-  diff_mode:
-    description: Shows the files before and after.
-    support: full
+  check_mode: {description: Says which files would be written or removed., support: full}
+  diff_mode: {description: Shows the files before and after., support: full}
 """
 
 EXAMPLES = r"""
@@ -45,16 +32,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-written:
-  description: Paths of the files that were written.
-  returned: success
-  type: list
-  elements: str
-removed:
-  description: Paths of the files that were removed.
-  returned: success
-  type: list
-  elements: str
+written: {description: Paths of the files that were written., returned: success, type: list, elements: str}
+removed: {description: Paths of the files that were removed., returned: success, type: list, elements: str}
 """
 
 from collections.abc import Mapping

@@ -20,31 +20,14 @@ description:
   - Never reports a change, so that a run which changes nothing else says so.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.lock]
 options:
   state_directory:
     description: The one directory that holds everything the deployment makes. Made if it is missing.
     type: path
     required: true
-  state:
-    description: Whether the run is to have the lock.
-    type: str
-    choices: [present, absent]
-    required: true
-  owner:
-    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
-    type: dict
-    required: true
-  lease_seconds:
-    description: After this many seconds the lock of an owner on another machine may be taken over.
-    type: int
-    default: 3600
-  address:
-    description: Address that the reverse proxy will listen on. Needed with O(state=present).
-    type: str
-  port:
-    description: Port that the reverse proxy will listen on. Needed with O(state=present).
-    type: int
+  address: {description: Address that the reverse proxy will listen on. Needed with O(state=present)., type: str}
+  port: {description: Port that the reverse proxy will listen on. Needed with O(state=present)., type: int}
   redirect_port:
     description: Port at which the reverse proxy will send HTTP on to HTTPS; 0 for none.
     type: int
@@ -52,37 +35,14 @@ options:
   account:
     description: Account that PostgreSQL runs as when the play runs as root. Needed to lock without O(engine).
     type: str
-  deploys:
-    description: Whether the run may start a reverse proxy and a release, and so needs the port and disk space.
-    type: bool
-    default: true
-  continues:
-    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
-    type: bool
-    default: false
-  needs_running:
-    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
-    type: bool
-    default: false
-  looks:
-    description: Whether to give back RV(reality).
-    type: bool
-    default: false
   installs_engine:
     description: Whether the run installs what O(engine) lacks; it may lack it then where the system's packages will do.
     type: bool
     default: false
-  free_mebibytes:
-    description: Refuse when less disk space than this is free, in MiB.
-    type: int
-    default: 500
+  free_mebibytes: {description: "Refuse when less disk space than this is free, in MiB.", type: int, default: 500}
 attributes:
-  check_mode:
-    description: The target is checked and the lock is left alone.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The target is checked and the lock is left alone., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -139,6 +99,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_stat
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LOCK
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
 
 LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
@@ -315,20 +276,14 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LOCK
+        | {
             "state_directory": {"type": "path", "required": True},
             "engine": DockerClient.OPTION,
-            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
-            "owner": {"type": "dict", "required": True},
-            "lease_seconds": {"type": "int", "default": 3600},
             "address": {"type": "str"},
             "port": {"type": "int"},
             "redirect_port": {"type": "int", "default": 0},
             "account": {"type": "str"},
-            "deploys": {"type": "bool", "default": True},
-            "continues": {"type": "bool", "default": False},
-            "needs_running": {"type": "bool", "default": False},
-            "looks": {"type": "bool", "default": False},
             "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },

@@ -15,14 +15,8 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: Directory of the files.
-    type: path
-    required: true
-  given:
-    description: Secrets by file name.
-    type: dict
-    default: {}
+  directory: {description: Directory of the files., type: path, required: true}
+  given: {description: Secrets by file name., type: dict, default: {}}
   generated:
     description: File names for which a random secret of 43 characters (256 bits) is made up unless given or there.
     type: list
@@ -42,12 +36,8 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode:
-    description: Says which files would change.
-    support: full
-  diff_mode:
-    description: Shows names only.
-    support: full
+  check_mode: {description: Says which files would change., support: full}
+  diff_mode: {description: Shows names only., support: full}
 """
 
 EXAMPLES = r"""
@@ -59,11 +49,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-written:
-  description: Names of the files that were written.
-  returned: success
-  type: list
-  elements: str
+written: {description: Names of the files that were written., returned: success, type: list, elements: str}
 """
 
 import os

@@ -15,14 +15,8 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: Where the directories are kept, one for each hash.
-    type: path
-    required: true
-  requirements:
-    description: A requirements file in which every line has hashes.
-    type: path
-    required: true
+  directory: {description: "Where the directories are kept, one for each hash.", type: path, required: true}
+  requirements: {description: A requirements file in which every line has hashes., type: path, required: true}
   project:
     description: A Python project to install besides. It must have a C(pyproject.toml) whose build backend is uv's.
     type: path
@@ -31,9 +25,7 @@ options:
     type: list
     elements: str
     default: []
-  python:
-    description: Interpreter to make the environment with. The one that runs this module unless set.
-    type: path
+  python: {description: Interpreter to make the environment with. The one that runs this module unless set., type: path}
   describe:
     description: Command in the environment whose output, a JSON object, describes what was built.
     type: list
@@ -54,21 +46,11 @@ options:
       Records a failure as that of a release, in the ledger and in a failure report, whose path the message has.
     type: dict
     suboptions:
-      state_directory:
-        description: The state directory of the target.
-        type: path
-        required: true
-      by:
-        description: Who runs this, for the ledger.
-        type: str
-        required: true
+      state_directory: {description: The state directory of the target., type: path, required: true}
+      by: {description: "Who runs this, for the ledger.", type: str, required: true}
 attributes:
-  check_mode:
-    description: Says what would be built, and builds nothing.
-    support: full
-  diff_mode:
-    description: Shows the directory that is made.
-    support: full
+  check_mode: {description: "Says what would be built, and builds nothing.", support: full}
+  diff_mode: {description: Shows the directory that is made., support: full}
 """
 
 EXAMPLES = r"""

@@ -40,7 +40,7 @@ RELEASED = {
     "deployed": ("deployed {}", "would deploy {}"),
 }
 # What another module has planned and told before.
-PLANNED = ("kubernetes.core.k8s",)
+PLANNED = ("kubernetes.core.k8s", "community.docker.docker_compose_v2")
 # What the result of a debug task has besides what it was asked to show.
 NOT_SHOWN = ("changed", "failed", "skipped", "invocation", "warnings", "deprecations", "exception", "censored")
 # What a program says of a failure besides its message.

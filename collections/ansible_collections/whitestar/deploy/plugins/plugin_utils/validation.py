@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes together of a Kubernetes target's choices: which database, and where secrets come from."""
+"""Which values go together, on each provider, and what they ask of a cluster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from typing import Any
 
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS
 from cryptography import x509
 
+# RFC 1123, as Kubernetes names a namespace.
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# As Docker Compose names a project.
+PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# Settings of the service that each target gives it.
+GIVEN = re.compile("TITANIC_(BIND|RELEASE|DRAIN_FILE|METRICS_DIRECTORY|COUNTS_FILE|DATABASE_.+)")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
-PORTS = range(1, 65536)
 PASSWORDS = ("database_owner_password", "database_app_password")
 # What a store may have for us.
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
@@ -22,6 +29,80 @@ STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
 CHOOSE_CLASS = "name one that there is, or make one the default"
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
+
+
+def wrong_together(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
+    platforms = check_type_list(values.get("titanic_image_platforms", []))
+    if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
+        several = "only a registry keeps an image for several platforms"
+        return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+    if found := wrong_backups(values):
+        return found
+    if values.get("titanic_provider") == "kubernetes":
+        return [*_on_kubernetes(values), *wrong_choices(values)]
+    if found := [*_project(values), *wrong_elsewhere(values), *_redirect(values)]:
+        return found
+    if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
+        return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
+    return []
+
+
+def _redirect(values: Mapping[str, Any]) -> list[str]:
+    """Why nothing could be sent on to HTTPS, if so."""
+    port = int(values.get("titanic_api_redirect_port") or 0)
+    if port and values.get("titanic_api_tls", "none") == "none":
+        return ["titanic_api_redirect_port: there is no HTTPS to send to: leave it out, or set titanic_api_tls"]
+    if port and port == int(values.get("titanic_api_port", 5000)):
+        return [f"titanic_api_redirect_port: {port} is titanic_api_port: choose another port, such as 80"]
+    return []
+
+
+def wrong_environment(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each setting of the service that the deployment itself has to give it."""
+    environment = values.get("titanic_api_environment") or {}
+    return [
+        f"titanic_api_environment: {name} is the deployment's own: leave it out"
+        for name in sorted(map(str, environment if isinstance(environment, Mapping) else {}))
+        if GIVEN.fullmatch(name)
+    ]
+
+
+def wrong_address(values: Mapping[str, Any]) -> list[str]:
+    """Why nothing can listen at the reverse proxy's address, or ask it there, if so."""
+    why = wrong_host(str(values.get("titanic_api_address", "127.0.0.1")), names=values["titanic_provider"] != "compose")
+    return [f"titanic_api_address: {why}"] if why else []
+
+
+def _project(values: Mapping[str, Any]) -> list[str]:
+    """Why Docker Compose cannot have a project of this name, if so."""
+    name = str(values.get("titanic_project", "titanic"))
+    if values.get("titanic_provider") != "compose" or PROJECT.fullmatch(name):
+        return []
+    rule = "lower-case letters, digits, - and _, a letter or digit first"
+    return [f"titanic_project: '{name}' cannot be a Compose project: use {rule}"]
+
+
+def _on_kubernetes(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each value that a cluster has no use for, or cannot use."""
+    found = []
+    name = str(values.get("titanic_project", "titanic"))
+    if not DNS_LABEL.fullmatch(name):
+        rule = "lower-case letters, digits and -, at most 63, a letter or digit first and last"
+        found.append(f"titanic_project: '{name}' cannot be a namespace: use {rule}")
+    if "/" not in str(values.get("titanic_image_repository", "titanic")):
+        where = "a registry that the cluster pulls from, such as registry.example.org/titanic"
+        found.append(f"titanic_image_repository: the image has to be pushed: name a repository of {where}")
+    if values.get("titanic_api_tls") == "internal":
+        found.append("titanic_api_tls: internal is Caddy's: use acme with cert-manager, or give a certificate (given)")
+    elif values.get("titanic_api_tls", "none") != "none" and values.get("titanic_api_front", "ingress") != "ingress":
+        remedy = "give the Gateway's own listener one and leave this at none, or use an Ingress"
+        found.append(f"titanic_api_tls: only an Ingress gets a certificate (titanic_api_front): {remedy}")
+    if values.get("titanic_api_front") == "node_port" and not values.get("titanic_target_client_networks"):
+        found.append("titanic_target_client_networks: nobody may ask a node_port: name the networks that may")
+    if boolean(values.get("titanic_database_pgadmin", False)):
+        found.append("titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out")
+    return found
 
 
 def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:

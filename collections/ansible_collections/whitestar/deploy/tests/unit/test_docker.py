@@ -32,10 +32,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime, command_line
+from ansible_collections.whitestar.deploy.plugins.modules.compose_service import calls
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    SERVICE,
     answering,
     client,
     make_image,
@@ -66,6 +68,8 @@ SETTINGS: dict[str, Any] = {
     "secret_files": {"database_password": "/state/secrets/app", "write_tokens": "/state/secrets/tokens"},
     "resources": {"memory": "256Mi", "cpu": "0.5"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 
 
@@ -143,7 +147,7 @@ def test_mappings_are_merged_and_all_else_is_replaced() -> None:
 
 
 def test_every_replica_of_both_colours_is_behind_the_reverse_proxy() -> None:
-    assert upstreams("people", 2) == [
+    assert upstreams("people", 2, 8000) == [
         "people-api-blue-1:8000",
         "people-api-blue-2:8000",
         "people-api-green-1:8000",
@@ -248,7 +252,8 @@ def test_the_project_s_file_is_made_of_its_parts(place: Path) -> None:
 
 def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     def made(definition: dict[str, Any], files: dict[str, str]) -> Service:
-        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", definition, {}, {"key": "/key"}, files)
+        options = {"definition": definition, "secret_files": {"key": "/key"}, "files": files}
+        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", options)
 
     first = made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {})
     assert made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {"a": "b"}).hash == first.hash
@@ -258,6 +263,18 @@ def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "1"}
     assert service["secrets"] == [{"source": "key", "target": "/key"}]
     assert first.part["secrets"] == {"key": {"file": "/key"}}
+
+
+@pytest.mark.parametrize(
+    ("needed", "state"),
+    [([], ""), (["write"], ""), (["write", "reload"], ""), (["write", "start"], "present"), (["restart"], "restarted")],
+)
+def test_compose_is_told_to_start_or_restart_one_service_or_nothing(needed: list[str], state: str) -> None:
+    engine = DockerClient("/nowhere/docker.sock", "/nowhere/docker", "people", planned=True)
+    service = Service(Project(Path("/project"), engine), "proxy", "caddy", {"definition": {}})
+    one = {"state": state, "services": ["proxy"], "recreate": "auto", "profiles": [], "scale": {}}
+    # Of the other there is no container, which only people start.
+    assert list(calls(service, needed, ["pgadmin"])) == ([one] if state else [])
 
 
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:

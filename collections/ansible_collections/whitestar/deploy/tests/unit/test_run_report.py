@@ -45,6 +45,19 @@ def test_what_kubernetes_core_applied_is_told_by_the_plan_of_it() -> None:
     assert stage.did == ["make Service titanic-api", "Apply the objects"], "the last is of a task that told nothing"
 
 
+def test_what_docker_compose_v2_applied_is_told_by_the_plan_of_it() -> None:
+    report, stage = RunReport(), Stage("Database", "role", 0, 1)
+    planned = {"steps": ["write the service database", "start the service database"], "changed": True}
+    for action, result in (
+        (f"{COLLECTION}compose_service", planned),
+        ("community.docker.docker_compose_v2", {"changed": True}),
+        (f"{COLLECTION}compose_service", {"steps": [], "changed": False}),
+    ):
+        facts = TaskFacts(action, f"{COLLECTION}titanic_database", "common | Apply the service")
+        report.record("here", stage, facts, result, "changed" if result["changed"] else "ok")
+    assert stage.did == planned["steps"]
+
+
 @pytest.mark.parametrize(
     ("module", "result", "words"),
     [

@@ -15,13 +15,15 @@ from ansible_collections.whitestar.deploy.plugins.action.validate_inputs import 
     role_options,
     unknown_tags,
     unknown_variables,
+)
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.certificates import wrong_certificates
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import wrong_values
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import (
     wrong_address,
-    wrong_certificates,
     wrong_environment,
     wrong_together,
-    wrong_values,
 )
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import FOLLOWING, RENAMED
 from ansible_collections.whitestar.deploy.tests.helpers import certificate
 
 OPTIONS = role_options()
@@ -30,9 +32,9 @@ TAGS = ["image", "database", "api", "rollback"]
 
 def test_what_is_a_role_s_own_is_refused_and_what_an_earlier_play_registered_is_not() -> None:
     registered = {"__titanic_preflight_lock": {"changed": False}, "__titanic_api_front": {"skipped": True}}
-    given = {"__titanic_preflight_deploys": False, "__titanic_verify_actions": {"release": "none"}}
+    given = {"__titanic_preflight_run": [], "__titanic_verify_actions": {"release": "none"}}
     assert internal({**registered, **given, "titanic_api_port": 80}) == [
-        "__titanic_preflight_deploys: it is the collection's own: leave it out",
+        "__titanic_preflight_run: it is the collection's own: leave it out",
         "__titanic_verify_actions: it is the collection's own: leave it out",
     ]
 

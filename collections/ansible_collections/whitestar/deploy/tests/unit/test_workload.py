@@ -20,6 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
     identity_text,
     reverse_proxy,
     run_identity,
+    run_kind,
     server_arguments,
     state_directory,
     summary,
@@ -28,6 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.filter.workload import (
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 CONNECTION = {
     "host": "/state/database/run",
@@ -52,6 +54,8 @@ SETTINGS: dict[str, Any] = {
     "secret_files": {"database_password": "/state/secrets/app"},
     "resources": {"memory": "256Mi"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 
 
@@ -395,3 +399,38 @@ def test_a_cluster_is_asked_by_name_at_any_address_and_trusts_what_is_given_as_t
     assert given["tls"] == {"hostname": "api.example.org", "authority": "PEM"}
     assert given["files"] == {}
     assert "KEY" not in str(given)
+
+
+@pytest.mark.parametrize(
+    ("tags", "skipped", "kinds"),
+    [
+        (["all"], [], ["deploys"]),
+        (["all"], ["secrets"], ["deploys", "continues"]),
+        (["api"], [], ["deploys", "continues", "needs_running"]),
+        (["secrets", "api"], [], ["deploys", "needs_running"]),
+        (["secrets", "api"], ["secrets"], ["deploys", "continues", "needs_running"]),
+        (["database"], [], ["deploys", "continues"]),
+        (["target"], [], ["deploys"]),
+        (["seed"], [], ["continues", "needs_running"]),
+        (["verify", "start"], [], ["continues"]),
+        (["rollback"], [], ["needs_running"]),
+        (["rollback", "status"], [], ["needs_running"]),
+        (["status", "drift"], [], ["reads"]),
+        (["stop"], [], []),
+        (["teardown"], [], []),
+        (["maintenance"], [], ["continues", "needs_running"]),
+    ],
+)
+def test_a_run_of_the_site_is_what_its_tags_make_it(tags: list[str], skipped: list[str], kinds: list[str]) -> None:
+    assert run_kind(tags, skipped) == kinds
+
+
+@pytest.mark.parametrize(
+    ("tags", "skipped", "installs"),
+    [(["all"], [], True), (["target"], [], True), (["all"], ["target"], False), (["api"], [], False)],
+)
+def test_a_run_that_comes_by_the_target_installs_the_engine(
+    tags: list[str], skipped: list[str], *, installs: bool
+) -> None:
+    assert ("installs_engine" in run_kind(tags, skipped, installs_engine=True)) is installs
+    assert "installs_engine" not in run_kind(tags, skipped)

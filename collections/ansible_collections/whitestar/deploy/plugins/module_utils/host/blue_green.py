@@ -168,7 +168,9 @@ class BlueGreen(ABC):
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
         """
         self.checks.require_kept()
-        self.analysis.watch(lambda: Traffic.at(self.addresses(colour)), lambda: self.ended(colour))
+        self.analysis.watch(
+            lambda: Traffic.at(self.addresses(colour), self.workload["probes"]), lambda: self.ended(colour)
+        )
 
     def drain(self, colour: str) -> None:
         """Make the colour unready, wait until the reverse proxy must have seen it."""

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import LABELS as MANAGED
+
 NAME = "titanic"
 API = "titanic-api"
 RELEASE = "whitestar.deploy/release"
-LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/managed-by": "whitestar.deploy"}
+LABELS = {"app.kubernetes.io/name": NAME, **MANAGED}
 COMPONENT = "app.kubernetes.io/component"
 REQUESTS = {"memory": "128Mi", "cpu": "100m"}
 # What a Job needs that reads a data set; it runs once.
@@ -98,7 +100,8 @@ def release_objects(workload: Mapping[str, Any], ready_seconds: int, drain_secon
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
-    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port), "prometheus.io/path": "/metrics"}
+    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
+    scrape |= {"prometheus.io/path": workload["probes"]["metrics"]}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

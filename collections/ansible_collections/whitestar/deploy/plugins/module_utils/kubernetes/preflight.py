@@ -84,7 +84,7 @@ def denied(cluster: KubernetesClient) -> list[str]:
 def missing(cluster: KubernetesClient, required: list[dict[str, Any]]) -> list[str]:
     """One sentence for each thing that the deployment rests on and the cluster does not have."""
     found = []
-    for need in (need for need in required if need["asked"]):
+    for need in required:
         try:
             what = lack(cluster, need)
         except ClusterError as error:
@@ -125,7 +125,7 @@ def unchangeable(cluster: KubernetesClient, volume: dict[str, Any], overlays: li
                 fit(cluster, before, with_volume(thing, volume["size"], volume["storage_class"]), check=True)
             except VolumeError as error:
                 found.append(f"{VOLUME_VARIABLES[error.what]}: {error}")
-    for overlay in (overlay for overlay in overlays if overlay["asked"]):
+    for overlay in overlays:
         refused = _refusals(cluster, made.get(overlay["stage"], []), overlay)
         found += [f"{overlay['variable']}: {error}: change it, or leave it out" for error in refused]
     return found

@@ -186,8 +186,10 @@ class Rollout:
             report(f"{new} of {wanted} replicas are new, {available} available")
         return _complete(found)
 
-    def watch(self, watch: PodWaiter, analysis: Analysis) -> None:
+    def watch(self, watch: PodWaiter, analysis: Analysis, probes: Mapping[str, Any]) -> None:
         """Ask the reverse proxy for what it kept before, then compare the metrics of all pods with the bounds.
+
+        ``probes`` are the workload's.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
         """
@@ -203,7 +205,7 @@ class Rollout:
             pods = [str(pod["metadata"]["name"]) for pod in watch.pods()]
             addresses = [stack.enter_context(self.cluster.forwarded(pod, self.port)) for pod in pods]
             try:
-                analysis.watch(lambda: Traffic.at(addresses), watch.problem)
+                analysis.watch(lambda: Traffic.at(addresses, probes), watch.problem)
             except ReleaseError:
                 self._record_evidence(watch)
                 raise

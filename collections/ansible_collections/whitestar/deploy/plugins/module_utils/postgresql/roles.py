@@ -14,6 +14,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
+TEXT, PASSWORD = {"type": "str", "required": True}, {"type": "path", "required": True, "no_log": False}
+# Of modules that read passwords from files.
+OPTIONS: dict[str, Any] = {
+    **dict.fromkeys(("database", "owner", "user"), TEXT),
+    **dict.fromkeys(("owner_password_file", "user_password_file"), PASSWORD),
+    "answer_file": {"type": "path"},
+}
 # What both roles may and may not.
 ATTRIBUTES = {
     "LOGIN": True,
@@ -122,3 +129,9 @@ def ensure_roles(
     if kept and not check:
         server.run_sql(";\n".join(kept.values()), names["database"])
     return [*needed, *kept]
+
+
+def result(steps: Sequence[str]) -> dict[str, Any]:
+    """What a module gives back that has taken these steps."""
+    diff = {"before": "", "after": "".join(f"{step}\n" for step in steps)}
+    return {"changed": bool(steps), "steps": steps, "diff": diff}

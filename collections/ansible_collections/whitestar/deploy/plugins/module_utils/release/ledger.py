@@ -140,6 +140,14 @@ class Ledger:
         """The newest entry for ``release``, whatever its outcome."""
         return next((entry for entry in reversed(self.entries) if entry.release == release), None)
 
+    def earlier_failure(self, release: str) -> str:
+        """A warning when the last attempt to serve ``release`` did not succeed; empty otherwise."""
+        last = self.last_attempt(release)
+        if last is None or last.outcome == "succeeded":
+            return ""
+        words = "failed" if last.outcome == "failed" else "was interrupted"
+        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
 

@@ -16,9 +16,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_gree
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import ReverseProxy
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import in_words as promise_in_words
 
-# Names in the service's metrics, and the routes that nobody's request is for.
+# Names in the service's metrics.
 METRICS = ("titanic_http_requests_total", "titanic_http_errors_total", "titanic_http_request_duration_seconds_sum")
-PROBES = ("/healthz", "/readyz", "/health", "/ready", "/metrics")
 FEWEST_REQUESTS = 20
 WATCH_SECONDS = 0.5
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
@@ -75,19 +74,20 @@ class Traffic:
         return Traffic(self.requests - earlier.requests, self.errors - earlier.errors, self.seconds - earlier.seconds)
 
     @classmethod
-    def at(cls, addresses: Iterable[str]) -> Traffic:
-        """What all replicas together have answered."""
-        answers = [try_request(address, "/metrics") for address in addresses]
-        return cls.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer))
+    def at(cls, addresses: Iterable[str], probes: Mapping[str, Any]) -> Traffic:
+        """What all replicas together have answered, by a workload's ``probes``; nothing where they name no metrics."""
+        answers = [try_request(address, probes["metrics"]) for address in addresses if "metrics" in probes]
+        return cls.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer), probes)
 
     @classmethod
-    def of(cls, metrics: str) -> Traffic:
-        """From the text of ``/metrics``, in Prometheus' exposition format 0.0.4."""
+    def of(cls, metrics: str, probes: Mapping[str, Any]) -> Traffic:
+        """From metrics in Prometheus' exposition format 0.0.4, without what was asked for the ``probes``' own paths."""
+        nobody = [*(probes.get(name) for name in ("alive", "ready", "metrics")), *probes.get("aliases", ())]
         sums = dict.fromkeys(METRICS, 0.0)
         for line in metrics.splitlines():
             name, _, rest = line.partition("{")
             labels, _, value = rest.rpartition("} ")
-            if name in sums and not any(f'route="{route}"' in labels for route in PROBES):
+            if name in sums and not any(f'route="{route}"' in labels for route in nobody):
                 sums[name] += float(value)
         return cls(*sums.values())
 

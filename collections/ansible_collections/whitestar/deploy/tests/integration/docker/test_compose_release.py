@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint 
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    SERVICE,
     Result,
     finish_module,
     lock_options,
@@ -369,7 +370,7 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
 
     def look(wanted: str = "reported", *, check: bool = False) -> Result:
         given = {"state_directory": str(state.root), "engine": own_engine, "state": wanted, "address": address}
-        return run_module("host_lifecycle", given, check=check)
+        return run_module("host_lifecycle", given | {"probes": SERVICE["probes"]}, check=check)
 
     try:
         before = spool(state.root)

@@ -129,13 +129,13 @@ def test_a_socket_where_the_packages_have_none_is_refused(place: Path) -> None:
 AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 root = Path(sys.argv[1])
-print(json.dumps(lasting_problems(Engine(f"{root}/var/run/docker.sock", "docker", "people"), Host(root))))
+print(json.dumps(lasting_problems(DockerClient(f"{root}/var/run/docker.sock", "docker", "people"), Host(root))))
 """
 
 

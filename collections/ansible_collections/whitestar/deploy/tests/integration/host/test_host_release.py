@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
@@ -473,8 +473,10 @@ class Door(http.server.BaseHTTPRequestHandler):
     """A reverse proxy: asks the colour that is ready."""
 
     state: State
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         ready = [self.state.address(colour) for colour in COLOURS if self.state.drain_file(colour).exists() is False]
         answers = [answer for address in ready if (answer := try_request(address, self.path))]
         self.send_response(answers[0].status if answers else 502)
@@ -488,6 +490,7 @@ class Door(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def door(state: State) -> Iterator[dict[str, Any]]:
     """Where the service is asked, as the module takes it."""
+    Door.asked.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OwnDoor", (Door,), {"state": state})) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         yield {"address": f"127.0.0.1:{server.server_port}"}
@@ -511,6 +514,14 @@ def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
     assert serving(state) == before, "the very process that served before"
     assert outcomes(state)[-1] == (broken["release"], "failed")
     assert not state.daemon("green").process()
+
+
+def test_a_reverse_proxy_is_asked_what_it_kept_only_if_somebody_answered(state: State, door: dict[str, Any]) -> None:
+    """One without anybody behind it holds each question for a while: 18 s of a first deployment."""
+    assert deploy(state, promising(make_workload(state, A)), reverse_proxy=door)["action"] == "deployed"
+    assert Door.asked == []
+    assert deploy(state, promising(make_workload(state, B)), reverse_proxy=door)["action"] == "deployed"
+    assert "/promised" in Door.asked
 
 
 def test_what_was_broken_before_is_no_fault_of_the_new_release(state: State, door: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, Owner
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
+    SERVICE,
     Result,
     make_workload,
     record,
@@ -101,6 +102,7 @@ class Target:
             "account": ACCOUNT,
             "bindir": str(self.bindir),
             "address": f"unix:{self.state.root}/door.sock",
+            "probes": SERVICE["probes"],
         }
         return run_module("host_lifecycle", given, check=check)
 

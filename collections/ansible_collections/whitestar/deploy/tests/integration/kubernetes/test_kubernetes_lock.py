@@ -117,7 +117,6 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
         need("HTTPRoute", "gateway.unit.test/v1", variable="titanic_api_front", remedy="install the Gateway API"),
         need("PodMetrics", "metrics.unit.test/v1beta1"),
         need("Namespace", name="kube-system"),
-        need("Unheard", "unit.test/v1", asked=False),
         need("Deployment", "apps/v1"),
         need("StorageClass", "storage.k8s.io/v1", default="storageclass.kubernetes.io/is-default-class"),
     ]
@@ -188,7 +187,7 @@ def test_what_cannot_be_changed_is_refused_by_its_variable_before_anything_is(ow
         assert "provided port is already allocated" in found[1]
         assert "field is immutable" in found[2] or "may not change once set" in found[2]
     assert space.versions() == before, "the lock was taken, or something was changed"
-    good = [overlay("x", "database", StatefulSet={"spec": {"minReadySeconds": 1}}), overlays[0] | {"asked": False}]
+    good = [overlay("x", "database", StatefulSet={"spec": {"minReadySeconds": 1}})]
     assert not begin(space, volume=volume("16384Ki", of), overlays=good).failed
 
 
@@ -232,7 +231,7 @@ def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
         ]
     with KubernetesClient.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == []
-        assert missing(cluster, [need("Namespace", asked=True, name=None, default=None)]) == []
+        assert missing(cluster, [need("Namespace", name=None, default=None)]) == []
 
 
 def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Space, place: Path) -> None:

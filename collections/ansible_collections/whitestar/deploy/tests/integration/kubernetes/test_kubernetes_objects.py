@@ -225,6 +225,15 @@ def test_one_bad_object_keeps_all_from_being_made(space: Space, stage: str) -> N
     assert space.versions() == before
 
 
+def test_one_bad_object_of_a_later_stage_keeps_the_first_from_being_made(space: Space, stage: str) -> None:
+    before = space.versions()
+    good = {"unit": [config("first")], "other": [config("second")]}
+    assert not space.run("kubernetes_objects", state="accepted", stages=good).changed
+    bad = space.run("kubernetes_objects", state="accepted", stages=good | {"other": [service(70000)]})
+    assert "the cluster refuses Service door: " in bad.message
+    assert space.versions() == before
+
+
 def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
     """What is to be made is written down before it is made, so that it can go again."""
     half = [config("half-1"), config("half-2")]

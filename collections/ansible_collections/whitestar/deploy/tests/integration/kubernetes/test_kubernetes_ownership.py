@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.tests.cluster_helpers import Space
-from ansible_collections.whitestar.deploy.tests.helpers import OWNER, Result
+from ansible_collections.whitestar.deploy.tests.helpers import OWNER, SERVICE, Result
 
 THEIRS: list[dict[str, Any]] = [
     {
@@ -90,7 +90,7 @@ def test_a_namespace_of_others_is_left_by_a_teardown_with_what_is_theirs(shop: S
     assert not begin(shop, adopt=True).failed, "what is ours is known again"
     told = begin(shop).message
     assert "was made by somebody else" in told, "not without being asked to"
-    assert shop.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:9").changed
+    assert shop.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address="127.0.0.1:9").changed
     assert theirs(shop) == before
     assert "titanic-api" not in shop.names("serviceaccount")
     assert shop.names("configmap") == ["kube-root-ca.crt", "settings"]

@@ -27,6 +27,7 @@ from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
 )
 from ansible_collections.whitestar.deploy.tests.helpers import (
     RUN_SECONDS,
+    SERVICE,
     Result,
     finish_module,
     free_port,
@@ -51,7 +52,14 @@ def serve(space: Space, workload: Workload, *, check: bool = False, **more: Any)
 
 
 def restore(space: Space, number: int, *, check: bool = False) -> Result:
-    given = {"restore": number, "replicas": 1, "by": "alice@laptop", "why": "rollback from b", "ready_seconds": 30}
+    given = {
+        "restore": number,
+        "probes": {"smoke": ["/"]},
+        "replicas": 1,
+        "by": "alice@laptop",
+        "why": "rollback from b",
+        "ready_seconds": 30,
+    }
     return space.run("kubernetes_release", check=check, **given)
 
 
@@ -165,25 +173,27 @@ def test_twelve_steps(own_space: Space) -> None:
     target = space.run("kubernetes_rollback_target", release="b")
     assert target["entry"]["number"] == 2
     address = f"127.0.0.1:{free_port()}"
-    status = space.run("kubernetes_lifecycle", address=address)["status"]
+    status = space.run("kubernetes_lifecycle", probes=SERVICE["probes"], address=address)["status"]
     assert (status["release"], status["version"], status["ready"]) == (GOOD["release"], "1.0.0", False)
     assert (status["lock"], status["rollback_to"]) == ("free", [OTHER["release"]])
     assert set(status["pods"].values()) <= {"ready", "leaving"}
     assert len(status["ledger"]) == 3
 
     # People's own namespace stays, with what is theirs.
-    removed = space.run("kubernetes_lifecycle", check=True, state="absent", address=address)
+    removed = space.run("kubernetes_lifecycle", probes=SERVICE["probes"], check=True, state="absent", address=address)
     assert (removed.changed, removed["status"]["release"]) == (True, GOOD["release"])
     assert GOOD["release"] in removed["diff"]["before"]
     assert serving(space) == GOOD["release"]
-    assert space.run("kubernetes_lifecycle", state="absent", address=address).changed
+    assert space.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address=address).changed
     for kind in ("deployment", "pod", "job"):
         assert space.names(kind) == []
     assert space.get("namespace", space.name)["status"]["phase"] == "Active"
     assert {"tiny", "plain"} <= {*space.names("configmap"), *space.names("secret")}
     for state in ("absent", "reported"):
         for check in (True, False):
-            gone = space.run("kubernetes_lifecycle", check=check, state=state, address=address)
+            gone = space.run(
+                "kubernetes_lifecycle", probes=SERVICE["probes"], check=check, state=state, address=address
+            )
             assert (gone.changed, gone["status"]) == (False, {})
 
 
@@ -194,9 +204,9 @@ def test_a_namespace_that_a_deployment_made_goes_with_everything_in_it(
     place = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own.name}}
     thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "part"}}
     own.keep("target", [place, thing])
-    assert own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed
+    assert own.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address="127.0.0.1:1").changed
     assert own.get("namespace", own.name) is None
-    assert not own.run("kubernetes_lifecycle", state="absent", address="127.0.0.1:1").changed
+    assert not own.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address="127.0.0.1:1").changed
 
 
 def test_an_image_that_nobody_has_is_named_within_seconds(served: Space) -> None:
