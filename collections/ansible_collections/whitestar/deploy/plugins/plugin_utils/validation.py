@@ -127,7 +127,7 @@ def wrong_backups(values: Mapping[str, Any]) -> list[str]:
         return []
     if provider != "local":
         what = f"backups are for titanic_provider local so far, and this one is {provider}"
-        return [f"titanic_backup_enabled: {what}: leave it out, and dump the data as docs/runbook.md has it"]
+        return [f"titanic_backup_enabled: {what}: leave it out, and dump the data as docs/user/database.md says"]
     if len(places) != 1:
         what = f"local keeps backups in one repository, and {len(places)} are named"
         return [f"titanic_backup_repositories: {what}: name one directory, such as [{{path: /srv/backups}}]"]
