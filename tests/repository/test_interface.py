@@ -160,9 +160,6 @@ def test_every_role_has_a_scenario(role: str) -> None:
     if role == SHARED:  # has no task; every scenario's roles live on it
         assert all(role in (ROOT / f"molecule/shared/{name}.yml").read_text() for name in ("stages", "verify"))
         return
-    if role == "titanic_backup":  # its promises take a site of their own, whose database is lost and found
-        assert role in (ROOT / "tests/end_to_end/switch/test_backup.py").read_text()
-        return
     assert promises(role.removeprefix("titanic_"))
 
 

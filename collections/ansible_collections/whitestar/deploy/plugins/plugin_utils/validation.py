@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
@@ -126,13 +127,19 @@ def wrong_backups(values: Mapping[str, Any]) -> list[str]:
     if not boolean(values.get("titanic_backup_enabled", False)):
         return []
     if provider != "local":
-        what = f"backups are for titanic_provider local so far, and this one is {provider}"
+        what = f"backups are on titanic_provider local only, until titanic_backup serves {provider}"
         return [f"titanic_backup_enabled: {what}: leave it out, and dump the data as docs/user/database.md says"]
     if len(places) != 1:
         what = f"local keeps backups in one repository, and {len(places)} are named"
         return [f"titanic_backup_repositories: {what}: name one directory, such as [{{path: /srv/backups}}]"]
-    if not str(places[0].get("path", "")).startswith("/"):
-        return [f"titanic_backup_repositories: {places[0].get('path')} is not an absolute path"]
+    place, state = (
+        str(path) for path in (places[0].get("path", ""), values.get("titanic_state_directory", "/nowhere"))
+    )
+    if not place.startswith("/"):
+        return [f"titanic_backup_repositories: {place} is not an absolute path"]
+    if Path(place).is_relative_to(state):
+        what = f"{place} is inside titanic_state_directory, and would be lost with it"
+        return [f"titanic_backup_repositories: {what}: name a directory on another disk or machine"]
     return []
 
 

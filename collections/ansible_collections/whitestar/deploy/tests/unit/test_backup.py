@@ -242,7 +242,10 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"titanic_provider": "compose"}, "backups are for titanic_provider local so far, and this one is compose"),
+        (
+            {"titanic_provider": "compose"},
+            "backups are on titanic_provider local only, until titanic_backup serves compose",
+        ),
         (LOCAL, "local keeps backups in one repository, and 0 are named"),
         (
             {"titanic_provider": "local", "titanic_backup_repositories": [{"path": "here"}]},
@@ -251,6 +254,14 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
         (
             {"titanic_provider": "local", "titanic_backup_repositories": [{"path": "/a"}, {"path": "/b"}]},
             "and 2 are named",
+        ),
+        (
+            {
+                "titanic_provider": "local",
+                "titanic_state_directory": "/srv/titanic",
+                "titanic_backup_repositories": [{"path": "/srv/titanic/backups"}],
+            },
+            "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
         ),
     ],
 )

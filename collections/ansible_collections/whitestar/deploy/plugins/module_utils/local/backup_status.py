@@ -45,6 +45,7 @@ def warnings(state: State) -> list[str]:
     if ledger.last_event("backup_first", repository=str(repository.root)):
         try:
             repository.record()
+            repository.check_right()
         except (BackupError, OSError, ValueError) as error:
             found.append(f"WAL is not archived and no backup is made: {error}")
     if given_up := repository.given_up():
