@@ -28,6 +28,8 @@ PASSWORDS = ("database_owner_password", "database_app_password")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+# Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
+SHORTEST_KEY = 32
 CHOOSE_CLASS = "name one that there is, or make one the default"
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 
@@ -137,6 +139,10 @@ def wrong_backups(values: Mapping[str, Any]) -> list[str]:
     )
     if not place.startswith("/"):
         return [f"titanic_backup_repositories: {place} is not an absolute path"]
+    key = _mapping(values, "titanic_secrets_values").get("backup_key", "")
+    if key and len(str(key)) < SHORTEST_KEY:
+        what = f"backup_key has {len(str(key))} characters, {SHORTEST_KEY} are needed"
+        return [f"titanic_secrets_values: {what}: give a random one"]
     if Path(place).is_relative_to(state):
         what = f"{place} is inside titanic_state_directory, and would be lost with it"
         return [f"titanic_backup_repositories: {what}: name a directory on another disk or machine"]

@@ -263,6 +263,14 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
             },
             "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
         ),
+        (
+            {
+                "titanic_provider": "local",
+                "titanic_backup_repositories": [{"path": "/srv/backups"}],
+                "titanic_secrets_values": {"backup_key": "hunter2"},
+            },
+            "titanic_secrets_values: backup_key has 7 characters, 32 are needed",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_on_the_controller(values: dict[str, Any], why: str) -> None:
