@@ -38,7 +38,7 @@ def texts(source: str) -> Iterator[str]:
             text = node.value
         else:
             continue
-        if not re.search("^\n|^<!|SELECT|REVOKE|CREATE ROLE|{{", text):
+        if not re.search("^\n|^<!|SELECT|SET TimeZone|REVOKE|CREATE ROLE|{{", text):
             yield from text.splitlines()
 
 

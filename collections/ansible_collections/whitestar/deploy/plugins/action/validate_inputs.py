@@ -36,6 +36,9 @@ MAKES_THE_RELEASE = ("image", "schema")
 # What goes the other way than a deployment, and what may go along.
 ALONE = {
     "rollback": ("verify", "status", "drift"),
+    "backup": ("status",),
+    "restore": ("verify", "status"),
+    "drill": ("status",),
     "stop": ("status",),
     "start": ("verify", "status", "drift"),
     "teardown": (),

@@ -30,7 +30,19 @@ CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 # Tags of the site under which no release is started, and those that go on from a deployment.
-BESIDE_DEPLOYING = {"seed", "verify", "status", "drift", "rollback", "maintenance", "stop", "start", "teardown"}
+BACKUPS = {"backup", "restore", "drill"}
+BESIDE_DEPLOYING = {
+    "seed",
+    "verify",
+    "status",
+    "drift",
+    "rollback",
+    "maintenance",
+    "stop",
+    "start",
+    "teardown",
+    *BACKUPS,
+}
 GOES_ON = ("schema", "seed", "api", "verify", "maintenance")
 SERVES = "no new release: {release} serves already"
 # What the summary says of each action, once it is done and in check mode.
@@ -219,7 +231,7 @@ def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False)
         "reads": asked <= {"status", "drift"},
         "deploys": not asked <= BESIDE_DEPLOYING,
         "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
-        "needs_running": bool(asked & {*GOES_ON, "rollback"}) and not asked & {"all", "database", "start"},
+        "needs_running": bool(asked & {*GOES_ON, *BACKUPS, "rollback"}) and not asked & {"all", "database", "start"},
         "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
     }
     return [kind for kind, holds in kinds.items() if holds]

@@ -74,7 +74,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped i
 
 # All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", STOPPED}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", "backup", "restore", "drill", STOPPED}
 # What a file system of its own has at its root (mke2fs(8)).
 RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
@@ -99,6 +99,7 @@ def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
         "processes": runs.listed(),
         "database": runs.database,
+        "backup": runs.backups(),
         "lock": in_words(Lock(state.lock).holder()),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],

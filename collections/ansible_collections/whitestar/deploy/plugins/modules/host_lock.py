@@ -99,6 +99,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages i
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import warnings
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
@@ -266,6 +267,8 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
         dead = Lock(state.lock).acquire(owner, options["lease_seconds"])
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
+    for line in warnings(state):
+        module.warn(line)
     ledger = state.ledger()
     current = ledger.current()
     return {

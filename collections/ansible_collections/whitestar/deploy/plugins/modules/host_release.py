@@ -49,6 +49,7 @@ pruned:
   elements: str
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ class Deployment:
             self._switch()
             current = self.ledger.current()
             return (vars(current) if current else {}), []
+        point = self._point()
         content = json_bytes(self.workload)
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
         record_checksums(self.state.configurations, {f"{self.release}.json": content})
@@ -150,6 +152,8 @@ class Deployment:
             why=self.options["why"],
             outcome="started",
             restores=self.restores,
+            point=point.get("name", ""),
+            backup=(self.ledger.last_event("backup") or {}).get("label", ""),
         )
         self.state.write_ledger(self.ledger)
         before = self.served_by(self.ledger.current())
@@ -167,6 +171,14 @@ class Deployment:
         self.ledger = self.ledger.finish(entry.number, "succeeded")
         self.state.write_ledger(self.ledger)
         return vars(self.ledger.entries[-1]), self._prune()
+
+    def _point(self) -> Mapping[str, Any]:
+        """The restore point of before this release: that of its migration, or one of now. Raises ReleaseError."""
+        if point := self.ledger.open_point():
+            return point
+        if point := self.host.restore_point():
+            self.ledger = self.ledger.with_event("point", **point)
+        return point or {}
 
     def _switch(self) -> None:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)

@@ -22,6 +22,11 @@ options:
     type: list
     elements: str
     default: []
+  lasting:
+    description: Names of secrets that never get another value once they have one, since others were encrypted with it.
+    type: list
+    elements: str
+    default: []
   owners:
     description: >-
       User id (and group id) that a file belongs to, by file name; C(.) is the directory itself. Those not named belong
@@ -88,6 +93,15 @@ def contents(directory: Path, given: dict[str, object], generated: list[str]) ->
     return wanted
 
 
+def refuse_another(path: Path, content: bytes) -> None:
+    """Raise ValueError if a file that is there has another value, which is not shown."""
+    if path.is_file() and path.read_bytes().strip() not in (b"", content.strip()):
+        raise ValueError(
+            f"titanic_secrets_values: {path.name} is not the one in {path}, and what is encrypted with that would be "
+            f"lost. Give that one, or move the file away first."
+        )
+
+
 def kept(path: Path, content: bytes, uid: int | None) -> bool:
     """Whether the file is as it should be, its owner included if one is asked for."""
     return has_content(path, content, FILE_MODE) and (uid is None or path.stat().st_uid == uid)
@@ -100,6 +114,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
+            "lasting": {"type": "list", "elements": "str", "default": []},
             "owners": {"type": "dict", "default": {}},
             "shared": {"type": "bool", "default": False},
         },
@@ -108,6 +123,8 @@ def main() -> None:
     directory = Path(module.params["directory"])
     try:
         wanted = contents(directory, module.params["given"], module.params["generated"])
+        for name in set(wanted) & set(module.params["lasting"]):
+            refuse_another(directory / name, wanted[name])
         shared = module.params["shared"]
         alone = shared and os.geteuid() != 0
         owners = {} if alone else {name: int(uid) for name, uid in module.params["owners"].items()}

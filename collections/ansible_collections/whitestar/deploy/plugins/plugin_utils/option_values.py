@@ -21,6 +21,10 @@ LIMITS = {
     "titanic_api_replicas": (1, inf),
     "titanic_api_ready_seconds": (1, inf),
     "titanic_api_probation_error_share": (0, 1),
+    "titanic_backup_full_days": (0, inf),
+    "titanic_backup_keep_full": (1, inf),
+    "titanic_backup_rpo_seconds": (2, inf),
+    "titanic_backup_wal_mebibytes": (64, inf),
     "titanic_database_instances": (1, inf),
     "titanic_preflight_lease_seconds": (1, inf),
     "titanic_target_deployer_days": (1, inf),
@@ -42,7 +46,13 @@ TYPES = {
 }
 # Whose keys are the secrets that there are: those that are generated, and those that a provider adds.
 SECRETS = "titanic_secrets_values"
-KEPT = ("database_owner_password", "database_app_password", "database_superuser_password", "pgadmin_password")
+KEPT = (
+    "database_owner_password",
+    "database_app_password",
+    "database_superuser_password",
+    "pgadmin_password",
+    "backup_key",
+)
 # How variables end that name something to read.
 FILES = ("_csv", "_context", "image_dockerfile", "image_requirements")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
@@ -27,6 +28,8 @@ PASSWORDS = ("database_owner_password", "database_app_password")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+# Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
+SHORTEST_KEY = 32
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 
@@ -39,6 +42,8 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
         return [f"titanic_image_platforms: {several}. Set titanic_image_push, or name one platform."]
+    if found := wrong_backups(values):
+        return found
     if values.get("titanic_provider") == "kubernetes":
         return [*_socket(values), *_on_kubernetes(values), *wrong_choices(values)]
     if found := [*_project(values), *_socket(values), *wrong_elsewhere(values), *_redirect(values)]:
@@ -126,6 +131,33 @@ def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:
 def wrong_choices(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each of these choices that another one rules out or leaves open."""
     return [*_database(values), *_secrets(values)]
+
+
+def wrong_backups(values: Mapping[str, Any]) -> list[str]:
+    """Why there can be no backups as they are asked for, if so."""
+    places = check_type_list(values.get("titanic_backup_repositories") or [])
+    provider = values.get("titanic_provider")
+    if not boolean(values.get("titanic_backup_enabled", False)):
+        return []
+    if provider != "local":
+        what = f"backups are on titanic_provider local only, until titanic_backup serves {provider}"
+        return [f"titanic_backup_enabled: {what}. Leave it out, and dump the data as docs/user/database.md says."]
+    if len(places) != 1:
+        what = f"local keeps backups in one repository, and {len(places)} are named"
+        return [f"titanic_backup_repositories: {what}. Name one directory, such as [{{path: /srv/backups}}]."]
+    place, state = (
+        str(path) for path in (places[0].get("path", ""), values.get("titanic_state_directory", "/nowhere"))
+    )
+    if not place.startswith("/"):
+        return [f"titanic_backup_repositories: {place} is not an absolute path"]
+    key = _mapping(values, "titanic_secrets_values").get("backup_key", "")
+    if key and len(str(key)) < SHORTEST_KEY:
+        what = f"backup_key has {len(str(key))} characters, {SHORTEST_KEY} are needed"
+        return [f"titanic_secrets_values: {what}. Give a random one."]
+    if Path(place).is_relative_to(state):
+        what = f"{place} is inside titanic_state_directory, and would be lost with it"
+        return [f"titanic_backup_repositories: {what}. Name a directory on another disk or machine."]
+    return []
 
 
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:

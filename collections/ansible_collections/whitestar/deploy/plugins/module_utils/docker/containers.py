@@ -49,6 +49,9 @@ class Containers(Parts):
             for container in self.engine.containers()
         }
 
+    def backups(self) -> dict[str, str]:
+        return {"newest": "off"}
+
     def running(self) -> list[str]:
         """What runs, or is started again and again, in the order in which it is stopped."""
         found = [

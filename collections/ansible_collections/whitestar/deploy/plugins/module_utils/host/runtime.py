@@ -41,6 +41,9 @@ class Runtime(Protocol):
     def discard_image(self, identity: str) -> None:
         """Remove the image of this identity, which nothing needs."""
 
+    def restore_point(self) -> dict[str, Any]:
+        """Mark this moment in the database's WAL, as an event of the ledger; empty where there are no backups."""
+
     def database_output(self) -> str:
         """The last lines that the database printed, as far as they can be had. Never raises."""
 

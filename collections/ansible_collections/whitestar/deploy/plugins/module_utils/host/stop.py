@@ -29,6 +29,9 @@ class Parts(Protocol):
     def listed(self) -> dict[str, str]:
         """Each in a few words, by name."""
 
+    def backups(self) -> dict[str, str]:
+        """The newest backup, the archive of WAL, the last drill and what is overdue, each in a few words."""
+
     def running(self) -> list[str]:
         """What runs, in the order in which it is stopped."""
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 FORMAT = 1
 ENTRIES_KEPT = 100
+EVENTS_KEPT = 200
 FAILURE_REPORTS_KEPT = 10
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
@@ -24,13 +25,45 @@ class RollbackRefusedError(ValueError):
 
 
 @dataclass(frozen=True)
+class LiveSchema:
+    """The schema that a database has: its revision, and the oldest release schema revision that it serves.
+
+    Either is empty where it is not known.
+    """
+
+    revision: str = ""
+    oldest_tolerated: str = ""
+
+    @classmethod
+    def of_check(cls, said: Any, complaint: str) -> LiveSchema:
+        """As a release's command ``check`` tells it. Raises RollbackRefusedError if the database does not say."""
+        schema = said.get("schema") if isinstance(said, dict) else None
+        if not isinstance(schema, dict) or not schema.get("oldest_tolerated"):
+            raise RollbackRefusedError(
+                f"the live schema is not known, since the database does not answer ({complaint or said}). "
+                f"Run the site first, which starts it."
+            )
+        return cls(str(schema.get("current") or ""), str(schema["oldest_tolerated"]))
+
+    def refuses(self, entry: Entry) -> str:
+        """Why a release cannot live with this schema; empty if it can. A rollback and a restore both ask this."""
+        if self.oldest_tolerated and entry.schema_required < self.oldest_tolerated:
+            since = f"the live schema serves releases from {self.oldest_tolerated} on"
+            return f"needs schema {entry.schema_required}, but {since}"
+        if self.revision and entry.schema_required > self.revision:
+            return f"needs schema {entry.schema_required}, but the live schema is at {self.revision}"
+        return ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One attempt to make a release serve.
 
     ``number`` counts up from 1. ``image`` is the tree hash or digest, ``config`` the hash of the workload's
     configuration. ``schema_required`` is the schema revision the release needs, ``schema_tolerates`` the oldest
     release schema revision that its own head schema can still serve. ``restores`` is the number of the entry
-    that a rollback went back to. ``at`` is UTC in ISO 8601.
+    that a rollback went back to. ``at`` is UTC in ISO 8601. ``point`` is the restore point of the moment before the
+    release, and ``backup`` the newest backup then; empty where there were no backups.
     """
 
     number: int
@@ -46,6 +79,8 @@ class Entry:
     outcome: str
     reason: str = ""
     restores: int | None = None
+    point: str = ""
+    backup: str = ""
 
     @property
     def position(self) -> int:
@@ -62,10 +97,12 @@ class Ledger:
     """All recorded entries, oldest first.
 
     ``kept`` names the releases that are still on the target, since only those can serve again; None if not known.
+    ``events`` are backups, restore points, restores and drills, oldest first, each with ``kind`` and ``at``.
     """
 
     entries: tuple[Entry, ...] = ()
     kept: frozenset[str] | None = None
+    events: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], kept: Iterable[str] | None = None) -> Ledger:
@@ -73,11 +110,27 @@ class Ledger:
         if document.get("format", FORMAT) != FORMAT:
             raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}. Upgrade it.")
         entries = tuple(Entry(**entry) for entry in document.get("entries", []))
-        return cls(entries, None if kept is None else frozenset(kept))
+        return cls(entries, None if kept is None else frozenset(kept), tuple(document.get("events", [])))
 
     def document(self) -> dict[str, Any]:
-        """A JSON value: ``{"format": 1, "entries": [...]}``."""
-        return {"format": FORMAT, "entries": [dataclasses.asdict(entry) for entry in self.entries]}
+        """A JSON value: ``{"format": 1, "entries": [...]}``, and ``events`` where there are any."""
+        events = {"events": [dict(event) for event in self.events]} if self.events else {}
+        return {"format": FORMAT, "entries": [dataclasses.asdict(entry) for entry in self.entries], **events}
+
+    def with_event(self, kind: str, **facts: Any) -> Ledger:
+        """The same with one more event; ``at`` is now unless it is given. Only the newest 200 are kept."""
+        event = {"kind": kind, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        return dataclasses.replace(self, events=(*self.events, event)[-EVENTS_KEPT:])
+
+    def last_event(self, kind: str, **facts: Any) -> Mapping[str, Any] | None:
+        """The newest event of this kind that has these facts."""
+        found = (event for event in reversed(self.events) if event["kind"] == kind)
+        return next((event for event in found if all(event.get(key) == value for key, value in facts.items())), None)
+
+    def open_point(self) -> Mapping[str, Any] | None:
+        """The newest restore point, where no release has it yet: it was made before a migration for the next one."""
+        point = self.last_event("point", named=False)
+        return point if point and all(entry.point != point["name"] for entry in self.entries) else None
 
     def current(self) -> Entry | None:
         """The entry that serves: the newest that succeeded."""
@@ -128,10 +181,9 @@ class Ledger:
                 return found
         return None
 
-    def rollback_target(self, wanted: str, live_tolerates: str) -> Entry:
+    def rollback_target(self, wanted: str, live: LiveSchema) -> Entry:
         """The entry to go back to: ``wanted`` (a release id or a unique start of one), or the one before the current.
 
-        ``live_tolerates`` is the oldest release schema revision that the live schema serves; empty if unknown.
         Going back twice goes further back, never forward. Raises RollbackRefusedError.
         """
         current = self.current()
@@ -155,14 +207,19 @@ class Ledger:
                     f"Name one with -e titanic_rollback_to=RELEASE (recorded: {known}), or deploy the source again."
                 )
             target = before
-        if live_tolerates and target.schema_required < live_tolerates:
-            served = ", ".join(entry.release for entry in candidates if entry.schema_required >= live_tolerates)
-            remedy = f"Choose a newer release ({served})." if served else "No other is recorded. Correct the source."
-            raise RollbackRefusedError(
-                f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
-                f"from {live_tolerates} on. {remedy}"
-            )
+        if why := live.refuses(target):
+            served = ", ".join(entry.release for entry in candidates if not live.refuses(entry))
+            older = live.revision and target.schema_required > live.revision
+            choice = f"Choose an older release ({served})." if older else f"Choose a newer release ({served})."
+            remedy = choice if served else "No other is recorded. Correct the source."
+            raise RollbackRefusedError(f"release {target.release} {why}. {remedy}")
         return target
+
+    def fitting(self, live: LiveSchema) -> Entry | None:
+        """The deployment that serves with this schema: the current one if it can, or else the newest one that can."""
+        current = self.current()
+        deployed = [entry for entry in self.entries if current and entry.number == current.position]
+        return next((entry for entry in [*deployed, *self.eligible()] if not live.refuses(entry)), None)
 
     def add(self, **facts: Any) -> tuple[Ledger, Entry]:
         """A ledger with one more entry, ``number`` and ``at`` filled in; entries still "started" become "interrupted".
@@ -198,21 +255,6 @@ class Ledger:
         current = self.current()
         spared = {entry.release for entry in self.eligible()[:keep]}
         return spared | ({current.release} if current else set())
-
-
-def oldest_tolerated(said: Any, complaint: str) -> str:
-    """The oldest release schema revision that the live schema serves, of what a release's ``check`` has ``said``.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}). "
-            "Run the site first, which starts it."
-        )
-    return str(found)
 
 
 def images_in_use(entries: Iterable[Entry], releases: set[str]) -> set[str]:
