@@ -186,7 +186,7 @@ def test_a_moment_is_reached_from_the_newest_backup_before_it() -> None:
         base_of(parse_target(stamp(NOW - timedelta(days=3)), ledger), [old, new], ONE)
     with pytest.raises(BackupError, match="titanic_restore_to: 'p' cannot be reached, no backup is older"):
         base_of(parse_target("p", ledger), [new, backup(3, timeline=2)], ONE)
-    with pytest.raises(BackupError, match="the repository holds no backup. Make one"):
+    with pytest.raises(BackupError, match=r"the repository holds no backup\. Make one"):
         base_of(parse_target("latest", ledger), [], ONE)
 
 
