@@ -240,8 +240,8 @@ def moment(text: str) -> datetime:
 
 
 def stamp(time: datetime | None = None) -> str:
-    """A time as records have it, with milliseconds, so that two acknowledged writes can be told apart."""
-    return (time or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time as records have it, to the microsecond that PostgreSQL has: cut shorter, it may lie before its commit."""
+    return (time or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def overdue(ledger: Ledger, settings: Mapping[str, Any], now: datetime) -> Iterator[str]:
