@@ -181,7 +181,8 @@ def test_clients_who_read_slowly_hold_few_long_lists(serve: Serve, database: Lab
         assert service("HEAD", "/people?sort=age").status_code == 503
         for path in ("/people?limit=1000", "/readyz"):
             assert service.get(path).status_code == 200
-        assert peak_mebibytes(worker) - before < 40
+        # Two of 10 MB, one being read, and at times one that is refused: 31 to 41. All six took 63.
+        assert peak_mebibytes(worker) - before < 52
     # Whoever leaves gives his place back; one body that many are sent takes one.
     for path in ("/people?sort=name", "/people", "/people?sort=age", "/people"):
         assert len(service.get(path).content) > 1 << 20
