@@ -33,6 +33,7 @@ class BackedUp:
         self.place = place
         self.state = State(place / "state")
         self.root = place / "backups"
+        self.moments: dict[str, datetime] = {}
         self.server = PostgresServer(self.state.database, bindir, unprivileged(ACCOUNT))
         self.state.backup.mkdir(parents=True)
         (self.state.backup / "tools").symlink_to(tools)
@@ -63,8 +64,15 @@ class BackedUp:
 
     def prepare(self, **options: Any) -> Result:
         """Have the settings of backups in the state directory."""
+        return self.run("local_backup", **self._prepared(**options))
+
+    def prepare_to_restore(self) -> Result:
+        """The same where the database may be missing."""
+        return self.run("local_backup", **self._prepared(), restores=True)
+
+    def _prepared(self, **options: Any) -> dict[str, Any]:
         program = (ROLE / "archive.py").read_text()
-        return self.run("local_backup", state="prepared", program=program, settings=self.settings(**options))
+        return {"state": "prepared", "program": program, "settings": self.settings(**options)}
 
     @property
     def repository(self) -> Repository:
@@ -123,7 +131,8 @@ class BackedUp:
     def write(self, text: str) -> datetime:
         """A row, which is acknowledged; a moment after that."""
         self.server.run_sql(f"INSERT INTO people (name) VALUES ('{text}')", "people")
-        return datetime.now(UTC)
+        self.moments[text] = datetime.now(UTC)
+        return self.moments[text]
 
     def names(self) -> list[str]:
         """All rows of the live database."""

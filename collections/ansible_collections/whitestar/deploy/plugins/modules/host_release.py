@@ -200,11 +200,11 @@ class Deployment:
             self._switch()
             current = self.ledger.current()
             return (vars(current) if current else {}), []
+        point = self._point()
         content = json_bytes(self.workload)
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
         record_checksums(self.state.configurations, {f"{self.release}.json": content})
         image = self.workload["image_facts"]
-        point = self._point()
         self.ledger, entry = self.ledger.add(
             release=self.release,
             image=image["identity"],

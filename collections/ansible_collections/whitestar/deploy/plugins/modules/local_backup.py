@@ -10,7 +10,8 @@ module: local_backup
 short_description: Set up backups of a local target, or make one
 description:
   - With O(state=prepared) keeps the settings in the state directory and lets PostgreSQL's account read the key. A
-    repository that is not this deployment's is refused.
+    repository that is not this deployment's is refused, and so is one with backups of a database that is not there any
+    more, since a new one would be made in its place.
   - With O(state=first) makes the repository this database's where it is new, and a full backup where there is none.
   - With O(state=present) makes a backup now, and removes those that neither count nor age keeps.
 version_added: 1.1.0
@@ -46,6 +47,10 @@ options:
     description: Text of the program that encrypts, which PostgreSQL calls; needed to prepare.
     type: str
     default: ""
+  restores:
+    description: Whether the database is about to be restored, and so may be missing.
+    type: bool
+    default: false
   kind:
     description: What to make; V(auto) is a full one as often as the settings say.
     type: str
@@ -123,8 +128,9 @@ SETTINGS = {
 }
 
 
-def prepare(state: State, settings: dict[str, Any], program: str, *, check: bool) -> list[str]:
+def prepare(state: State, options: dict[str, Any], *, check: bool) -> list[str]:
     """Keep the settings: what was done, in words. Raises BackupError, OSError, ValueError."""
+    settings = options["settings"]
     notes = state.backup / "notes"
     repository = Repository(state, {**settings, "notes": str(notes)})
     owner = repository.owner
@@ -139,8 +145,14 @@ def prepare(state: State, settings: dict[str, Any], program: str, *, check: bool
         if (repository.root / RECORD).exists():
             server = server_of(repository)
             major = server.major() if server.bindir.exists() else repository.record()["major"]
-            repository.check(major)
-    files = {"archive.py": program.encode(), "settings.json": json_bytes(dict(repository.settings))}
+            system = repository.check(major)["system"]
+            if not server.exists() and not options["restores"]:
+                raise BackupError(
+                    f"titanic_backup_repositories: {repository.root} has the backups of a database (system {system}) "
+                    f"that is not here, and a new one would be made in its place: bring it back (--tags restore -e "
+                    f"titanic_restore_to=latest), or name a new directory"
+                )
+    files = {"archive.py": options["program"].encode(), "settings.json": json_bytes(dict(repository.settings))}
     stale = [name for name, content in files.items() if not has_content(state.backup / name, content, 0o644)]
     steps = [f"write {', '.join(stale)} of backups"] if stale else []
     if owner and key.exists() and key.stat().st_uid != owner[0]:
@@ -222,6 +234,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["prepared", "first", "present"], "default": "present"},
             "settings": {"type": "dict", "default": {}, "options": SETTINGS},
             "program": {"type": "str", "default": ""},
+            "restores": {"type": "bool", "default": False},
             "kind": {"type": "str", "choices": ["auto", "full", "incremental"], "default": "auto"},
             "name": {"type": "str", "default": ""},
             "by": {"type": "str", "default": "somebody"},
@@ -233,7 +246,7 @@ def main() -> None:
     backup: Backup | None = None
     try:
         if options["state"] == "prepared":
-            steps = prepare(state, options["settings"], options["program"], check=check)
+            steps = prepare(state, options, check=check)
         else:
             with nullcontext() if check else state.exclusively():
                 steps, backup = act(state, options, check=check)

@@ -15,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.digest
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
     BackupError,
+    Lineage,
     base_of,
     chain,
     expired,
@@ -32,6 +33,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import add_release, hist
 MIB = 2**20
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 LOCAL = {"titanic_provider": "local"}
+ONE = Lineage.of(1)
 SETTINGS = {"schedule": "daily", "drill_max_days": 30}
 
 
@@ -71,6 +73,30 @@ def test_a_gap_in_the_wal_is_found_wherever_it_is() -> None:
     assert missing_segments({*kept, "000000020000000000000200", "00000002.history"}, backup(1)) == []
     assert missing_segments(kept - {"000000010000000000000003"}, backup(1)) == ["000000010000000000000003"]
     assert missing_segments(set(), backup(1)) == ["000000010000000000000003"], "even where nothing is left"
+
+
+HISTORY = "1\t0/5000100\tafter LSN 0/50000C8\n2\t0/7000200\tno recovery target specified\n"
+
+
+def test_a_recovery_goes_from_one_timeline_to_the_next() -> None:
+    line = Lineage.of(3, HISTORY)
+    assert line.begins == ((1, 0), (2, 0x5000100), (3, 0x7000200))
+    assert [line.segment(number << 24, 16 * MIB) for number in (4, 5, 6, 7, 8)] == [
+        "000000010000000000000004",
+        "000000020000000000000005",
+        "000000020000000000000006",
+        "000000030000000000000007",
+        "000000030000000000000008",
+    ]
+    assert line.reaches(backup(1))
+    assert line.reaches(backup(1, timeline=2, stop_lsn=0x7000200))
+    assert not line.reaches(backup(1, stop_lsn=0x5000101)), "the database went another way from there"
+    assert not line.reaches(backup(1, timeline=4))
+    assert line.reaches(backup(1, timeline=3, stop_lsn=0xFFFFFFFF))
+    kept = {line.segment(number << 24, 16 * MIB) for number in (3, 4, 5, 6, 7)}
+    assert missing_segments(kept | {"000000010000000000000009"}, backup(1), line) == []
+    assert missing_segments(kept - {"000000020000000000000006"}, backup(1), line) == ["000000020000000000000006"]
+    assert missing_segments(kept - {"000000030000000000000007"}, backup(1), line) == [], "the end may be anywhere"
 
 
 def test_a_chain_that_has_lost_a_part_is_refused() -> None:
@@ -147,16 +173,16 @@ def test_a_release_and_a_name_are_their_restore_points() -> None:
 def test_a_moment_is_reached_from_the_newest_backup_before_it() -> None:
     ledger = Ledger().with_event("point", name="p", named=True, lsn="0/5000000", timeline=1)
     old, new = backup(2), backup(1, stop_lsn=0x6000000)
-    assert base_of(parse_target("latest", ledger), [new, old]) == new
-    assert base_of(parse_target(stamp(NOW), ledger), [new, old]) == new
-    assert base_of(parse_target(stamp(NOW - timedelta(days=1.5)), ledger), [new, old]) == old
-    assert base_of(parse_target("p", ledger), [old, new]) == old
+    assert base_of(parse_target("latest", ledger), [new, old], ONE) == new
+    assert base_of(parse_target(stamp(NOW), ledger), [new, old], ONE) == new
+    assert base_of(parse_target(stamp(NOW - timedelta(days=1.5)), ledger), [new, old], ONE) == old
+    assert base_of(parse_target("p", ledger), [old, new], ONE) == old
     with pytest.raises(BackupError, match=r"titanic_restore_to: .* the first backup ended at 2026-11-28"):
-        base_of(parse_target(stamp(NOW - timedelta(days=3)), ledger), [old, new])
+        base_of(parse_target(stamp(NOW - timedelta(days=3)), ledger), [old, new], ONE)
     with pytest.raises(BackupError, match="titanic_restore_to: 'p' cannot be reached, no backup is older"):
-        base_of(parse_target("p", ledger), [new, backup(3, timeline=2)])
+        base_of(parse_target("p", ledger), [new, backup(3, timeline=2)], ONE)
     with pytest.raises(BackupError, match="the repository holds no backup: make one"):
-        base_of(parse_target("latest", ledger), [])
+        base_of(parse_target("latest", ledger), [], ONE)
 
 
 def test_a_full_backup_is_made_as_often_as_it_is_to_be() -> None:

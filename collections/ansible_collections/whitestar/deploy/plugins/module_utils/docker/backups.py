@@ -26,6 +26,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release import pg
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
     BackupError,
+    Lineage,
     days,
     moment,
     overdue,
@@ -164,6 +165,12 @@ class ComposeBackups:
         systems = {str(each["system-id"]) for stanza in told for each in stanza.get("db", [])}
         if system and (problem := pgbackrest.wrong_database(told, "" if consent in systems else system, major)):
             raise BackupError(problem)
+
+    def lineage(self, told: Sequence[Mapping[str, Any]], number: int, system: str, timeline: int) -> Lineage:
+        """How a timeline came about, as a repository has it. Raises BackupError."""
+        place = f"archive/{self.settings['site']}/{pgbackrest.archive_id(told, number, system)}/{timeline:08X}.history"
+        words = [f"--repo={number}", "--ignore-missing", "repo-get", place]
+        return Lineage.of(timeline, self.run("rest", *words) if timeline > 1 else "")
 
     def mark(self, name: str, *, named: bool = False) -> dict[str, Any]:
         """Make a restore point, as an event of the ledger has it. Raises BackupError, EngineError."""

@@ -31,7 +31,12 @@ SPARE_MEBIBYTES = 200
 NOT_REACHED = "recovery ended before configured recovery target was reached"
 VOLUME_LABEL = "com.docker.compose.volume"
 # What pgBackRest has left in the configuration of a database that has been brought back.
-RECOVERED = ("restore_command", "recovery_target_time", "recovery_target_name", "recovery_target_timeline")
+RECOVERED: tuple[str, ...] = (
+    "restore_command",
+    "recovery_target_time",
+    "recovery_target_name",
+    "recovery_target_timeline",
+)
 RECOVERED += ("recovery_target_action",)
 MEMORY = "512m"
 
@@ -49,13 +54,16 @@ class ContainerRecovery:
         self.container = f"{self.engine.project}-{name}"
         self.volume_key, self.volume = volume, f"{self.engine.project}_{volume}"
         self.server = ContainerServer(self.engine, self.container)
+        self.lineage = Lineage.of(1)
 
-    def choose(self, told: Sequence[Mapping[str, Any]], system: str) -> tuple[int, Backup]:
+    def choose(self, told: Sequence[Mapping[str, Any]], system: str, timeline: int) -> tuple[int, Backup]:
         """The backup to begin with, and its repository. Raises BackupError where no moment like that can be had."""
         refusals = []
         for number, backups in sorted(pgbackrest.listed(told).items()):
+            self.lineage = self.backups.lineage(told, number, system, timeline)
             try:
-                return number, base_of(self.target, [each for each in backups.values() if each.system == system])
+                mine = [each for each in backups.values() if each.system == system]
+                return number, base_of(self.target, mine, self.lineage)
             except BackupError as error:
                 refusals.append(str(error))
         raise BackupError(refusals[0] if refusals else "titanic_backup_repositories: there is no repository yet")
@@ -73,7 +81,7 @@ class ContainerRecovery:
         report(f"unpack backup {backup.label}")
         labels = ["--label", f"{PROJECT_LABEL}={self.engine.project}", "--label", f"{VOLUME_LABEL}={self.volume_key}"]
         self.engine.run("volume", "create", *labels, self.volume)
-        words = pgbackrest.restore_words(self.target, backup.label, number)
+        words = pgbackrest.restore_words(self.target, backup.label, number, self.lineage.timeline)
         try:
             self.backups.run("rest", *words, volume=self.volume, seconds=RECOVERY_SECONDS)
         except BackupError as error:

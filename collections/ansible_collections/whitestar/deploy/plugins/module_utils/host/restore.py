@@ -38,6 +38,8 @@ CHECK_SECONDS = 20
 MESSAGE = "The database is being restored. Please try again soon."
 RETRY_SECONDS = 60
 KEPT = "before-restore-"
+# What the ledger has of a restore.
+RECORDED = ("to", "backup", "reached", "lost_seconds", "lost_rows", "timeline_before")
 THERE = "SELECT count(*) FROM pg_database WHERE datname = {name}"
 REPLAYED = "SELECT json_build_object('at', to_json(pg_last_xact_replay_timestamp()))"
 SYSTEM = "SELECT json_build_object('id', (SELECT system_identifier::text FROM pg_control_system()))"
@@ -73,6 +75,14 @@ class HostRestore:
         found = parse_target(self.options["to"], self.state.ledger())
         if found.time is not None and found.time > datetime.now(UTC):
             raise BackupError(f"titanic_restore_to: '{found.text}' is yet to come: name an earlier moment, or latest")
+        return found
+
+    def timeline_at(self, time: datetime | None, newest: int) -> int:
+        """The timeline that served at this time, where ``newest`` serves now."""
+        found = newest
+        for event in reversed(self.state.ledger().events):
+            if event["kind"] == "restore" and time is not None and time < moment(event["at"]):
+                found = event["timeline_before"]
         return found
 
     def note(self, plan: Mapping[str, Any]) -> None:
@@ -151,7 +161,7 @@ class HostRestore:
 
     def record(self, plan: Mapping[str, Any], kept: str) -> None:
         """The switch in the ledger; ``kept`` names the data that served, empty where there are none."""
-        facts = {key: plan[key] for key in ("to", "backup", "reached", "lost_seconds", "lost_rows") if key in plan}
+        facts = {key: plan[key] for key in RECORDED if key in plan}
         facts |= {"by": self.options["by"], "served": plan["served"], "kept": kept}
         self.state.write_ledger(self.state.ledger().with_event("restore", **facts))
         # What they told of the schema and the seed is not so any more.

@@ -45,16 +45,18 @@ class Drill:
             raise BackupError("the database does not run, so that there is nothing to compare with: --tags start")
         record = self.repository.check(self.live.major(), self.live.system())
         backups = {name: each for name, each in self.repository.backups().items() if each.system == record["system"]}
-        base_of(Target("latest"), backups.values())
+        timeline = int(self.live.control()["Latest checkpoint's TimeLineID"])
+        lineage = self.repository.lineage(timeline)
+        base_of(Target("latest"), backups.values(), lineage)
         report("verify the repository")
         self.repository.verify(list(backups.values()))
         rpo: Any = self.live.query(EXPOSED)
         found = self._live_digests()
         archive_now(self.live)
-        timeline = int(self.live.control()["Latest checkpoint's TimeLineID"])
         target = Target(found["name"], point=found["name"], lsn=lsn_of(found["tables"]["point"]), timeline=timeline)
-        base = base_of(target, backups.values())
-        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label), lasting=False)
+        base = base_of(target, backups.values(), lineage)
+        whole = chain(backups, base.label)
+        recovery = Recovery(self.repository, self.place, target, whole, lineage, lasting=False)
         recovery.check(self.repository.wal())
         try:
             with exclusively(self.repository.state.backup):

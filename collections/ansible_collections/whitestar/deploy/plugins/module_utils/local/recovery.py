@@ -19,9 +19,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository 
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
     BackupError,
+    Lineage,
     Target,
     missing_segments,
-    segment_name,
 )
 
 RECOVERY_SECONDS = 3600
@@ -42,6 +42,7 @@ class Recovery:
     place: Path
     target: Target
     chain: Sequence[Backup]
+    lineage: Lineage
     lasting: bool = True
 
     def __post_init__(self) -> None:
@@ -55,11 +56,11 @@ class Recovery:
         """
         base = self.chain[-1]
         given_up = set(self.repository.given_up())
-        missing = missing_segments(wal, base)
+        missing = missing_segments(wal, base, self.lineage)
         if not self.target.latest:
             # Where in the WAL a time is, is known once it is reached.
             end = self.target.lsn if self.target.point else base.stop_lsn
-            last = segment_name(base.timeline, max(end - 1, 0), base.segment_bytes)
+            last = self.lineage.segment(max(end - 1, 0), base.segment_bytes)
             missing = [name for name in missing if name < last] + ([] if last in wal else [last])
         if not archived:
             missing = [name for name in missing if name < max(wal, default="")]
@@ -119,7 +120,7 @@ class Recovery:
             "archive_mode": "off",
             "hot_standby": "off",
             "restore_command": self.repository.shell("fetch", "%f", "%p"),
-            "recovery_target_timeline": "current",
+            "recovery_target_timeline": self.lineage.timeline,
             "recovery_target_action": "promote",
             **({} if self.lasting else {"fsync": "off"}),
             **self._until(),

@@ -27,7 +27,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
     unprivileged,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import Backup, BackupError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import Backup, BackupError, Lineage
 
 FORMAT = 1
 RECORD = "repository.json"
@@ -165,6 +165,18 @@ class Repository:
     def wal(self) -> set[str]:
         """The files of WAL that are there, by name."""
         return {path.name for path in (self.root / "wal").glob("[0-9A-F]*")}
+
+    def lineage(self, timeline: int) -> Lineage:
+        """How a timeline came about. Raises BackupError if its history cannot be read."""
+        name = f"{timeline:08X}.history"
+        there = (self.root / "wal" / name).exists()
+        return Lineage.of(timeline, self.run("read", f"wal/{name}").decode() if there else "")
+
+    def newest_timeline(self) -> int:
+        """That of what was archived last, which is the one that served."""
+        files = [path for path in (self.root / "wal").glob("[0-9A-F]*") if re.fullmatch("[0-9A-F]{24}", path.name)]
+        newest = max(files, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+        return int(newest.name[:8], 16) if newest else 1
 
     def given_up(self) -> list[str]:
         """The files of WAL that were given up because too much of it waited."""

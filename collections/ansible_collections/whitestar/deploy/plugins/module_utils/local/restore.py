@@ -53,10 +53,18 @@ class Restore(HostRestore):
         consent = self.options["system"] or ""
         self.repository.check(self.live.major(), "" if consent and consent == record["system"] else system)
         backups = self.repository.backups()
-        base = base_of(target, [each for each in backups.values() if each.system == record["system"]])
-        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label))
+        lineage = self.repository.lineage(target.timeline or self.timeline(target.time, record["system"]))
+        base = base_of(target, [each for each in backups.values() if each.system == record["system"]], lineage)
+        recovery = Recovery(self.repository, self.place, target, chain(backups, base.label), lineage)
         recovery.check(self.repository.wal(), archived=archived)
         return recovery
+
+    def timeline(self, time: datetime | None, system: str) -> int:
+        """The one that served at this time, now if there is none, in the database of this identifier."""
+        control = self.live.control() if self.live.exists() else {}
+        ours = control.get("Database system identifier") == system
+        newest = int(control["Latest checkpoint's TimeLineID"]) if ours else self.repository.newest_timeline()
+        return self.timeline_at(time, newest)
 
     def plan(self) -> dict[str, Any]:
         """Bring the database back beside the one that serves, and say what a switch would lose.
@@ -108,6 +116,7 @@ class Restore(HostRestore):
         report("stop the release")
         for colour in COLOURS:
             self.state.daemon(colour).stop(self.options["drain_seconds"])
+        before = self.timeline(None, self.repository.record()["system"])
         kept = self.state.database / f"{KEPT}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         with exclusively(self.live.directory):
             report("switch the database")
@@ -120,7 +129,7 @@ class Restore(HostRestore):
                     self.live.start()
                 raise
             self._settle()
-        self.record(plan, kept.name if kept.exists() else "")
+        self.record({**plan, "timeline_before": before}, kept.name if kept.exists() else "")
         self.clear_place()
         return plan | {"kept": str(kept) if kept.exists() else ""}
 

@@ -83,16 +83,62 @@ def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
     return f"{timeline:08X}{number // segments:08X}{number % segments:08X}"
 
 
-def missing_segments(names: Iterable[str], backup: Backup) -> list[str]:
-    """The files of WAL that are missing between a backup's start and the newest one of its timeline."""
-    of_timeline = {name for name in names if re.fullmatch(rf"{backup.timeline:08X}[0-9A-F]{{16}}", name)}
-    lsn, found = backup.start_lsn, []
-    newest = max([*of_timeline, segment_name(backup.timeline, max(backup.stop_lsn - 1, 0), backup.segment_bytes)])
-    while (name := segment_name(backup.timeline, lsn, backup.segment_bytes)) <= newest:
-        if name not in of_timeline:
-            found.append(name)
-        lsn += backup.segment_bytes
-    return found
+@dataclass(frozen=True)
+class Lineage:
+    """How a timeline came about: (timeline, LSN at which it begins), oldest first, from the history of the last one."""
+
+    begins: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, timeline: int, history: str = "") -> Lineage:
+        """From the text of its ``.history`` file; empty for a timeline that has none."""
+        begins, begin = [], 0
+        for line in history.splitlines():
+            fields = line.split()
+            if len(fields) >= 2 and fields[0].isdecimal():
+                begins.append((int(fields[0]), begin))
+                begin = lsn_of(fields[1])
+        return cls((*begins, (timeline, begin)))
+
+    @property
+    def timeline(self) -> int:
+        """The last one."""
+        return self.begins[-1][0]
+
+    def reaches(self, backup: Backup) -> bool:
+        """Whether the WAL goes on from this backup to the last timeline."""
+        ends = [begin for _, begin in self.begins[1:]]
+        left = dict(zip((timeline for timeline, _ in self.begins[:-1]), ends, strict=True))
+        return backup.timeline == self.timeline or backup.stop_lsn <= left.get(backup.timeline, -1)
+
+    def segment(self, lsn: int, segment_bytes: int) -> str:
+        """The file of WAL that a recovery along these timelines reads there: that of the newest one that has begun."""
+        number = lsn // segment_bytes
+        timeline = max(timeline for timeline, begin in self.begins if begin // segment_bytes <= number)
+        return segment_name(timeline, lsn, segment_bytes)
+
+
+def missing_segments(names: Iterable[str], backup: Backup, lineage: Lineage | None = None) -> list[str]:
+    """The files of WAL that are missing between a backup's start and the newest one along its lineage."""
+    line, size = lineage or Lineage.of(backup.timeline), backup.segment_bytes
+    known = {name for name in names if re.fullmatch(r"[0-9A-F]{24}", name)}
+    lsn = backup.start_lsn
+    found: list[str] = []
+    wait: list[str] = []
+    while True:
+        name = line.segment(lsn, size)
+        if name in known:
+            found, wait = [*found, *wait], []
+        else:
+            wait.append(name)
+            # Nothing later is there: what is missing now has not been written yet, or is the backup's own.
+            if not any(other > name and line.segment(_lsn(other, size), size) == other for other in known):
+                return found + [name for name in wait if name <= line.segment(max(backup.stop_lsn - 1, 0), size)]
+        lsn += size
+
+
+def _lsn(name: str, segment_bytes: int) -> int:
+    return int(name[8:16], 16) * 2**32 + int(name[16:], 16) * segment_bytes
 
 
 def chain(backups: Mapping[str, Backup], label: str) -> list[Backup]:
@@ -167,22 +213,21 @@ def _point_of_release(name: str, ledger: Ledger) -> str:
     return matches[0].point
 
 
-def base_of(target: Target, backups: Iterable[Backup]) -> Backup:
+def base_of(target: Target, backups: Iterable[Backup], lineage: Lineage) -> Backup:
     """The newest backup from which this moment can be reached. Raises BackupError where there is none."""
-    known = sorted(backups, key=lambda each: each.label)
-    if not known:
+    every = sorted(backups, key=lambda each: each.label)
+    if not every:
         raise BackupError("titanic_backup_repositories: the repository holds no backup: make one (--tags backup)")
-    if target.latest:
-        return known[-1]
+    known = [each for each in every if lineage.reaches(each)]
+    earliest = f"the first backup ended at {every[0].ended}"
     if target.time is not None:
-        fitting = [each for each in known if moment(each.ended) <= target.time]
-        earliest = f"the first backup ended at {known[0].ended}"
-    else:
-        fitting = [each for each in known if each.timeline == target.timeline and each.stop_lsn <= target.lsn]
-        earliest = f"no backup is older than it; the first one ended at {known[0].ended}"
-    if not fitting:
+        known = [each for each in known if moment(each.ended) <= target.time]
+    elif target.point:
+        known = [each for each in known if each.stop_lsn <= target.lsn]
+        earliest = f"no backup is older than it; {earliest}"
+    if not known:
         raise BackupError(f"titanic_restore_to: '{target.text}' cannot be reached, {earliest}: name a later moment")
-    return fitting[-1]
+    return known[-1]
 
 
 def moment(text: str) -> datetime:

@@ -38,8 +38,8 @@ COMPLAINTS = (
     (
         "SignatureDoesNotMatch|InvalidAccessKeyId|AccessDenied|Forbidden|\\(403\\)",
         (
-            "titanic_secrets_values: the store does not take backup_s3_key and backup_s3_key_secret for this bucket: give "
-            "those of an account that may read, write and list it"
+            "titanic_secrets_values: the store does not take backup_s3_key and backup_s3_key_secret for this bucket: "
+            "give those of an account that may read, write and list it"
         ),
     ),
     (
@@ -206,9 +206,9 @@ def wrong_database(told: Sequence[Mapping[str, Any]], system: str, major: int) -
     return ""
 
 
-def restore_words(target: Target, label: str, number: int) -> list[str]:
+def restore_words(target: Target, label: str, number: int, timeline: int) -> list[str]:
     """The command that restores this backup up to this moment."""
-    words = [f"--repo={number}", f"--set={label}", "--target-timeline=current"]
+    words = [f"--repo={number}", f"--set={label}", f"--target-timeline={timeline}"]
     words += ['--recovery-option=restore_command=titanic-backup fetch %f "%p"']
     if target.time is not None:
         at = target.time.strftime("%Y-%m-%d %H:%M:%S.%f+00")
@@ -226,3 +226,23 @@ def verify_problem(said: str) -> str:
         return ""
     found = [line.strip() for line in said.splitlines() if re.search(r"missing|invalid|mismatch|other|error", line)]
     return f"a repository is damaged: {'; '.join(found[:6]) or said.strip()[-500:]}"
+
+
+def archive_id(told: Sequence[Mapping[str, Any]], number: int, system: str) -> str:
+    """Under which name a repository has the WAL of a database, such as ``17-1``; empty if it has none."""
+    for stanza in told:
+        ours = {
+            each["id"]
+            for each in stanza.get("db", [])
+            if each["repo-key"] == number and str(each["system-id"]) == system
+        }
+        for each in stanza.get("archive", []):
+            if each["database"]["repo-key"] == number and each["database"]["id"] in ours:
+                return str(each["id"])
+    return ""
+
+
+def newest_timeline(told: Sequence[Mapping[str, Any]]) -> int:
+    """That of the newest WAL which a repository has, which is the one that served."""
+    names = [str(each["max"]) for stanza in told for each in stanza.get("archive", []) if each.get("max")]
+    return max((int(name[:8], 16) for name in names), default=1)

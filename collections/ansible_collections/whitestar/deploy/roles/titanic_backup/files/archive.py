@@ -31,8 +31,8 @@ TAG_BYTES = 16
 # PostgreSQL takes any status from 126 on for the end: of a shutdown's archiving, and of a recovery.
 FAILED, FINAL = 1, 200
 PUSH_SECONDS = 10.0
-# For how long a server that is told to stop goes on archiving what is left.
-STOP_SECONDS = 15.0
+# For how long a server that is told to stop goes on archiving what is left, and each file of it at most.
+STOP_SECONDS, LAST_PUSH_SECONDS = 15.0, 5.0
 
 
 class DamagedError(RuntimeError):
@@ -339,7 +339,7 @@ def archive(settings: dict[str, Any], path: Path, name: str) -> int:
     if ends is not None and ends > STOP_SECONDS:
         return FINAL
     sealed = Sealed(settings)
-    seconds = PUSH_SECONDS if ends is None else min(PUSH_SECONDS, STOP_SECONDS - ends)
+    seconds = PUSH_SECONDS if ends is None else LAST_PUSH_SECONDS
     if in_time(lambda: push(sealed, path, name), seconds):
         return 0
     if stopping() is not None:

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import EXPOSED
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import missing_segments
-from ansible_collections.whitestar.deploy.tests.backup_helpers import PLANTED, BackedUp
-from ansible_collections.whitestar.deploy.tests.helpers import wait_for
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
+from ansible_collections.whitestar.deploy.tests.backup_helpers import PLANTED, QUICK, BackedUp
+from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, Result, make_workload, run_module, wait_for
 
 
 def test_the_first_backup_is_made_once(backed_up: BackedUp) -> None:
@@ -130,6 +133,26 @@ def test_writes_go_on_while_the_repository_is_away_and_the_archive_catches_up(ba
     assert warnings(backed_up.state) == []
 
 
+def test_a_server_stops_although_the_repository_never_answers(backed_up: BackedUp) -> None:
+    """As a mount of a machine that is gone: whoever reads there waits for ever."""
+    record = backed_up.root / "repository.json"
+    kept = record.rename(record.with_name(".kept"))
+    os.mkfifo(record, 0o644)
+    try:
+        backed_up.write("never archived")
+        backed_up.server.run_sql("SELECT pg_switch_wal()")
+        began = time.monotonic()
+        backed_up.server.stop()
+        assert time.monotonic() - began < 20
+    finally:
+        record.unlink()
+        kept.rename(record)
+    backed_up.server.start()
+    archive_now(backed_up.server)
+    newest = max(backed_up.repository.backups().values(), key=lambda each: each.label)
+    assert missing_segments(backed_up.repository.wal(), newest) == []
+
+
 def test_wal_is_given_up_before_the_service_is_and_the_next_backup_heals_it(backed_up: BackedUp, away: Path) -> None:
     backed_up.prepare(wal_mebibytes=32)
     given_up = backed_up.repository.given_up
@@ -198,3 +221,72 @@ def test_a_short_key_is_refused(backed_up: BackedUp) -> None:
     done = backed_up.prepare(key_file=str(key))
     assert "titanic_secrets_values: backup_key has 7 characters, 32 are needed" in done.message
     assert "hunter2" not in done.message
+
+
+def release(site: BackedUp, identity: str) -> Result:
+    """Deploy a tiny release."""
+    workload = make_workload(site.state, identity * 12, required="0002", TINY_LIVE_SCHEMA="0001")
+    return site.run("host_release", workload=workload, why="deploy", ready_seconds=60, drain_seconds=5)
+
+
+@pytest.fixture
+def released(backed_up: BackedUp) -> Iterator[BackedUp]:
+    """Where releases are deployed; none of them is left running."""
+    yield backed_up
+    for colour in COLOURS:
+        backed_up.state.daemon(colour).stop(1)
+
+
+def test_each_release_marks_its_place(released: BackedUp) -> None:
+    """Before its migration, where there is one: only a migration that has something to do is marked."""
+    state, open_to_all = released.state, released.place / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    workload = make_workload(state, "d" * 12)
+    given = {
+        "image": workload["image"],
+        "command": ["tiny", "migrate"],
+        "check_argument": "--check",
+        "environment": {"TINY_DONE": str(open_to_all / "done")},
+        "failure": {"state_directory": str(state.root), "by": "alice@laptop"},
+        "marks": True,
+    }
+    assert run_module("host_command", given, check=True).changed
+    assert state.ledger().last_event("point") is None
+    assert run_module("host_command", given).changed
+    point = state.ledger().last_event("point")
+    assert point is not None
+    assert not run_module("host_command", given).changed
+    assert state.ledger().last_event("point") == point
+    entry = release(released, "d")["entry"]
+    assert (entry["point"], entry["backup"]) == (point["name"], max(released.repository.backups()))
+    without_a_migration = release(released, "e")["entry"]
+    assert without_a_migration["point"] not in ("", point["name"])
+    assert not release(released, "e").changed
+    assert len([event for event in state.ledger().events if event["kind"] == "point"]) == 2
+
+
+def test_a_release_that_cannot_be_marked_is_not_deployed(released: BackedUp) -> None:
+    before = released.state.ledger()
+    released.server.stop()
+    try:
+        refused = release(released, "f")
+        assert "no restore point could be made for it, and so it is not deployed" in refused.message
+    finally:
+        released.server.start()
+    assert released.state.ledger() == before
+
+
+def test_backups_that_are_turned_off_are_off(backed_up: BackedUp) -> None:
+    own = {"directory": str(backed_up.state.database), "bindir": str(backed_up.server.bindir), "account": ACCOUNT}
+    off = {"backup_settings_file": str(backed_up.state.backup / "settings.json"), "settings": QUICK}
+    told = run_module("local_database", {**own, **backed_up.accounts(), **off}, check=True)
+    assert "turn backups off" in told["steps"]
+    assert told_of(backed_up.state)["newest"] != "off"
+    done = run_module("local_database", {**own, **backed_up.accounts(), **off})
+    assert "turn backups off" in done["steps"]
+    assert backed_up.server.run_sql("SHOW archive_mode") == "off"
+    assert told_of(backed_up.state) == {"newest": "off"}
+    assert warnings(backed_up.state) == []
+    assert "titanic_backup_enabled: backups are off here" in backed_up.backup().message
+    assert not run_module("local_database", {**own, **backed_up.accounts(), **off}).changed

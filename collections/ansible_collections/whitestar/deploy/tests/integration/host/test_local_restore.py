@@ -69,11 +69,14 @@ def test_the_way_back_and_its_end(backed_up: BackedUp) -> None:
 
 def test_a_new_timeline_is_archived_and_restored_along(backed_up: BackedUp) -> None:
     assert backed_up.server.query("SELECT timeline_id FROM pg_control_checkpoint()") == 2
-    done = backed_up.backup()
-    assert done["backup"]["kind"] == "full", "the first one of the timeline"
     backed_up.write("on the new timeline")
     backed_up.restore("latest")
-    assert backed_up.names()[-1] == "on the new timeline"
+    assert backed_up.names()[-1] == "on the new timeline", "from a backup of the timeline before"
+    done = backed_up.backup()
+    assert done["backup"]["kind"] == "full", "the first one of the timeline"
+    plan = backed_up.plan(stamp(backed_up.moments["after the moment"]))
+    assert not plan.failed, plan.message
+    assert plan["plan"]["rows"]["public.people"]["restored"] == 3, "that time is of the timeline that served then"
     assert not backed_up.backup().failed
 
 
@@ -200,6 +203,7 @@ def test_the_volume_of_the_database_is_lost(backed_up: BackedUp) -> None:
     replaced = kept_data(backed_up.state)
     kill(backed_up)
     shutil.rmtree(backed_up.server.data)
+    assert "is not here, and a new one would be made in its place: bring it back" in backed_up.prepare().message
     planned = backed_up.plan("latest")
     assert not planned.failed, planned.message
     assert planned["plan"]["lost_rows"] == "unknown"
@@ -224,7 +228,8 @@ def test_an_empty_machine(backed_up: BackedUp, bindir: Path, backup_tools: Path,
     shutil.copyfile(backed_up.state.root / "secrets/backup_key", other.state.root / "secrets/backup_key")
     other.root = backed_up.root
     try:
-        assert not (done := other.prepare()).failed, done.message
+        assert "has the backups of a database" in other.prepare().message
+        assert not (done := other.prepare_to_restore()).failed, done.message
         own = {"directory": str(other.state.database), "bindir": str(bindir), "account": "nobody"}
         assert not run_module("local_database", {**own, **other.accounts(), "settings": QUICK}).failed
         assert "nothing has been deployed here yet" in other.plan("latest").message
