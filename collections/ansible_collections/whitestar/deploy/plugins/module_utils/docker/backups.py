@@ -169,8 +169,12 @@ class ComposeBackups:
     def lineage(self, told: Sequence[Mapping[str, Any]], number: int, system: str, timeline: int) -> Lineage:
         """How a timeline came about, as a repository has it. Raises BackupError."""
         place = f"archive/{self.settings['site']}/{pgbackrest.archive_id(told, number, system)}/{timeline:08X}.history"
-        words = [f"--repo={number}", "--ignore-missing", "repo-get", place]
-        return Lineage.of(timeline, self.run("rest", *words) if timeline > 1 else "")
+        history = ""
+        if timeline > 1:
+            # One that is missing is the first of a database that was restored without us.
+            with suppress(BackupError):
+                history = self.run("rest", f"--repo={number}", "repo-get", place)
+        return Lineage.of(timeline, history)
 
     def mark(self, name: str, *, named: bool = False) -> dict[str, Any]:
         """Make a restore point, as an event of the ledger has it. Raises BackupError, EngineError."""

@@ -99,6 +99,10 @@ class Project:
         """Names of the volumes that a service of it has had, as its record has them."""
         return [self.full_name(name) for name in self._owned()["volumes"]]
 
+    def claim(self, volume: str) -> None:
+        """Take down that a volume is ours before it is made, so that nobody else's is taken for it."""
+        self._record({volume: {}})
+
     def full_name(self, name: str) -> str:
         """The engine's name of a network or volume of the project."""
         return f"{self.engine.project}_{name}"
@@ -127,7 +131,7 @@ class Project:
     def _text(self) -> bytes:
         """The Compose file as the parts make it."""
         parts = self.directory / "parts"
-        whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": NETWORKS}
+        whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": dict(NETWORKS)}
         for section in SECTIONS:
             for path in sorted(parts.glob("*.json")):
                 whole.setdefault(section, {}).update(read_json(path, {}).get(section, {}))
@@ -196,6 +200,8 @@ class Service:
             "volumes": dict(volumes),
             "secrets": {key: {"file": path} for key, path in secrets.items()},
         }
+        if own := {network: {} for network in service.get("networks", []) if network not in NETWORKS}:
+            self.part["networks"] = own
 
     @property
     def directory(self) -> Path:
