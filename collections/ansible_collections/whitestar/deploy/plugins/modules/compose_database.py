@@ -39,6 +39,11 @@ options:
     description: File on the target with its password.
     type: path
     required: true
+  backup_settings_file:
+    description: >-
+      File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
+      what is overdue.
+    type: path
   answer_file:
     description: >-
       What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
@@ -72,6 +77,8 @@ steps:
   elements: str
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
@@ -92,6 +99,7 @@ def main() -> None:
             "user": text,
             "user_password_file": path,
             "answer_file": {"type": "path"},
+            "backup_settings_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
@@ -108,6 +116,11 @@ def main() -> None:
             )
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
+        left = Path(options["backup_settings_file"] or "/nonexistent")
+        if left.exists():
+            steps = ["turn backups off", *steps]
+            if not module.check_mode:
+                left.unlink()
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -39,9 +39,10 @@ options:
     default: {}
   postgresql_volume:
     description: >-
-      Volume with the data of PostgreSQL, where the service is one. Nothing is done when the data are another major
-      version's than the image.
+      Volume with the data of PostgreSQL, where the service has them. The volume that was last restored stands for it.
+      Nothing is done when the data are another major version's than the image.
     type: str
+    choices: [database]
   secret_files:
     description: Files with secrets on the target, by name. They have the same paths in the container.
     type: dict
@@ -135,6 +136,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import data_volume, with_data_volume
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
@@ -198,16 +200,19 @@ def ensure_optional(project: Project, wanted: dict[str, dict[str, Any]], *, chec
 def ensure_service(engine: DockerClient, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
     """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
-    if options["postgresql_volume"]:
-        check_major(engine, options["postgresql_volume"], image)
     state = State(Path(options["state_directory"]))
+    definition, volumes = options["definition"], options["volumes"]
+    if options["postgresql_volume"]:
+        current = data_volume(state)
+        check_major(engine, current, image)
+        definition, volumes = with_data_volume(definition, volumes, current)
     project = Project.of(state, engine)
     service = Service(
         project,
         options["name"],
         image or options["image"],
-        options["definition"],
-        options["volumes"],
+        definition,
+        volumes,
         options["secret_files"],
         options["files"],
         fingerprint(state, options["watched"], check=check) if options["watched"] else "",
@@ -233,7 +238,7 @@ def main() -> None:
             "image": {"type": "str", "required": True},
             "definition": {"type": "dict", "required": True},
             "volumes": {"type": "dict", "default": {}},
-            "postgresql_volume": {"type": "str"},
+            "postgresql_volume": {"type": "str", "choices": ["database"]},
             "secret_files": {"type": "dict", "default": {}, "no_log": False},
             "files": {"type": "dict", "default": {}},
             "watched": {"type": "list", "elements": "path", "default": []},

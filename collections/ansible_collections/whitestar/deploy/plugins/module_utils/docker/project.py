@@ -103,6 +103,12 @@ class Project:
         """Take down that a volume is ours before it is made, so that nobody else's is taken for it."""
         self._record({volume: {}})
 
+    def networks(self) -> list[str]:
+        """Names of its networks, as the engine has them: those of every project, and those of single services."""
+        parts = [read_json(path, {}) for path in sorted((self.directory / "parts").glob("*.json"))]
+        own = [name for part in parts for name in part.get("networks", {})]
+        return [self.full_name(name) for name in dict.fromkeys([*NETWORKS, *own])]
+
     def full_name(self, name: str) -> str:
         """The engine's name of a network or volume of the project."""
         return f"{self.engine.project}_{name}"
@@ -200,7 +206,8 @@ class Service:
             "volumes": dict(volumes),
             "secrets": {key: {"file": path} for key, path in secrets.items()},
         }
-        if own := {network: {} for network in service.get("networks", []) if network not in NETWORKS}:
+        own: dict[str, Any] = {network: {} for network in service.get("networks", []) if network not in NETWORKS}
+        if own:
             self.part["networks"] = own
 
     @property

@@ -21,6 +21,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release import pg
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
     BackupError,
+    Lineage,
     Target,
     base_of,
 )

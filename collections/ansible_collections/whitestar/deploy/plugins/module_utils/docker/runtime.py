@@ -12,9 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, make_directory, read_json
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import ComposeBackups
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     LABEL,
     DockerClient,
@@ -35,6 +37,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green i
     BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
 # Where the replicas of a release find what they count together.
@@ -172,8 +176,14 @@ class ComposeRuntime:
         return ComposeBlueGreen(self.engine, self.state, workload, fingerprint, *limits)
 
     def restore_point(self) -> dict[str, Any]:
-        """None: there are no backups of containers yet (titanic_backup refuses them by name)."""
-        return {}
+        """Mark this moment in the database's WAL; empty where there are no backups. Raises ReleaseError."""
+        backups = ComposeBackups.of(self.engine, self.state)
+        if backups is None:
+            return {}
+        try:
+            return backups.mark(f"before-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        except (BackupError, EngineError) as error:
+            raise ReleaseError(f"no restore point could be made for it, and so it is not deployed: {error}") from error
 
     def database_output(self) -> str:
         """The last lines of the database's container."""

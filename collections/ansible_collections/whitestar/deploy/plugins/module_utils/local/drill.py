@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
