@@ -82,6 +82,8 @@ KEPT = (
     "database_superuser_password",
     "pgadmin_password",
     "backup_key",
+    "backup_s3_key",
+    "backup_s3_key_secret",
 )
 # Settings of the service that each target gives it.
 GIVEN = re.compile("TITANIC_(BIND|RELEASE|DRAIN_FILE|METRICS_DIRECTORY|COUNTS_FILE|DATABASE_.+)")

@@ -36,7 +36,7 @@ options:
       site: {description: Whose backups they are., type: str}
       image: {description: "The image with PostgreSQL and pgBackRest, by digest.", type: str}
       repositories: {description: Where they are kept., type: list, elements: dict}
-      mounts: {description: "What a container mounts that reaches them, as C(SOURCE:TARGET).", type: list, elements: str}
+      mounts: {description: "What a container mounts to reach them (C(SOURCE:TARGET)).", type: list, elements: str}
       secrets: {description: "Files with the key and credentials, by name.", type: dict}
       secrets_directory: {description: Directory of these files., type: path}
       reaches_out: {description: Whether a repository is not on this host., type: bool}
@@ -166,24 +166,22 @@ def prepare(engine: DockerClient, state: State, options: dict[str, Any], *, chec
     if key.exists() and (problem := pgbackrest.key_problem(key.read_text(encoding="utf-8").strip())):
         raise BackupError(problem)
     steps = ensure_directories(state, settings["repositories"], check=check)
-    stale = [
-        name for name, text in files.items() if not has_content(backups.configuration / name, text.encode(), 0o644)
-    ]
+    stale = [name for name, text in files.items() if not has_content(place / name, text.encode(), 0o644)]
     content = json_bytes(dict(settings))
     if stale or not has_content(state.backup / "settings.json", content, 0o644):
         steps.append(f"write {', '.join(['settings.json', *stale])} of backups")
     if check:
         return steps
-    make_directory(backups.configuration, 0o755)
+    make_directory(place, 0o755)
     make_directory(backups.notes, 0o700, OWNER)
-    before = {name: _read(backups.configuration / name) for name in files}
+    before = {name: _read(place / name) for name in files}
     for name in stale:
-        write_atomically(backups.configuration / name, files[name].encode(), 0o644)
+        write_atomically(place / name, files[name].encode(), 0o644)
     try:
         refuse_wrong(backups, engine, state, restores=options["restores"], writes=bool(steps))
     except BaseException:
         for name in stale:
-            _put_back(backups.configuration / name, before[name])
+            _put_back(place / name, before[name])
         raise
     write_atomically(state.backup / "settings.json", content, 0o644)
     return steps

@@ -40,19 +40,64 @@ def wrong_choices(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_backups(values: Mapping[str, Any]) -> list[str]:
     """Why there can be no backups as they are asked for, if so."""
-    places = check_type_list(values.get("titanic_backup_repositories") or [])
+    places = [dict(each) for each in check_type_list(values.get("titanic_backup_repositories") or [])]
     provider = values.get("titanic_provider")
     if not boolean(values.get("titanic_backup_enabled", False)):
         return []
-    if provider != "local":
-        what = f"backups are for titanic_provider local so far, and this one is {provider}"
-        return [f"titanic_backup_enabled: {what}: leave it out, and dump the data as docs/runbook.md has it"]
-    if len(places) != 1:
-        what = f"local keeps backups in one repository, and {len(places)} are named"
-        return [f"titanic_backup_repositories: {what}: name one directory, such as [{{path: /srv/backups}}]"]
-    if not str(places[0].get("path", "")).startswith("/"):
-        return [f"titanic_backup_repositories: {places[0].get('path')} is not an absolute path"]
-    return []
+    if provider == "kubernetes":
+        return [f"titanic_backup_enabled: {_NO_BACKUPS[str(values.get('titanic_database_kind', 'pod'))]}"]
+    most = {"local": 1}.get(str(provider), 2)
+    if not 0 < len(places) <= most:
+        what = "one repository" if most == 1 else "one repository or two"
+        remedy = "name one directory, such as [{path: /srv/backups}]"
+        return [
+            f"titanic_backup_repositories: {provider} keeps backups in {what}, and {len(places)} are named: {remedy}"
+        ]
+    found = [problem for place in places for problem in _wrong_place(place, str(provider))]
+    if not found and any(place.get("type") == "s3" for place in places):
+        given = check_type_dict(values.get("titanic_secrets_values") or {})
+        missing = [name for name in ("backup_s3_key", "backup_s3_key_secret") if not given.get(name)]
+        what = f"an S3 repository takes {' and '.join(missing)}"
+        found += (
+            [f"titanic_secrets_values: {what}: give what the service calls access key and secret key"]
+            if missing
+            else []
+        )
+    return found
+
+
+_NO_BACKUPS = {
+    "pod": (
+        "backups are for titanic_provider local and compose so far, and this one is kubernetes: leave it out, and dump "
+        "the data as docs/runbook.md has it"
+    ),
+    "cloudnative_pg": (
+        "the operator backs up what it runs: leave it out, and add spec.backup and a ScheduledBackup by "
+        "titanic_database_kubernetes_overrides"
+    ),
+    "external": (
+        "whoever runs an external database backs it up: leave it out, and have its owner archive WAL, keep base "
+        "backups, and prove that they restore"
+    ),
+}
+
+
+def _wrong_place(place: Mapping[str, Any], provider: str) -> Iterator[str]:
+    name, kind = "titanic_backup_repositories", place.get("type", "directory")
+    if kind == "s3" and provider == "local":
+        yield f"{name}: local keeps backups in a directory: name the mount of one, or deploy to compose"
+    elif kind == "s3":
+        missing = [key for key in ("endpoint", "bucket") if not place.get(key)]
+        if missing:
+            yield f"{name}: an S3 repository has no {' and no '.join(missing)}: name it"
+        elif "/" in str(place["endpoint"]):
+            yield f"{name}: {place['endpoint']} is no host: write it without scheme and path, such as s3.example.org:9000"
+        if place.get("path"):
+            yield f"{name}: an S3 repository has no path: name the directory in the bucket as prefix"
+        if (authority := place.get("authority")) and "BEGIN CERTIFICATE" not in str(authority):
+            yield f"{name}: authority is no certificate in PEM: give what is between and with its BEGIN and END lines"
+    elif not str(place.get("path", "")).startswith("/"):
+        yield f"{name}: {place.get('path')} is not an absolute path: write it from the root on"
 
 
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:

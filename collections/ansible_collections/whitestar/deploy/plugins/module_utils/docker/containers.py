@@ -86,6 +86,8 @@ class Containers(Parts):
         left = remove(self.project, GRACE_SECONDS)
         for directory in self.state.images.glob("*"):
             self.host.discard_image(directory.name)
+        for directory in (self.state.backup / "images").glob("*"):
+            self.host.discard(directory)
         return left
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, make_directory, read_json
@@ -195,7 +196,10 @@ class ComposeRuntime:
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""
-        directory = self.state.images / identity
+        self.discard(self.state.images / identity)
+
+    def discard(self, directory: Path) -> None:
+        """Remove the image that was recorded in a directory, and the record; one that something uses stays."""
         found = read_json(directory / "image.json", {})
         with suppress(EngineError):
             own = (self.engine.image(found["reference"]) if found else None) or {"Id": ""}
