@@ -166,6 +166,7 @@ def prepare(engine: DockerClient, state: State, options: dict[str, Any], *, chec
     if key.exists() and (problem := pgbackrest.key_problem(key.read_text(encoding="utf-8").strip())):
         raise BackupError(problem)
     steps = ensure_directories(state, settings["repositories"], check=check)
+    place = backups.configuration
     stale = [name for name, text in files.items() if not has_content(place / name, text.encode(), 0o644)]
     content = json_bytes(dict(settings))
     if stale or not has_content(state.backup / "settings.json", content, 0o644):

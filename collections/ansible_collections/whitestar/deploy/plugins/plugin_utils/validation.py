@@ -91,7 +91,7 @@ def _wrong_place(place: Mapping[str, Any], provider: str) -> Iterator[str]:
         if missing:
             yield f"{name}: an S3 repository has no {' and no '.join(missing)}: name it"
         elif "/" in str(place["endpoint"]):
-            yield f"{name}: {place['endpoint']} is no host: write it without scheme and path, such as s3.example.org:9000"
+            yield f"{name}: {place['endpoint']} is no host: write it without scheme and path (s3.example.org:9000)"
         if place.get("path"):
             yield f"{name}: an S3 repository has no path: name the directory in the bucket as prefix"
         if (authority := place.get("authority")) and "BEGIN CERTIFICATE" not in str(authority):

@@ -34,7 +34,12 @@ MIB = 2**20
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 LOCAL = {"titanic_provider": "local"}
 ONE = Lineage.of(1)
+S3 = {"type": "s3", "endpoint": "s3.example.org", "bucket": "titanic"}
 SETTINGS = {"schedule": "daily", "drill_max_days": 30}
+
+
+def places(*found: dict[str, Any]) -> dict[str, Any]:
+    return {"titanic_backup_repositories": list(found)}
 
 
 def backup(days_ago: float, kind: str = "full", prior: str = "", **facts: Any) -> Backup:
@@ -237,7 +242,17 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"titanic_provider": "compose"}, "backups are for titanic_provider local so far, and this one is compose"),
+        ({"titanic_provider": "kubernetes"}, "backups are for titanic_provider local and compose so far"),
+        ({"titanic_provider": "kubernetes", "titanic_database_kind": "external"}, "have its owner archive WAL"),
+        ({"titanic_provider": "kubernetes", "titanic_database_kind": "cloudnative_pg"}, "a ScheduledBackup"),
+        ({"titanic_provider": "compose"}, "compose keeps backups in one repository or two, and 0 are named"),
+        ({"titanic_provider": "compose", **places({"path": "here"})}, "here is not an absolute path"),
+        ({"titanic_provider": "compose", **places({"type": "s3"})}, "has no endpoint and no bucket"),
+        ({"titanic_provider": "compose", **places({**S3, "endpoint": "https://s3"})}, "https://s3 is no host"),
+        ({"titanic_provider": "compose", **places({**S3, "path": "/a"})}, "an S3 repository has no path"),
+        ({"titanic_provider": "compose", **places({**S3, "authority": "me"})}, "authority is no certificate in PEM"),
+        ({"titanic_provider": "compose", **places(S3)}, "takes backup_s3_key and backup_s3_key_secret"),
+        ({"titanic_provider": "local", **places(S3)}, "local keeps backups in a directory"),
         (LOCAL, "local keeps backups in one repository, and 0 are named"),
         (
             {"titanic_provider": "local", "titanic_backup_repositories": [{"path": "here"}]},
@@ -256,5 +271,8 @@ def test_what_cannot_be_is_refused_on_the_controller(values: dict[str, Any], why
 
 
 def test_backups_that_can_be_are_not_refused() -> None:
+    secrets = {"titanic_secrets_values": {"backup_s3_key": "a", "backup_s3_key_secret": "b"}}
+    two = {"titanic_provider": "compose", "titanic_backup_enabled": True, **places(S3, {"path": "/srv/backups"})}
+    assert wrong_backups({**two, **secrets}) == []
     values = {**LOCAL, "titanic_backup_enabled": True}
     assert wrong_backups({**values, "titanic_backup_repositories": [{"path": "/srv/backups"}]}) == []

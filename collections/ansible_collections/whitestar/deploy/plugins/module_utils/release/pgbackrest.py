@@ -54,7 +54,7 @@ COMPLAINTS = (
         ),
     ),
     (
-        "unable to flush|bad decrypt|CryptoError|cipher header invalid|invalid checksum, actual|\\[0(95|31)\\]",
+        "unable to flush|bad decrypt|CryptoError|cipher header invalid|invalid checksum, actual|\\[095\\]",
         "titanic_secrets_values: backup_key is not the key that the repository was made with: give that one",
     ),
     ("No space left", "titanic_backup_repositories: the disk of the repository is full: free some"),
@@ -73,7 +73,7 @@ COMPLAINTS = (
 def explained(said: str) -> str:
     """What pgBackRest complained of: the variable, the problem, the remedy, and its own last words."""
     lines = [line for line in said.splitlines() if line.strip()]
-    own = re.sub(r"^[-:. 0-9]*P\d+ +", "", " ".join(line.strip() for line in lines[-4:]))[-600:]
+    own = re.sub(r"^([-:. 0-9]*P\d+ +)?", "", " ".join(line.strip() for line in lines[-4:]))[-600:]
     for pattern, meaning in COMPLAINTS:
         if re.search(pattern, said, re.IGNORECASE):
             return f"{meaning} ({own})"
