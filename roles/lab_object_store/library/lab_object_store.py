@@ -105,6 +105,8 @@ STEP_SECONDS = 600
 # A lab does not last longer.
 CERTIFICATE_DAYS = 365
 LOCAL = "127.0.0.1"
+# The parts of it that talk to each other, each with a port of its own.
+PARTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")] + ["s3.port.grpc"]
 
 
 class StoreError(RuntimeError):
@@ -268,11 +270,6 @@ class Store:
             "secret_key_file": str(self.secret),
             "buckets": list(buckets),
         }
-
-
-# The parts of it that talk to each other, each with a port of its own.
-PARTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-PARTS += ("s3.port.grpc",)
 
 
 def general_name(address: str) -> x509.GeneralName:
