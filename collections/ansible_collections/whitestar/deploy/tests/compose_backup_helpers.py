@@ -123,7 +123,7 @@ class ContainerBackedUp:
             },
         }
         volumes = {"database": {}, "database-sockets": SOCKETS}
-        given = {"image": self.image, "volumes": volumes, "postgresql_volume": "database"}
+        given: dict[str, Any] = {"image": self.image, "volumes": volumes, "postgresql_volume": "database"}
         secrets = {"superuser": str(self.secrets / "superuser"), **self.secret_files()}
         done = self.run("compose_service", name="database", definition=definition, secret_files=secrets, **given)
         assert not done.failed, done.message

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""compose_backup, compose_restore and compose_drill on a real engine: what is made is restored, and what is damaged told."""
+"""Backups of a Compose target on a real engine: what is made is restored, and what is damaged is told."""
 
 from __future__ import annotations
 
