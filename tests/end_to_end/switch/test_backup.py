@@ -1,4 +1,4 @@
-"""What titanic_backup does on a local site, by the commands that people give: under load, lost and found, away."""
+"""What titanic_backup does on a site of processes or containers, by the commands that people give: under load, lost and found, away."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Self
 
 import pytest
 
-from tests.end_to_end.switch.site import LOCAL, PERSON, HostSite, new_site
+from tests.end_to_end.switch.site import HOSTS, PERSON, ComposeSite, HostSite, new_site
+from tests.engine import Engine
 
-pytestmark = LOCAL
+pytestmark = HOSTS
 
 PEOPLE = 887
 # Five minutes at full measure.
@@ -65,7 +66,7 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def own_site(engine: None) -> Iterator[HostSite]:
+def own_site(engine: Engine | None) -> Iterator[HostSite]:
     """A site with backups, on which every option of theirs is set."""
     with new_site(engine) as site:
         assert isinstance(site, HostSite)
@@ -84,12 +85,27 @@ def own_site(engine: None) -> Iterator[HostSite]:
             "titanic_drill_max_days": 7,
             "titanic_backup_python": sys.executable,
         }
+        if isinstance(site, ComposeSite):
+            site.settings |= {"titanic_backup_image_repository": f"{site.project}-postgresql"}
         output = site.succeed()
         assert "make the first backup" in output or "changed=" in output
         try:
             yield site
         finally:
             shutil.rmtree(repository, ignore_errors=True)
+
+
+def lose_database(site: HostSite) -> None:
+    """As the loss of a disk does it."""
+    if not isinstance(site, ComposeSite):
+        site.kill("database")
+        shutil.rmtree(site.state / "database/data")
+        return
+    (container,) = site.containers("database")
+    volumes = {mount["Destination"]: mount.get("Name", "") for mount in container["Mounts"]}
+    for service in ("backup", "database"):
+        site.engine("rm", "--force", *(str(found["Id"]) for found in site.containers(service)))
+    site.engine("volume", "rm", volumes["/var/lib/postgresql/data"])
 
 
 def people(site: HostSite) -> set[str]:
@@ -148,8 +164,7 @@ def test_the_volume_is_deleted_under_load_and_nothing_archived_is_missing(own_si
         while "archive: writes of the last" not in (told := own_site.succeed("--tags", "status")):
             assert time.monotonic() < deadline, told
         gone = datetime.now(UTC)
-        own_site.kill("database")
-        shutil.rmtree(own_site.state / "database/data")
+        lose_database(own_site)
     own_site.succeed(*RESTORE, "titanic_restore_to=latest", *CONFIRMED)
     found = people(own_site)
     missing = writer.before(archived) - found

@@ -59,7 +59,7 @@ def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     image, schema, seed, api = (stages.get(name) or {} for name in ("image", "schema", "seed", "api"))
     if not (image.get("description") or {}):
         found.append(f"image: build {image.get('identity', 'the image')}")
-    for name in ("target", "secrets", "database"):
+    for name in ("target", "secrets", "database", "backup"):
         found += [f"{name}: {step}" for step in (stages.get(name) or {}).get("steps", [])]
     if not schema:
         found.append("schema: migrate to what the release needs, as it will say once it is built")
