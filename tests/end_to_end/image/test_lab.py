@@ -1,4 +1,4 @@
-"""The lab itself (lab_engine, lab_images, lab_registry, lab_object_store): a second run does nothing, check mode never does, all goes.
+"""The lab itself (lab_engine, lab_images, lab_registry, lab_object_store): a second run does nothing, and all goes.
 
 The engine that is up serves other tests, so what would take it away is tried with directories and ports of its own.
 """
