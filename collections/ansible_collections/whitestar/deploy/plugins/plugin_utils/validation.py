@@ -17,7 +17,7 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")
 PORTS = range(1, 65536)
 PASSWORDS = ("database_owner_password", "database_app_password")
 # What a store may have for us.
-STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
+STORED = (*PASSWORDS, "database_superuser_password", "write_tokens", "backup_s3_key", "backup_s3_key_secret")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
 CHOOSE_CLASS = "name one that there is, or make one the default"
@@ -44,17 +44,20 @@ def wrong_backups(values: Mapping[str, Any]) -> list[str]:
     provider = values.get("titanic_provider")
     if not boolean(values.get("titanic_backup_enabled", False)):
         return []
-    if provider == "kubernetes":
-        return [f"titanic_backup_enabled: {_NO_BACKUPS[str(values.get('titanic_database_kind', 'pod'))]}"]
-    most = {"local": 1}.get(str(provider), 2)
+    kind = str(values.get("titanic_database_kind", "pod"))
+    if provider == "kubernetes" and kind in _NO_BACKUPS:
+        return [f"titanic_backup_enabled: {_NO_BACKUPS[kind]}"]
+    most = 2 if provider == "compose" else 1
     if not 0 < len(places) <= most:
         what = "one repository" if most == 1 else "one repository or two"
-        remedy = "name one directory, such as [{path: /srv/backups}]"
+        bucket = "name a bucket, such as [{type: s3, endpoint: s3.example.org, bucket: titanic}]"
+        remedy = bucket if provider == "kubernetes" else "name one directory, such as [{path: /srv/backups}]"
         return [
             f"titanic_backup_repositories: {provider} keeps backups in {what}, and {len(places)} are named: {remedy}"
         ]
     found = [problem for place in places for problem in _wrong_place(place, str(provider))]
-    if not found and any(place.get("type") == "s3" for place in places):
+    stored = values.get("titanic_secrets_source") == "external_secrets"
+    if not found and not stored and any(place.get("type") == "s3" for place in places):
         given = check_type_dict(values.get("titanic_secrets_values") or {})
         missing = [name for name in ("backup_s3_key", "backup_s3_key_secret") if not given.get(name)]
         what = f"an S3 repository takes {' and '.join(missing)}"
@@ -68,12 +71,8 @@ def wrong_backups(values: Mapping[str, Any]) -> list[str]:
 
 _NO_BACKUPS = {
     "pod": (
-        "backups are for titanic_provider local and compose so far, and this one is kubernetes: leave it out, and dump "
-        "the data as docs/runbook.md has it"
-    ),
-    "cloudnative_pg": (
-        "the operator backs up what it runs: leave it out, and add spec.backup and a ScheduledBackup by "
-        "titanic_database_kubernetes_overrides"
+        "backups are for titanic_provider local and compose and for titanic_database_kind cloudnative_pg so far: leave "
+        "it out, and dump the data as docs/runbook.md has it"
     ),
     "external": (
         "whoever runs an external database backs it up: leave it out, and have its owner archive WAL, keep base "
@@ -96,6 +95,8 @@ def _wrong_place(place: Mapping[str, Any], provider: str) -> Iterator[str]:
             yield f"{name}: an S3 repository has no path: name the directory in the bucket as prefix"
         if (authority := place.get("authority")) and "BEGIN CERTIFICATE" not in str(authority):
             yield f"{name}: authority is no certificate in PEM: give what is between and with its BEGIN and END lines"
+    elif provider == "kubernetes":
+        yield f"{name}: CloudNativePG keeps backups in a bucket: write type: s3, endpoint and bucket"
     elif not str(place.get("path", "")).startswith("/"):
         yield f"{name}: {place.get('path')} is not an absolute path: write it from the root on"
 

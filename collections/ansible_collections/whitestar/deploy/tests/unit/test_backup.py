@@ -34,6 +34,7 @@ MIB = 2**20
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 LOCAL = {"titanic_provider": "local"}
 ONE = Lineage.of(1)
+OPERATED = {"titanic_provider": "kubernetes", "titanic_database_kind": "cloudnative_pg"}
 S3 = {"type": "s3", "endpoint": "s3.example.org", "bucket": "titanic"}
 SETTINGS = {"schedule": "daily", "drill_max_days": 30}
 
@@ -242,9 +243,11 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"titanic_provider": "kubernetes"}, "backups are for titanic_provider local and compose so far"),
+        ({"titanic_provider": "kubernetes"}, "backups are for titanic_provider local and compose and for"),
         ({"titanic_provider": "kubernetes", "titanic_database_kind": "external"}, "have its owner archive WAL"),
-        ({"titanic_provider": "kubernetes", "titanic_database_kind": "cloudnative_pg"}, "a ScheduledBackup"),
+        (OPERATED, "kubernetes keeps backups in one repository, and 0 are named: name a bucket"),
+        ({**OPERATED, **places({"path": "/a"})}, "CloudNativePG keeps backups in a bucket"),
+        ({**OPERATED, **places(S3)}, "takes backup_s3_key and backup_s3_key_secret"),
         ({"titanic_provider": "compose"}, "compose keeps backups in one repository or two, and 0 are named"),
         ({"titanic_provider": "compose", **places({"path": "here"})}, "here is not an absolute path"),
         ({"titanic_provider": "compose", **places({"type": "s3"})}, "has no endpoint and no bucket"),
@@ -274,5 +277,8 @@ def test_backups_that_can_be_are_not_refused() -> None:
     secrets = {"titanic_secrets_values": {"backup_s3_key": "a", "backup_s3_key_secret": "b"}}
     two = {"titanic_provider": "compose", "titanic_backup_enabled": True, **places(S3, {"path": "/srv/backups"})}
     assert wrong_backups({**two, **secrets}) == []
+    operated = {**OPERATED, "titanic_backup_enabled": True, **places(S3)}
+    assert wrong_backups({**operated, **secrets}) == []
+    assert wrong_backups({**operated, "titanic_secrets_source": "external_secrets"}) == []
     values = {**LOCAL, "titanic_backup_enabled": True}
     assert wrong_backups({**values, "titanic_backup_repositories": [{"path": "/srv/backups"}]}) == []
