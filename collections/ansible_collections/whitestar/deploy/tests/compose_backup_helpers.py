@@ -100,7 +100,7 @@ class ContainerBackedUp:
     def database(self) -> None:
         """Have the database run and archive, and the schedule run, as the roles have them."""
         networks = ["data", *(["backup"] if self.reaches_out else [])]
-        settings = {"archive_mode": "on", "archive_command": "titanic-backup push %p %f", "archive_timeout": "50s"}
+        settings = {"archive_mode": "on", "archive_command": "titanic-pgbackrest push %p %f", "archive_timeout": "50s"}
         environment = {"TITANIC_BACKUP_SECRETS": str(self.secrets)}
         sockets = "database-sockets:/var/run/postgresql"
         definition = {
@@ -131,7 +131,7 @@ class ContainerBackedUp:
         assert not done.failed, done.message
         schedule = {
             "user": "999:999",
-            "command": ["titanic-backup", "schedule"],
+            "command": ["titanic-pgbackrest", "schedule"],
             "init": True,
             "networks": networks[-1:],
             "tmpfs": ["/tmp:mode=1777,noexec,nosuid"],

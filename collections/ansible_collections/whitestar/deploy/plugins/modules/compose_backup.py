@@ -218,7 +218,7 @@ def _put_back(path: Path, content: bytes | None) -> None:
 def first(backups: ComposeBackups, by: str, *, check: bool) -> tuple[list[str], Backup | None]:
     """Have repositories of this database, and one full backup in them. Raises BackupError, EngineError."""
     ledger = backups.state.ledger()
-    site = str(backups.settings["repositories"])
+    site = "; ".join(str(place.get("path") or place.get("bucket")) for place in backups.settings["repositories"])
     if ledger.last_event("backup_first", repository=site):
         # A release does not wait for a repository that is away; every run says that it is.
         return [], None

@@ -16,7 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes im
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import pgbackrest
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, Target
 
-PROGRAM = Path(__file__).parents[2] / "roles/titanic_backup/files/image/titanic-backup"
+PROGRAM = Path(__file__).parents[2] / "roles/titanic_backup/files/image/titanic-pgbackrest"
 KEY = "hunter2-key-of-backups-with-forty-characters"
 SETTINGS: dict[str, Any] = {
     "site": "prod",

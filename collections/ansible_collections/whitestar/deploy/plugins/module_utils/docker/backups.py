@@ -35,7 +35,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 
 BACKUP, DATABASE = "backup", "database"
-PROGRAM = "titanic-backup"
+PROGRAM = "titanic-pgbackrest"
 ACCOUNT = 999
 BACKUP_SECONDS = 4 * 3600
 ASK_SECONDS = 120

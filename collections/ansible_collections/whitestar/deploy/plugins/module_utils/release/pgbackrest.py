@@ -119,7 +119,7 @@ def files(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _repository(number: int, place: Mapping[str, Any]) -> list[str]:
-    # Count and age together are the schedule's own (see titanic-backup); pgBackRest warns where it is told of none.
+    # Count and age together are the schedule's own (see titanic-pgbackrest); pgBackRest warns where it is told of none.
     lines = ["cipher-type=aes-256-cbc", "bundle=y", "block=y", "retention-full-type=count", "retention-full=9999999"]
     if place["type"] != "s3":
         return [*lines, f"path={REPOSITORIES}/{number}"]
@@ -209,7 +209,7 @@ def wrong_database(told: Sequence[Mapping[str, Any]], system: str, major: int) -
 def restore_words(target: Target, label: str, number: int, timeline: int) -> list[str]:
     """The command that restores this backup up to this moment."""
     words = [f"--repo={number}", f"--set={label}", f"--target-timeline={timeline}"]
-    words += ['--recovery-option=restore_command=titanic-backup fetch %f "%p"']
+    words += ['--recovery-option=restore_command=titanic-pgbackrest fetch %f "%p"']
     if target.time is not None:
         at = target.time.strftime("%Y-%m-%d %H:%M:%S.%f+00")
         words += ["--type=time", f"--target={at}", "--target-action=promote"]
