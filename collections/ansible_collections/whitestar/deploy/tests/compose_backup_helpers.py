@@ -36,13 +36,14 @@ class ContainerBackedUp:
         self.root = place / "backups"
         self.repositories: list[dict[str, Any]] = [{"type": "directory", "path": str(self.root)}]
         self.secrets = self.state.root / "secrets"
-        self.secrets.mkdir(mode=0o711, parents=True)
+        (self.secrets / "backup").mkdir(parents=True)
+        os.chown(self.secrets / "backup", ACCOUNT, ACCOUNT)
         for name in ("backup_key", "owner", "user", "superuser"):
             self.secret(name, KEY if name == "backup_key" else f"hunter2-{name}")
 
     def secret(self, name: str, value: str) -> None:
         """A secret as titanic_secrets writes it."""
-        path = self.secrets / name
+        path = self.secrets / ("backup" if name.startswith("backup") else "") / name
         path.write_text(f"{value}\n")
         path.chmod(0o600)
         if name.startswith(("backup", "superuser")):
@@ -52,15 +53,12 @@ class ContainerBackedUp:
     def reaches_out(self) -> bool:
         return any(place["type"] == "s3" for place in self.repositories)
 
-    def secret_files(self) -> dict[str, str]:
-        names = ["backup_key", *(["backup_s3_key", "backup_s3_key_secret"] if self.reaches_out else [])]
-        return {name: str(self.secrets / name) for name in names}
-
     def mounts(self) -> list[str]:
         """As the role has them."""
         own = [
             f"{self.state.backup}/pgbackrest:/etc/titanic-backup:ro",
             f"{self.state.backup}/notes:/var/lib/titanic-backup",
+            f"{self.secrets}/backup:/run/titanic-backup:ro",
         ]
         places = enumerate(self.repositories, 1)
         return own + [f"{p['path']}:/var/lib/titanic-repository/{n}" for n, p in places if p["type"] == "directory"]
@@ -72,8 +70,7 @@ class ContainerBackedUp:
             "image": self.image,
             "repositories": self.repositories,
             "mounts": self.mounts(),
-            "secrets": self.secret_files(),
-            "secrets_directory": str(self.secrets),
+            "key_file": str(self.secrets / "backup/backup_key"),
             "reaches_out": self.reaches_out,
             "compression": "zstd",
             "wal_mebibytes": 1024,
@@ -101,7 +98,6 @@ class ContainerBackedUp:
         """Have the database run and archive, and the schedule run, as the roles have them."""
         networks = ["data", *(["backup"] if self.reaches_out else [])]
         settings = {"archive_mode": "on", "archive_command": "titanic-pgbackrest push %p %f", "archive_timeout": "50s"}
-        environment = {"TITANIC_BACKUP_SECRETS": str(self.secrets)}
         sockets = "database-sockets:/var/run/postgresql"
         definition = {
             "user": "999:999",
@@ -113,7 +109,6 @@ class ContainerBackedUp:
             "environment": {
                 "POSTGRES_PASSWORD_FILE": str(self.secrets / "superuser"),
                 "POSTGRES_INITDB_ARGS": "--auth-host=scram-sha-256 --no-sync",
-                **environment,
             },
             "healthcheck": {
                 "test": ["CMD", "pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"],
@@ -124,7 +119,7 @@ class ContainerBackedUp:
         }
         volumes = {"database": {}, "database-sockets": SOCKETS}
         given: dict[str, Any] = {"image": self.image, "volumes": volumes, "postgresql_volume": "database"}
-        secrets = {"superuser": str(self.secrets / "superuser"), **self.secret_files()}
+        secrets = {"superuser": str(self.secrets / "superuser")}
         done = self.run("compose_service", name="database", definition=definition, secret_files=secrets, **given)
         assert not done.failed, done.message
         done = run_module("compose_database", {"engine": self.options, **self.accounts()})
@@ -136,7 +131,6 @@ class ContainerBackedUp:
             "networks": networks[-1:],
             "tmpfs": ["/tmp:mode=1777,noexec,nosuid"],
             "volumes": ["database:/var/lib/postgresql/data:ro", *self.mounts(), sockets],
-            "environment": environment,
         }
         done = self.run(
             "compose_service", name="backup", definition=schedule, secret_files=self.secret_files(), **given

@@ -37,8 +37,7 @@ options:
       image: {description: "The image with PostgreSQL and pgBackRest, by digest.", type: str}
       repositories: {description: Where they are kept., type: list, elements: dict}
       mounts: {description: "What a container mounts to reach them (C(SOURCE:TARGET)).", type: list, elements: str}
-      secrets: {description: "Files with the key and credentials, by name.", type: dict}
-      secrets_directory: {description: Directory of these files., type: path}
+      key_file: {description: "File with the key, beside those with credentials.", type: path}
       reaches_out: {description: Whether a repository is not on this host., type: bool}
       compression: {description: How it is compressed., type: str, choices: [zstd, none]}
       wal_mebibytes: {description: MiB of WAL that may wait for a repository., type: int}
@@ -118,8 +117,7 @@ SETTINGS = {
     "image": {"type": "str"},
     "repositories": {"type": "list", "elements": "dict"},
     "mounts": {"type": "list", "elements": "str"},
-    "secrets": {"type": "dict", "no_log": False},
-    "secrets_directory": {"type": "path", "no_log": False},
+    "key_file": {"type": "path", "no_log": False},
     "reaches_out": {"type": "bool"},
     "compression": {"type": "str", "choices": ["zstd", "none"]},
     "wal_mebibytes": {"type": "int"},
@@ -162,7 +160,7 @@ def prepare(engine: DockerClient, state: State, options: dict[str, Any], *, chec
     settings: dict[str, Any] = options["settings"]
     files = pgbackrest.files(settings)
     backups = ComposeBackups(engine, state, settings)
-    key = Path(settings["secrets"]["backup_key"])
+    key = Path(settings["key_file"])
     if key.exists() and (problem := pgbackrest.key_problem(key.read_text(encoding="utf-8").strip())):
         raise BackupError(problem)
     steps = ensure_directories(state, settings["repositories"], check=check)

@@ -52,8 +52,8 @@ CONFINED += ["--shm-size", "128m"]
 class ComposeBackups:
     """Backups as the settings in the state directory have them.
 
-    Beside what :func:`pgbackrest.files` reads: ``image``, ``mounts`` (as ``SOURCE:TARGET[:ro]``), ``secrets`` (paths by
-    name), ``secrets_directory`` and ``reaches_out`` (whether a repository is not on this host).
+    Beside what :func:`pgbackrest.files` reads: ``image``, ``mounts`` (as ``SOURCE:TARGET[:ro]``), ``key_file`` and
+    ``reaches_out`` (whether a repository is not on this host).
     """
 
     engine: DockerClient
@@ -100,11 +100,9 @@ class ComposeBackups:
 
     def options(self, *more: str) -> list[str]:
         """How a container of its own is run that is to reach the repositories."""
-        words = [*CONFINED, "--env", f"TITANIC_BACKUP_SECRETS={self.settings['secrets_directory']}"]
+        words = [*CONFINED]
         for mount in self.settings["mounts"]:
             words += ["--volume", str(mount)]
-        for path in self.settings["secrets"].values():
-            words += ["--mount", f"type=bind,source={path},target={path},readonly"]
         return [*words, *more]
 
     def network(self) -> str:
