@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import next_kind
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.recovery import room_problem
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.digests import differing, read_digests
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
@@ -28,7 +33,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_backups
-from ansible_collections.whitestar.deploy.tests.helpers import add_release, history
+from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, add_release, history
 
 MIB = 2**20
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -282,3 +287,29 @@ def test_backups_that_can_be_are_not_refused() -> None:
     assert wrong_backups({**operated, "titanic_secrets_source": "external_secrets"}) == []
     values = {**LOCAL, "titanic_backup_enabled": True}
     assert wrong_backups({**values, "titanic_backup_repositories": [{"path": "/srv/backups"}]}) == []
+
+
+@pytest.mark.parametrize("directory", ["/var/lib/titanic", "/srv/it's 100% here"])
+def test_the_server_is_told_the_command_that_a_restore_reads_with(directory: str) -> None:
+    """The role says it in an expression, a restore in Python: one program, quoted for a shell, with no stray %."""
+    variables = yaml.safe_load((COLLECTION / "roles/titanic_common/vars/main.yml").read_text())
+    expressions = jinja2.Environment()
+    expressions.filters["quote"] = shlex.quote
+
+    def rendered(text: str, **names: Any) -> str:
+        return expressions.from_string(text).render(titanic_state_directory=directory, **names)
+
+    place = rendered(variables["__titanic_common_backup"])
+    words = [rendered(word, __titanic_common_backup=place) for word in variables["__titanic_common_archiver"]]
+    told = rendered(variables["__titanic_common_archives"]["archive_command"], __titanic_common_archiver=words)
+    assert told == Repository(State(Path(directory)), {}).shell("push", "%p", "%f")
+    # As PostgreSQL expands it, and then a shell.
+    run = shlex.split(told.replace("%p", "pg_wal/1").replace("%f", "1").replace("%%", "%"))
+    assert run == [*words, "push", "pg_wal/1", "1"]
+
+
+@pytest.mark.parametrize(("seconds", "timeout"), [(60, "50s"), (12, "10s"), (2, "1s")])
+def test_a_file_of_wal_is_closed_before_the_time_is_over(seconds: int, timeout: str) -> None:
+    variables = yaml.safe_load((COLLECTION / "roles/titanic_common/vars/main.yml").read_text())
+    told = jinja2.Environment().from_string(variables["__titanic_common_archives"]["archive_timeout"])
+    assert told.render(titanic_backup_rpo_seconds=seconds) == timeout

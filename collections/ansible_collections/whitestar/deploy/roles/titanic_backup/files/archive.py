@@ -318,7 +318,7 @@ def in_time(work: Callable[[], None], seconds: float) -> bool:
         try:
             work()
             os._exit(0)
-        except (OSError, DamagedError) as error:
+        except (OSError, DamagedError, ValueError, KeyError) as error:
             say(str(error))
         finally:
             os._exit(FAILED)
