@@ -68,6 +68,9 @@ def test_every_damage_is_found(archive: ModuleType, settings: dict[str, Any]) ->
     # After the first frame: what is left is a whole number of frames.
     path.write_bytes(whole[: 41 + 4 + 2**20 + 16])
     assert "cut off" in archive.problem(sealed, "wal/x")
+    # The same, by somebody who says that it was the last one.
+    path.write_bytes(whole[:41] + bytes([whole[41] | 0x80]) + whole[42 : 41 + 4 + 2**20 + 16])
+    assert "frame 0 is damaged" in archive.problem(sealed, "wal/x")
     path.write_bytes(whole + b"x")
     assert "more than was written" in archive.problem(sealed, "wal/x")
     path.write_bytes(whole)
