@@ -92,6 +92,8 @@ steps:
   elements: str
 """
 
+import hashlib
+import hmac
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +104,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
     has_content,
     json_bytes,
     make_directory,
+    read_json,
     write_atomically,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import ACCOUNT, ComposeBackups
@@ -157,10 +160,10 @@ def ensure_directories(state: State, repositories: list[dict[str, Any]], *, chec
 
 def prepare(engine: DockerClient, state: State, options: dict[str, Any], *, check: bool) -> list[str]:
     """Keep the settings: what was done, in words. Raises BackupError, EngineError, OSError, ValueError."""
-    settings: dict[str, Any] = options["settings"]
+    key = Path(options["settings"]["key_file"])
+    settings: dict[str, Any] = {**options["settings"], "secrets_check": secrets_check(key)}
     files = pgbackrest.files(settings)
     backups = ComposeBackups(engine, state, settings)
-    key = Path(settings["key_file"])
     if key.exists() and (problem := pgbackrest.key_problem(key.read_text(encoding="utf-8").strip())):
         raise BackupError(problem)
     steps = ensure_directories(state, settings["repositories"], check=check)
@@ -186,9 +189,21 @@ def prepare(engine: DockerClient, state: State, options: dict[str, Any], *, chec
     return steps
 
 
+def secrets_check(key: Path) -> str:
+    """What tells these secrets from others and nothing about them, so that new ones are tried out; empty for none."""
+    if not key.exists():
+        return ""
+    others = [path.read_bytes() for path in sorted(key.parent.glob("backup_s3_*"))]
+    told = b"titanic repository" + b"\0".join(others)
+    return hmac.new(key.read_bytes().strip(), told, hashlib.sha256).hexdigest()[:32]
+
+
 def refuse_wrong(backups: ComposeBackups, engine: DockerClient, state: State, *, restores: bool, writes: bool) -> None:
-    """Refuse repositories that cannot be used, or are another database's. Raises BackupError, EngineError."""
-    told = backups.checked() if writes else backups.told()
+    """Refuse repositories that cannot be used, or are another database's. Raises BackupError, EngineError.
+
+    Where nothing is new they are not asked: a release does not wait for one that is away.
+    """
+    told = backups.checked() if writes else read_json(backups.notes / "info.json", [])
     systems = [each["system-id"] for stanza in told for each in stanza.get("db", [])]
     if restores or not systems:
         return
