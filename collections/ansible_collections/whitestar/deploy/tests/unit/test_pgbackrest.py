@@ -12,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import ComposeBackups
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.recovery import ContainerRecovery
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import with_data_volume
-from ansible_collections.whitestar.deploy.plugins.module_utils.release import pgbackrest
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.restore import HostRestore
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, Target
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.pgbackrest import (
+    archive_id,
+    empty,
+    explained,
+    files,
+    key_problem,
+    listed,
+    newest_timeline,
+    problems,
+    restore_words,
+    verify_problem,
+    wrong_database,
+)
 
 PROGRAM = Path(__file__).parents[2] / "roles/titanic_backup/files/image/titanic-pgbackrest"
 KEY = "hunter2-key-of-backups-with-forty-characters"
@@ -73,32 +90,32 @@ def told(*codes: int, message: str = "ok") -> list[dict[str, Any]]:
 
 
 def test_its_configuration_has_each_repository_and_no_secret() -> None:
-    files = pgbackrest.files(SETTINGS)
-    lines = files["pgbackrest.conf"].splitlines()
+    made = files(SETTINGS)
+    lines = made["pgbackrest.conf"].splitlines()
     assert {"repo1-path=/var/lib/titanic-repository/1", "repo2-s3-endpoint=s3.example.org:9000"} <= set(lines)
     assert {"repo2-path=/one/two", "repo2-s3-uri-style=path", "repo2-s3-region=us-east-1"} <= set(lines)
     assert {"repo1-cipher-type=aes-256-cbc", "repo2-cipher-type=aes-256-cbc", "compress-type=zst"} <= set(lines)
     assert "repo2-storage-ca-file=/etc/titanic-backup/authority-2" in lines
-    assert files["authority-2"] == "PEM"
-    assert "authority-1" not in files
+    assert made["authority-2"] == "PEM"
+    assert "authority-1" not in made
     assert lines[-4:] == ["", "[prod]", "pg1-path=/var/lib/postgresql/data", "pg1-socket-path=/var/run/postgresql"]
-    assert "cipher-pass" not in files["pgbackrest.conf"]
-    assert "interval=86400\n" in files["schedule"]
-    assert "keep_seconds=2592000\n" in files["schedule"]
-    assert "s3='2'\n" in files["schedule"]
-    assert "compress-type=none" in pgbackrest.files({**SETTINGS, "compression": "none"})["pgbackrest.conf"]
+    assert "cipher-pass" not in made["pgbackrest.conf"]
+    assert "interval=86400\n" in made["schedule"]
+    assert "keep_seconds=2592000\n" in made["schedule"]
+    assert "s3='2'\n" in made["schedule"]
+    assert "compress-type=none" in files({**SETTINGS, "compression": "none"})["pgbackrest.conf"]
     with pytest.raises(BackupError, match="titanic_backup_site: 'a b' is no name"):
-        pgbackrest.files({**SETTINGS, "site": "a b"})
+        files({**SETTINGS, "site": "a b"})
 
 
 def test_a_key_is_long_and_in_one_word() -> None:
-    assert "has 5 characters, 32 are needed" in pgbackrest.key_problem("short")
-    assert "has a space" in pgbackrest.key_problem("x" * 32 + " y")
-    assert pgbackrest.key_problem(KEY) == ""
+    assert "has 5 characters, 32 are needed" in key_problem("short")
+    assert "has a space" in key_problem("x" * 32 + " y")
+    assert key_problem(KEY) == ""
 
 
 def test_its_list_of_backups_is_ours() -> None:
-    found = pgbackrest.listed(told(0))
+    found = listed(told(0))
     assert list(found) == [1]
     assert list(found[1]) == [FULL, NEXT], "one with errors is none"
     backup = found[1][NEXT]
@@ -113,18 +130,18 @@ def test_its_list_of_backups_is_ours() -> None:
     assert backup.ended == datetime.fromtimestamp(1796000002, UTC).isoformat(timespec="milliseconds").replace(
         "+00:00", "Z"
     )
-    assert pgbackrest.listed([]) == {}
-    assert pgbackrest.archive_id(told(0), 1, "7001") == "17-1"
-    assert pgbackrest.archive_id(told(0), 1, "7002") == ""
-    assert pgbackrest.newest_timeline(told(0)) == 2
-    assert pgbackrest.newest_timeline([]) == 1
+    assert listed([]) == {}
+    assert archive_id(told(0), 1, "7001") == "17-1"
+    assert archive_id(told(0), 1, "7002") == ""
+    assert newest_timeline(told(0)) == 2
+    assert newest_timeline([]) == 1
 
 
 def test_what_cannot_be_read_is_told_and_what_is_new_is_not() -> None:
-    assert pgbackrest.problems(told(0, 2)) == []
-    assert not pgbackrest.empty(told(0, 2))
-    assert pgbackrest.empty(told(0, 1))
-    (problem,) = pgbackrest.problems(told(0, 99, message="[CryptoError] unable to flush"))
+    assert problems(told(0, 2)) == []
+    assert not empty(told(0, 2))
+    assert empty(told(0, 1))
+    (problem,) = problems(told(0, 99, message="[CryptoError] unable to flush"))
     assert problem.startswith("repository 2: titanic_secrets_values: backup_key is not the key")
 
 
@@ -144,35 +161,35 @@ def test_what_cannot_be_read_is_told_and_what_is_new_is_not() -> None:
     ],
 )
 def test_its_complaints_name_a_variable(said: str, meaning: str) -> None:
-    assert pgbackrest.explained(said).startswith(meaning)
+    assert explained(said).startswith(meaning)
 
 
 def test_backups_of_another_database_are_refused() -> None:
-    assert pgbackrest.wrong_database(told(0), "7001", 17) == ""
-    assert pgbackrest.wrong_database(told(0), "", 17) == ""
-    assert "are PostgreSQL 17's, the image is 18" in pgbackrest.wrong_database(told(0), "7001", 18)
-    other = pgbackrest.wrong_database(told(0), "7002", 17)
+    assert wrong_database(told(0), "7001", 17) == ""
+    assert wrong_database(told(0), "", 17) == ""
+    assert "are PostgreSQL 17's, the image is 18" in wrong_database(told(0), "7001", 18)
+    other = wrong_database(told(0), "7002", 17)
     assert "another database (system 7001, this one is 7002)" in other
     assert "-e titanic_restore_system=7001" in other
 
 
 def test_a_moment_is_named_as_it_names_moments() -> None:
     time = datetime(2026, 11, 30, 12, tzinfo=UTC) + timedelta(milliseconds=5)
-    words = pgbackrest.restore_words(Target("t", time=time), FULL, 2, 3)
+    words = restore_words(Target("t", time=time), FULL, 2, 3)
     assert {"--repo=2", f"--set={FULL}", "--target-timeline=3", "--type=time"} <= set(words)
     assert "--target=2026-11-30 12:00:00.005000+00" in words
     assert words[-1] == "restore"
-    words = pgbackrest.restore_words(Target("p", point="p"), FULL, 1, 1)
+    words = restore_words(Target("p", point="p"), FULL, 1, 1)
     assert {"--type=name", "--target=p", "--target-action=promote"} <= set(words)
-    assert "--type=default" in pgbackrest.restore_words(Target("latest"), FULL, 1, 1)
+    assert "--type=default" in restore_words(Target("latest"), FULL, 1, 1)
 
 
 def test_what_verify_finds_is_told() -> None:
     good = "stanza: prod\nstatus: ok\n  archiveId: 17-1, total WAL checked: 3, total valid WAL: 3\n"
-    assert pgbackrest.verify_problem(good) == ""
+    assert verify_problem(good) == ""
     bad = "stanza: prod\nstatus: error\n  backup: X, status: invalid, total files checked: 9\n    missing: 1\n"
-    assert "backup: X, status: invalid" in pgbackrest.verify_problem(bad)
-    assert pgbackrest.verify_problem("") != ""
+    assert "backup: X, status: invalid" in verify_problem(bad)
+    assert verify_problem("") != ""
 
 
 def test_a_service_has_the_volume_that_was_restored() -> None:
@@ -183,6 +200,27 @@ def test_a_service_has_the_volume_that_was_restored() -> None:
     assert with_data_volume(definition, {"database": {}}, "database") == (definition, {"database": {}})
 
 
+def test_a_disk_that_is_too_small_for_a_restore_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backups = ComposeBackups(DockerClient("/nowhere", "docker", "titanic"), State(tmp_path), {})
+    recovery = ContainerRecovery(backups, "restore", "database-1", Target("latest"))
+    backup = listed(told(0))[1][FULL]
+    monkeypatch.setattr(ComposeBackups, "free_mebibytes", lambda _: 199)
+    with pytest.raises(BackupError, match=r"titanic_engine: only 199 MiB are free .* needs 200 MiB: free some first"):
+        recovery.require_room(backup)
+    for free in (200, None):
+        monkeypatch.setattr(ComposeBackups, "free_mebibytes", lambda _, free=free: free)
+        recovery.require_room(backup)
+
+
+def test_a_moment_is_of_the_timeline_that_served_then(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.write_ledger(state.ledger().with_event("restore", at="2026-11-30T12:00:00Z", timeline_before=1))
+    restore = HostRestore(state, None, {"state": "planned"})  # type: ignore[arg-type]
+    assert restore.timeline_at(datetime(2026, 11, 30, 11, tzinfo=UTC), 2) == 1
+    assert restore.timeline_at(datetime(2026, 11, 30, 13, tzinfo=UTC), 2) == 2
+    assert restore.timeline_at(None, 2) == 2
+
+
 class Program:
     """The image's program with a pgBackRest that notes how it was called and does what it is told."""
 
@@ -190,7 +228,7 @@ class Program:
         self.place = place
         for name in ("settings", "notes", "secrets", "memory", "bin", "data/pg_wal/archive_status"):
             (place / name).mkdir(parents=True)
-        for name, text in pgbackrest.files({**SETTINGS, "repositories": SETTINGS["repositories"][:1]}).items():
+        for name, text in files({**SETTINGS, "repositories": SETTINGS["repositories"][:1]}).items():
             (place / "settings" / name).write_text(text)
         (place / "secrets/backup_key").write_text(f"{KEY}\n")
         self.wal = place / "data/pg_wal/000000010000000000000001"

@@ -79,7 +79,7 @@ def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPa
 def test_a_table_that_somebody_has_is_not_waited_for_by_writers(
     backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drill, "LOCK_TRIES", 2)
+    monkeypatch.setattr("ansible_collections.whitestar.deploy.plugins.module_utils.host.drill.LOCK_TRIES", 2)
     holder = threading.Thread(
         target=lambda: backed_up.server.run_sql(
             "BEGIN; INSERT INTO people (name) VALUES ('held'); SELECT pg_sleep(3); COMMIT", "people"
