@@ -24,7 +24,8 @@ MAXIMUM_FILTERS = 3
 EXPRESSIONS = {"when", "changed_when", "failed_when", "until", "that"}
 COMMANDS = {"command", "script", "raw"}
 SHELLS = {"shell", "raw"}
-# What a task's name begins with, after its role. Gather is Ansible's own word for finding facts.
+# What a task's name begins with, after its role. Gather is Ansible's own word for finding facts; what is planned is
+# applied by a module of another collection.
 VERBS = (
     "Apply",
     "Build",
@@ -38,6 +39,7 @@ VERBS = (
     "Install",
     "Load",
     "Migrate",
+    "Plan",
     "Record",
     "Remove",
     "Return",

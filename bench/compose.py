@@ -1,6 +1,6 @@
 """`python -m bench.compose`: runs of the site on Compose beside `docker compose up` alone, in turn, and what it takes.
 
-Needs a Docker engine (`make lab`). Writes bench/results/compose.md, which `make docs` puts into the README.
+Needs a Docker engine (`make lab`). Writes bench/results/compose.md, which `make docs` puts into bench/README.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m bench.kubernetes`: runs of the site on a cluster beside `kubectl apply` of the same objects, in turn.
 
 Needs a cluster and an engine that builds for it (`make cluster`). Writes bench/results/kubernetes.md, which `make docs`
-puts into the README.
+puts into bench/README.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Called by ``make docs``; ``make docs ARGS=--check`` changes nothing and fails wh
 stands between two marker comments. The tables come from the argument specifications and defaults (a role's README
 without markers gets a section "Variables" at its end), the list of playbooks from what each says first of itself and
 the tags of the site's, the promises from the module that asks for them, the figures from the committed
-``bench/results/latest.md``, the drawing of the packages from the plugins' imports.
+``bench/results/latest.md``, the drawing of the packages from the plugins' imports, that of the data flow from the site.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import resolve_name
@@ -27,7 +28,7 @@ PLAYBOOKS_BEGIN = "<!-- begin playbooks: written by `make docs` from what each s
 PLAYBOOKS_END = "<!-- end playbooks -->"
 ROLES_BEGIN = "<!-- begin roles: written by `make docs` from meta/argument_specs.yml -->"
 ROLES_END = "<!-- end roles -->"
-PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from module_utils/release/http_checks.py -->"
+PROMISES_BEGIN = "<!-- begin promises: written by `make docs` from roles/titanic_common/vars/main.yml -->"
 PROMISES_END = "<!-- end promises -->"
 COLLECTION = ROOT / "collections/ansible_collections/whitestar/deploy"
 SHARED = "titanic_common"
@@ -38,6 +39,9 @@ PREFIX = "ansible_collections.whitestar.deploy.plugins."
 ARCHITECTURE = ROOT / "docs/developer/architecture.md"
 IMPORTS_BEGIN = "<!-- begin imports: written by `make docs` from the text of the plugins -->"
 IMPORTS_END = "<!-- end imports -->"
+FLOW_BEGIN = "<!-- begin flow: written by `make docs` from playbooks/site.yml -->"
+FLOW_END = "<!-- end flow -->"
+RESULT = re.compile(r"\b(titanic_[a-z]+)_result\b((?:\.\w+)*)")
 
 
 def roles() -> list[Path]:
@@ -142,7 +146,8 @@ def promises() -> str:
     sys.path.insert(0, str(COLLECTION.parents[2]))
     module = importlib.import_module("ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks")
     lines = [PROMISES_BEGIN, "", "| promise | asked | what must come |", "|---|---|---|"]
-    for promise in module.release_promises(None, "the release"):
+    service = load(COLLECTION / "roles/titanic_common/vars/main.yml")["__titanic_common_service"]
+    for promise in module.release_promises(service["promises"], "the release"):
         wanted = [str(promise["status"])]
         wanted += [
             f"`{name}` " + (f"begins with `{start}`" if start else "is there")
@@ -164,6 +169,13 @@ def role_list() -> str:
     return "\n".join([*lines, "", ROLES_END])
 
 
+def site() -> list[dict[str, Any]]:
+    """The stages of the site, in its order, each as a task that calls a role."""
+    (play,) = yaml.safe_load((COLLECTION / "playbooks/site.yml").read_text())
+    stages: list[dict[str, Any]] = play["tasks"][0]["block"]
+    return stages
+
+
 def playbooks() -> str:
     """The table of the collection's playbooks and the tags of the site's, markers included."""
     lines = [PLAYBOOKS_BEGIN, "", "| playbook | what it does |", "|---|---|"]
@@ -171,13 +183,10 @@ def playbooks() -> str:
         comment = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
         sentence = " ".join(comment).partition(". ")[0].removesuffix(".")
         lines.append(f"| `whitestar.deploy.{path.stem}` | {text_of(sentence)} |")
-    (play,) = yaml.safe_load((COLLECTION / "playbooks/site.yml").read_text())
-    tags = [
-        (stage["name"].lower(), stage["tags"]) for stage in play["tasks"][0]["block"] if "always" not in stage["tags"]
-    ]
-    always, asked = (
-        ", ".join(f"`{name}`" for name, own in tags if ("never" in own) == never) for never in (False, True)
-    )
+    # A stage that has no tag of its name belongs to another one's, and one with a condition has something to do seldom.
+    stages = [(stage["name"].lower(), stage) for stage in site() if stage["name"].lower() in stage["tags"]]
+    tags = [(name, "never" in stage["tags"] or "when" in stage) for name, stage in stages]
+    always, asked = (", ".join(f"`{name}`" for name, never in tags if never == kind) for kind in (False, True))
     lines += ["", f"Tags of `site`, in its order: {always}; when they are asked for: {asked}."]
     return "\n".join([*lines, "", PLAYBOOKS_END])
 
@@ -188,21 +197,21 @@ def collection_readme() -> str:
     return replaced(text, ROLES_BEGIN, ROLES_END, role_list())
 
 
-def main_readme() -> str:
-    """The README with the ratios of the bench's last committed run, or a word that there is none."""
+def bench_readme() -> str:
+    """The bench's README with the ratios of its last committed run, or a word that there is none."""
     results = ROOT / "bench/results/latest.md"
     if not results.is_file():
         figures = "There is no committed result yet."
     else:
         introduction, _, rest = results.read_text().partition("\n\n")[2].partition("\n\n")
         ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
-        figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](bench/results/latest.svg)"
+        figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](results/latest.svg)"
     for name in ("compose", "kubernetes"):
         measured = ROOT / f"bench/results/{name}.md"
         if measured.is_file():
             figures += "\n\n" + measured.read_text().partition("\n\n")[2].rstrip()
     part = f"{BENCH_BEGIN}\n\n{figures}\n\n{BENCH_END}"
-    return replaced((ROOT / "README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
+    return replaced((ROOT / "bench/README.md").read_text(), BENCH_BEGIN, BENCH_END, part)
 
 
 def imports() -> dict[str, set[str]]:
@@ -262,12 +271,32 @@ def drawing() -> str:
     return "\n".join([IMPORTS_BEGIN, "", *lines, "", IMPORTS_END])
 
 
+def flow() -> str:
+    """What each stage of the site is given of the results of earlier ones, as a graph, markers included."""
+    calls: dict[str, str] = {}  # role -> the last stage that has called it
+    lines = []
+    for stage in site():
+        given: dict[str, set[str]] = {}
+        for role, key in RESULT.findall(json.dumps(stage.get("vars", {}))):
+            given.setdefault(calls[role], set()).add(key[1:] or "its result")
+        lines += [f'  {giver} -->|"{", ".join(sorted(keys))}"| {stage["name"]}' for giver, keys in given.items()]
+        call = stage.get("ansible.builtin.import_role") or stage["ansible.builtin.include_role"]
+        calls[call["name"].rpartition(".")[2]] = stage["name"]
+    return "\n".join([FLOW_BEGIN, "", "```mermaid", "graph LR", *lines, "```", "", FLOW_END])
+
+
+def architecture() -> str:
+    """The page on the architecture with its two drawings."""
+    text = replaced(ARCHITECTURE.read_text(), IMPORTS_BEGIN, IMPORTS_END, drawing())
+    return replaced(text, FLOW_BEGIN, FLOW_END, flow())
+
+
 def current() -> dict[Path, str]:
     """Each file with a generated part, and the text it should have."""
     return {
-        ROOT / "README.md": main_readme(),
+        ROOT / "bench/README.md": bench_readme(),
         COLLECTION / "README.md": collection_readme(),
-        ARCHITECTURE: replaced(ARCHITECTURE.read_text(), IMPORTS_BEGIN, IMPORTS_END, drawing()),
+        ARCHITECTURE: architecture(),
         **{role / "README.md": role_readme(role) for role in roles()},
     }
 

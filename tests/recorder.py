@@ -29,7 +29,6 @@ ANSWER: dict[str, Any] = {
     "serving": "ef-gh",
     "steps": [],
     "written": [],
-    "optional": [],
     "answer": {},
     "repeated": False,
     "planned": False,
@@ -42,6 +41,7 @@ ANSWER: dict[str, Any] = {
     "apply": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "changed"}}],
     "remove": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "unwanted"}}],
     "pending": True,
+    "compose": [{"state": "present", "services": ["one"], "recreate": "auto", "profiles": [], "scale": {}}],
 }
 
 

@@ -64,7 +64,7 @@ SECRETS = {
     "database_superuser_password": rf"{RUN}superuser-1\:2",
     "write_tokens": PLANTED["write token"],
 }
-# What kube-score would have otherwise, by kind. Why it is as it is: docs/guide.md.
+# What kube-score would have otherwise, by kind. Why it is as it is: docs/user/manifests.md.
 ACCEPTED = {
     ("Deployment", "container-ephemeral-storage-request-and-limit"),
     ("Deployment", "container-image-pull-policy"),
@@ -334,7 +334,7 @@ def test_the_chart_makes_the_objects_of_the_base(exports: Exports) -> None:
     assert "0 chart(s) failed" in exports.call_helm("lint", exports.chart)
 
 
-def test_what_kube_score_has_to_say_is_what_the_guide_answers(exports: Exports) -> None:
+def test_what_kube_score_has_to_say_is_what_the_documents_answer(exports: Exports) -> None:
     objects = exports.cluster("kustomize", str(exports.directory / "kustomize/overlays/prod"))
     command = [found("kube-score"), "score", "--output-format", "json", "-"]
     # Its exit status says that there is something.
@@ -346,8 +346,8 @@ def test_what_kube_score_has_to_say_is_what_the_guide_answers(exports: Exports) 
         if not score["skipped"] and score["grade"] < FAULTLESS
     }
     assert told == ACCEPTED
-    guide = (ROOT / "docs/guide.md").read_text()
-    assert [check for _, check in sorted(ACCEPTED) if f"`{check}`" not in guide] == []
+    page = (ROOT / "docs/user/manifests.md").read_text()
+    assert [check for _, check in sorted(ACCEPTED) if f"`{check}`" not in page] == []
 
 
 def by_name(things: list[dict[str, Any]]) -> dict[str, Any]:

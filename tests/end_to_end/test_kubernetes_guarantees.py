@@ -144,6 +144,17 @@ def test_the_api_reaches_nothing_but_its_database_and_the_names(site: Kubernetes
     assert "TimeoutError" in done.stderr or "timed out" in done.stderr, done.stderr
 
 
+def test_what_a_later_stage_cannot_have_is_refused_before_the_first_changes(site: KubernetesSite) -> None:
+    """The target's stage would change here, and does not: the Service of the api's stage has a port that cannot be."""
+    quota = {"ResourceQuota": {"metadata": {"annotations": {"example.org/changed": "yes"}}}}
+    port = {"Service": {"spec": {"ports": [{"name": "http", "port": 70000}]}}}
+    wrong = {"titanic_target_kubernetes_overrides": quota, "titanic_api_kubernetes_overrides": port}
+    refused = site.refuse("-e", json.dumps(wrong))
+    assert "the cluster refuses Service titanic-api" in " ".join(refused.split())
+    (found,) = site.get("resourcequota")
+    assert "example.org/changed" not in found["metadata"].get("annotations", {})
+
+
 def test_a_pod_that_asks_for_more_is_refused(site: KubernetesSite) -> None:
     privileged = stranger(site, "privileged", site.namespace, securityContext={"privileged": True})
     done = kubectl(site, "apply", "--filename", "-", text=json.dumps(privileged))
@@ -163,7 +174,7 @@ def test_no_pod_of_ours_has_a_token_or_may_do_anything(site: KubernetesSite) -> 
 def test_an_account_of_its_own_deploys_and_may_do_nothing_elsewhere(site: KubernetesSite) -> None:
     file = site.context.parent / "deployer.kubeconfig"
     made = ["-e", f"titanic_target_deployer_kubeconfig={file}", "-e", "titanic_target_deployer_days=1"]
-    assert site.changed(site.succeed(*made, playbook="playbooks/make-deployer.yml")) == 2
+    assert site.changed(site.succeed(*made, playbook="playbooks/make-deployer.yml")) == 3
     assert site.changed(site.succeed(*made, playbook="playbooks/make-deployer.yml")) == 0
     assert file.stat().st_mode & 0o777 == 0o600
     cluster = site.settings["titanic_cluster"]

@@ -1,4 +1,4 @@
-"""A bare Debian over SSH gets an engine and the whole site, as the guide has it, and this machine gets nothing of it.
+"""A bare Debian over SSH gets an engine and the whole site, as documented, and this machine gets nothing of it.
 
 The host is a container with an address of its own, an SSH server and Python. In it Debian's own engine is installed.
 """
@@ -76,9 +76,9 @@ class Host:
         return subprocess.run(self.command(words), capture_output=True, timeout=COMMAND_SECONDS).returncode == 0
 
     def inventory(self, address: str, **how: str) -> Path:
-        """The guide's inventory of another host, with this address, these keys and the checkout's paths."""
-        guide = (ROOT / "docs/guide.md").read_text()
-        (text,) = re.findall(r"### Another host\n.*?```yaml\n(.*?)```", guide, re.DOTALL)[:1]
+        """The documents' inventory of another host, with this address, these keys and the checkout's paths."""
+        page = (ROOT / "docs/user/compose.md").read_text()
+        (text,) = re.findall(r"## Another host\n.*?```yaml\n(.*?)```", page, re.DOTALL)[:1]
         found = yaml.safe_load(text)
         (host,) = found["titanic"]["hosts"].values()
         host |= {"ansible_host": address, "ansible_ssh_common_args": " ".join(self.options(**how))}

@@ -6,7 +6,8 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from bin.docs import imports, loaded, package
+from bin.docs import flow, imports, loaded, package
+from tests.interface import COLLECTION
 
 SHARED = {"common", "release", "postgresql"}
 HOST = SHARED | {"host"}
@@ -31,6 +32,7 @@ MAY_LOAD = {
     "": SHARED,
 }
 KNOWN = imports()
+LINES = 400
 
 
 @pytest.mark.parametrize("name", sorted(name for name in KNOWN if name.startswith("module_utils.")))
@@ -56,5 +58,19 @@ def test_no_files_import_each_other() -> None:
 
 
 def test_imports_are_seen_wherever_they_stand() -> None:
-    assert {"module_utils.common.files", "plugin_utils.in_process"} <= KNOWN["action.compose_image"]
+    assert {"module_utils.release.plan", "plugin_utils.in_process"} <= KNOWN["action.compose_image"]
     assert "plugin_utils.in_process" in KNOWN["action.validate_inputs"], "a module, not a name of one"
+
+
+def test_the_drawing_of_the_data_flow_has_what_stages_are_given() -> None:
+    text = flow()
+    assert 'Image -->|"its result"| Api' in text
+    assert 'Preflight -->|"planned_image"| Image' in text
+    assert 'Start -->|"its result"| Verify' in text, "of the stages that call a role, the one before"
+
+
+def test_files_are_short() -> None:
+    paths = [*COLLECTION.glob("plugins/**/*.py"), *COLLECTION.glob("roles/*/files/**/*.*")]
+    lines = {str(path.relative_to(COLLECTION)): len(path.read_text().splitlines()) for path in paths}
+    assert {"plugins/callback/progress.py", "roles/titanic_api/files/supervise.py"} <= set(lines)
+    assert {name: count for name, count in lines.items() if count > LINES} == {}

@@ -226,6 +226,20 @@ def test_objects_are_compared_without_what_a_cluster_writes() -> None:
     assert [text for text in users if hidden not in text] == []
 
 
+def test_compose_builds_and_fetches_and_takes_away_nothing_that_it_was_not_told() -> None:
+    """By itself it builds and pulls, starts what a service rests on, and is told by files and variables beside ours."""
+    told = {"build": "never", "pull": "never", "remove_orphans": False, "dependencies": False}
+    told |= {"files": ["compose.yaml"], "env_files": ["/dev/null"], "validate_certs": False}
+    places = [*COLLECTION.glob("roles/**/*.yml"), *COLLECTION.glob("playbooks/*.yml")]
+    texts = [text for path in places if "docker_compose_v2:" in (text := path.read_text())]
+    tasks = [task for text in texts for task in yaml.safe_load(text) if "community.docker.docker_compose_v2" in task]
+    assert tasks
+    for task in tasks:
+        assert task["community.docker.docker_compose_v2"].items() >= told.items()
+        assert task["environment"] == "{{ __titanic_common_compose_environment }}"
+        assert task["loop"].endswith("_planned.compose }}"), "a plan has nothing for it in check mode"
+
+
 def test_bounds_are_the_same_wherever_they_stand() -> None:
     """requirements.yml is for Galaxy, galaxy.yml for who installs the collection, the table for the guard."""
     wanted = {name: f">={least},<{below}" for name, (least, below) in REQUIRED.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.filter.workload import database_environment
+from ansible_collections.whitestar.deploy.plugins.filter.workload import RELEASES, database_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common import package_index
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker import client as docker
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker import packages as engine_packages
@@ -20,8 +20,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes import
 from ansible_collections.whitestar.deploy.plugins.module_utils.local import postgresql
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import ledger
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import smoke_test as trial
-from ansible_collections.whitestar.deploy.plugins.modules import kubernetes_release
 from ansible_collections.whitestar.deploy.plugins.modules.host_lifecycle import OURS
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 from tests.end_to_end.load.open_loop import LoadPlan, LoadReport
 from tests.interface import COLLECTION, ROOT, options, role_path
@@ -29,7 +29,7 @@ from tests.steps import PROVIDERS, steps
 from titanic_api import cli
 
 ROLES = sorted(options())
-GUIDE, RUNBOOK = ((ROOT / "docs" / name).read_text() for name in ("guide.md", "runbook.md"))
+USER = {path.stem: path.read_text() for path in sorted((ROOT / "docs/user").glob("*.md"))}
 README = (COLLECTION / "README.md").read_text()
 
 
@@ -64,8 +64,7 @@ def test_a_role_says_what_it_gives_back(role: str) -> None:
 
 
 def test_what_became_of_a_release_is_called_as_the_summary_calls_it() -> None:
-    text = source("plugins/filter/workload.py").partition("def summary(")[2]
-    deeds = set(re.findall(r'^        "(\w+)": f', text, re.MULTILINE))
+    deeds = set(RELEASES)
     assert deeds == {"none", "awaited", "restarted", "resumed", "deployed"}
     told = re.search(r"`action`: (.*?);", prose("titanic_api"))
     assert told
@@ -94,10 +93,8 @@ def test_the_status_is_told_of_line_by_line() -> None:
 
 
 def test_the_paths_of_a_trial_are_those_that_are_asked() -> None:
-    (smoke,) = re.findall(r'"smoke": (\[.*\])', source("plugins/filter/workload.py"))
-    assert ast.literal_eval(smoke) == kubernetes_release.SMOKE
     decision = (ROOT / "docs/decisions/0011-a-release-is-tried-out.md").read_text()
-    for path in kubernetes_release.SMOKE:
+    for path in SERVICE["probes"]["smoke"]:
         assert f"`{path}`" in README
         assert f"`{path}`" in decision
 
@@ -137,12 +134,9 @@ def test_the_oldest_versions_that_will_do_are_those_that_are_looked_for() -> Non
             f"a cluster of {words(kubernetes.OLDEST)} or later",
             f"ansible-core {', '.join(earlier)} or {last};",
         ],
-        GUIDE: [
-            engine,
-            "Debian 13 or Ubuntu 24.04, or later",
-            f"has to be {words(kubernetes.OLDEST)} or later",
-            f"installed ({postgresql.OLDEST_MAJOR} or later)",
-        ],
+        USER["compose"]: [engine, "Debian 13 or Ubuntu 24.04, or later"],
+        USER["kubernetes"]: [f"has to be {words(kubernetes.OLDEST)} or later"],
+        USER["settings"]: [f"installed ({postgresql.OLDEST_MAJOR} or later)"],
     }
     for text, wanted in expected.items():
         whole = " ".join(text.split())
@@ -150,16 +144,18 @@ def test_the_oldest_versions_that_will_do_are_those_that_are_looked_for() -> Non
 
 
 def test_what_is_taken_of_pips_configuration_is_named() -> None:
-    (told,) = re.findall(r"Taken are (.*?) except for images\.", " ".join(GUIDE.split()))
+    (told,) = re.findall(r"Taken are (.*?) except for images\.", " ".join(USER["getting-started"].split()))
     assert set(re.findall(r"`([a-z-]+)`", told)) == set(package_index.TO_UV)
     for_images = {*package_index.FOR_A_BUILD, *package_index.FILES}
     assert set(package_index.TO_UV) - for_images == {"find-links"}
 
 
 def test_the_figures_of_a_failed_release_are_those_of_the_code() -> None:
-    text = " ".join(GUIDE.split())
+    text = " ".join(USER["releases-and-rollback"].split())
     assert ledger.FAILURE_REPORTS_KEPT == 10
-    assert text.count("the evidence of the last ten releases that failed") == 2
+    assert "The last ten are kept" in text
+    for page in ("settings", "kubernetes"):
+        assert "the failure reports of the last ten releases that failed" in USER[page]
     assert f"the release's last {colours.FAILURE_REPORT_LINES} lines" in text
     assert f"the database's last {colours.DATABASE_LINES} lines" in text
     assert f"Fewer than {trial.FEWEST_REQUESTS} requests" in text
@@ -177,7 +173,7 @@ def test_who_owns_a_secret_is_told() -> None:
         )
         for uid in owners[name].values()
     }
-    for text in (prose("titanic_secrets"), GUIDE):
+    for text in (prose("titanic_secrets"), USER["secrets"], USER["compose"]):
         assert sorted(uid for uid in found if not re.search(rf"\b{uid}\b", text)) == []
 
 
@@ -187,8 +183,8 @@ def test_every_kind_of_object_on_a_cluster_is_named() -> None:
     # What an administrator has made, and what is part of another object.
     kinds -= {"Role", "RoleBinding"}
     assert {"Namespace", "StatefulSet", "Job", "HTTPRoute"} <= kinds
-    chapter = GUIDE.partition("\n## Kubernetes\n")[2].partition("\n## ")[0]
-    assert sorted(kind for kind in kinds if not re.search(rf"\b{kind}s?\b|\b{kind[:-1]}ies\b", chapter)) == []
+    page = USER["kubernetes"]
+    assert sorted(kind for kind in kinds if not re.search(rf"\b{kind}s?\b|\b{kind[:-1]}ies\b", page)) == []
 
 
 def differing() -> set[str]:
@@ -220,8 +216,8 @@ def test_the_exit_codes_of_the_service_are_told() -> None:
 OTHERS = {"UNREACHABLE!", "Make sure this host can be reached over ssh", "Compose is ", "Buildx is "}
 
 
-def test_the_guide_explains_errors_that_there_are() -> None:
-    rows = re.findall(r"^\| (`.*?) \| ", GUIDE.partition("## What an error means")[2], re.MULTILINE)
+def test_errors_that_are_explained_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| (`.*?) \| ", USER["troubleshooting"].partition("## Error messages")[2], re.MULTILINE)
     assert len(rows) > 20
     said = source("plugins/**/*.py", "roles/**/*.yml") + "".join(
         path.read_text() for path in (ROOT / "bin").iterdir() if path.is_file()
@@ -245,17 +241,17 @@ def test_the_decisions_are_listed_by_their_titles() -> None:
     assert listed == titles
 
 
-def test_the_types_of_problems_that_the_runbook_explains_are_those_of_a_503() -> None:
+def test_the_types_of_problems_that_are_explained_are_those_of_a_503() -> None:
     registry = (ROOT / "service/src/titanic_api/errors.py").read_text()
     front = source("roles/titanic_api/templates/Caddyfile.j2", "plugins/module_utils/release/maintenance.py")
     types = set(re.findall(r'Kind\(503, "([a-z-]+)"', registry))
     types |= set(re.findall(r'"urn:titanic:problem:([a-z-]+)"[^}]*?"status": ?503', front))
-    chapter = RUNBOOK.partition("## The API answers 503 for some requests")[2].partition("\n## ")[0]
+    chapter = USER["troubleshooting"].partition("## The API answers 503 for some requests")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z-]+)` \|", chapter, re.MULTILINE)) - {"type"} == types
 
 
 def test_the_rooms_of_tests_name_steps_that_there_are() -> None:
-    rows = (ROOT / "docs/tests.md").read_text().partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = (ROOT / "docs/developer/tests.md").read_text().partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
     named = {name for row in rows for name in re.findall(r"`(.+?)`", row.split("|")[4])}
     assert {"unit", "service", "molecule-PROVIDER…"} <= named
     names = [step.name for step in steps()]
@@ -282,9 +278,9 @@ def test_how_long_a_connection_may_take_to_bring_its_request_is_told() -> None:
 OF_PROCESSES = {"Caddyfile", "backup", "database", "drill", "log", "restore", "supervise.py", "tools"}
 
 
-def test_the_guide_says_what_is_in_the_state_directory_of_containers() -> None:
+def test_the_page_on_compose_says_what_is_in_the_state_directory() -> None:
     assert OF_PROCESSES < OURS
-    chapter = GUIDE.partition("### What is made\n")[2].partition("\n### ")[0]
+    chapter = USER["compose"].partition("## The state directory\n")[2].partition("\n## ")[0]
     assert sorted(name for name in OURS - OF_PROCESSES if not re.search(rf"`{re.escape(name)}[/`]", chapter)) == []
 
 
@@ -297,7 +293,7 @@ DOCUMENTS = [
 
 
 # The reader's own, and what a run leaves.
-NOT_THERE = {"inventories/new", "inventories/local/group_vars/all/vault.yml", "tests/full_measure.json"}
+NOT_THERE = {"inventories/NAME", "inventories/local/group_vars/all/vault.yml", "tests/full_measure.json"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -311,3 +307,37 @@ def test_commands_files_and_names_in_a_document_are_there(path: Path) -> None:
     known = {found.stem for kind in ("plugins/*", "playbooks") for found in COLLECTION.glob(f"{kind}/*.*")}
     known |= {*ROLES, *re.findall(r'^            "(\w+)": ', source("plugins/filter/*.py"), re.MULTILINE)}
     assert set(re.findall(r"whitestar\.deploy\.([a-z]\w+)", code)) <= known
+
+
+# A decision keeps the words in which it was taken.
+CURRENT = [path for path in DOCUMENTS if path.parent.name != "decisions"]
+
+
+def glossary(title: str) -> list[list[str]]:
+    """The rows of a table of the glossary, below the heading that it has."""
+    text = (ROOT / "docs/glossary.md").read_text().partition(f"# {title}\n")[2].partition("\n## ")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines() if row.startswith("| ")][1:]
+
+
+def test_the_glossary_is_in_order() -> None:
+    terms = [row[0] for row in glossary("Glossary")]
+    assert {"release", "rollback", "reverse proxy", "health check", "smoke test", "failure report"} <= set(terms)
+    assert terms == sorted(set(terms), key=str.lower)
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_document_uses_the_terms_of_the_glossary(path: Path) -> None:
+    words = [word for row in glossary("Words that the documents do not use") for word in row[0].split(", ")]
+    assert "front door" in words
+    # Names of files and variables are kept; so are the titles of decisions.
+    prose = re.sub(
+        r"```.*?```|`[^`\n]+`|\]\(.*?\)", "", path.read_text().partition("## Words that")[0], flags=re.DOTALL
+    )
+    assert [word for word in words if re.search(rf"\b{word}s?\b", prose, re.IGNORECASE)] == []
+
+
+def test_every_page_is_reached_from_the_list_of_pages() -> None:
+    listed = set(re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs/README.md").read_text()))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    pages = {page for page in pages if not page.startswith("decisions/0")} - {"README.md"}
+    assert sorted(pages - listed) == []

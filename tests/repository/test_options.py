@@ -1,8 +1,9 @@
 """Every option that is documented works from an inventory: set to another valid value, it arrives at a module.
 
-Each option has a host of its own that differs in nothing else from one that has none of them. The real playbooks,
-roles, filters and the preflight run for all hosts; ``tests/recorder.py`` takes the modules' place and notes their
-arguments. What a host's option changes in them has arrived.
+The real playbooks, roles, filters and the preflight run for hosts of an inventory; ``tests/recorder.py`` takes the
+modules' place and notes their arguments. Options whose values are words that nothing else has share a host, and have
+arrived if their words have. Any other option, and one whose words have not, gets a host of its own that differs in
+nothing else from one without it; what it changes in the arguments has arrived.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from tests.interface import COLLECTION, ROOT, options, role_path
 
 RECORDER = ROOT / "tests/recorder.py"
 # What roles call of the collections that a target stands on.
-OF_COLLECTIONS = {"kubernetes.core": ["k8s"]}
+OF_COLLECTIONS = {"kubernetes.core": ["k8s"], "community.docker": ["docker_compose_v2"]}
 # What tags of the site a role's options are looked for with, or which other playbook.
 STAGES = {
     "api": "site api",
+    "backup": "site database",
     "common": "site target",
     "database": "site database",
     "drift": "find_drift",
+    "drill": "site database",
     "image": "site image",
     "maintenance": "maintain",
     "manifests": "render_manifests",
@@ -52,6 +55,7 @@ PASSWORDS = {"database_owner_password": "one", "database_app_password": "other"}
 STORE = {"vault": {"server": "https://vault.example.org"}}
 STORED = {"titanic_secrets_source": "external_secrets", "titanic_secrets_store": STORE}
 NETWORKS = ["192.0.2.0/24"]
+BACKUPS = {"titanic_backup_enabled": True, "titanic_backup_repositories": [{"path": "/srv/backups"}]}
 FILE = str(Path(__file__))
 
 
@@ -76,6 +80,11 @@ def compose(value: Any, **more: Any) -> Other:
     return Other(value, "compose", **more)
 
 
+def backups(value: Any, stage: str = "") -> Other:
+    """Another value where backups are on."""
+    return Other(value, beside=BACKUPS, stage=stage)
+
+
 OTHERS = {
     "titanic_api_acme_directory": compose("https://acme.example.org/directory", beside={"titanic_api_tls": "acme"}),
     "titanic_api_acme_email": compose("someone@example.org", beside={"titanic_api_tls": "acme"}),
@@ -85,7 +94,7 @@ OTHERS = {
     "titanic_api_front": cluster("none"),
     "titanic_api_gateway": cluster({"name": "other", "namespace": "other"}, beside={"titanic_api_front": "gateway"}),
     "titanic_api_hostname": cluster("other.example.org"),
-    "titanic_api_ingress_class": cluster("other"),
+    "titanic_api_ingress_class": cluster("other-class"),
     "titanic_api_issuer": cluster("other", beside={"titanic_api_tls": "acme"}),
     "titanic_api_kubernetes_overrides": cluster({"Service": {"metadata": {"labels": {"some": "label"}}}}),
     "titanic_api_max_replicas": cluster(9),
@@ -99,10 +108,26 @@ OTHERS = {
     "titanic_api_replicas": compose(3),
     "titanic_api_scaling_metrics": cluster([{"type": "Resource", "resource": {"name": "memory"}}]),
     "titanic_api_tls": compose("internal"),
-    "titanic_api_trusted_proxies": Other(NETWORKS),
+    "titanic_api_trusted_proxies": Other(["198.51.100.0/24"]),
     "titanic_api_write_tokens": Other(["a-token"], stage="site secrets"),
     "titanic_api_workers": Other(3),
-    "titanic_cluster": cluster({"kubectl": "/opt/kubectl", "context": "other"}),
+    "titanic_backup_compression": backups("none"),
+    "titanic_backup_enabled": Other(
+        True, along={"titanic_backup_repositories": BACKUPS["titanic_backup_repositories"]}
+    ),
+    "titanic_backup_full_days": backups(5.5),
+    "titanic_backup_keep_days": backups(40.5),
+    "titanic_backup_keep_full": backups(9),
+    "titanic_backup_kind": backups("full", "back_up"),
+    "titanic_backup_name": backups("before-import", "back_up"),
+    "titanic_backup_python": backups("/opt/python"),
+    "titanic_backup_repositories": backups([{"path": "/srv/others"}]),
+    "titanic_backup_rpo_seconds": backups(30),
+    "titanic_backup_schedule": backups("weekly"),
+    "titanic_backup_site": backups("other-site"),
+    "titanic_backup_wal_mebibytes": backups(2048),
+    "titanic_cluster": cluster({"kubectl": "/opt/kubectl", "context": "other-context"}),
+    "titanic_confirm_restore": backups("{{ inventory_dir | basename }}", "restore"),
     "titanic_confirm_teardown": Other("{{ inventory_dir | basename }}"),
     "titanic_database_external": cluster(
         EXTERNAL | {"port": 6432},
@@ -126,28 +151,32 @@ OTHERS = {
     "titanic_database_pgadmin_port": compose(5051, beside={"titanic_database_pgadmin": True}),
     "titanic_database_settings": Other({"work_mem": "8MB"}),
     "titanic_database_storage": cluster("7Gi"),
-    "titanic_database_storage_class": cluster("other"),
+    "titanic_database_storage_class": cluster("other-class"),
     "titanic_database_tls": compose(True, along={"titanic_secrets_database_tls": certificate("database")}),
+    "titanic_drill_max_days": backups(12.5),
     "titanic_engine": compose({"socket": "/run/other.sock", "program": "podman"}),
     "titanic_engine_install": compose(True),
     "titanic_image_build_arguments": compose({"VERSION": "9.8.7"}),
     "titanic_image_context": Other(str(role_path("titanic_target") / "files")),
-    "titanic_image_describe": Other(["other", "version"]),
+    "titanic_image_describe": Other(["other-program", "tell"]),
     "titanic_image_dockerfile": compose(FILE),
-    "titanic_image_exclude": Other(["other"]),
+    "titanic_image_exclude": Other(["other-file"]),
     "titanic_image_platforms": compose(["linux/amd64"]),
     "titanic_image_push": compose(True),
     "titanic_image_registry_login": compose({"username": "someone", "password": "something"}),
-    "titanic_image_repository": compose("other"),
-    "titanic_image_requirements": Other(FILE),
+    "titanic_image_repository": compose("other-repository"),
+    "titanic_image_requirements": Other(str(ROOT / "README.md")),
     "titanic_image_scan_command": compose(["scan", "{image}"]),
+    "titanic_image_verify": Other({"key": "/srv/other.pub"}),
     "titanic_maintenance_image": cluster("caddy:other"),
     "titanic_manifests_image": cluster("registry.example.org/titanic@sha256:cd"),
     "titanic_manifests_overlays": cluster({"prod": {"namespace": "other", "hostname": "other.example.org"}}),
     "titanic_manifests_version": cluster("2.2.2"),
     "titanic_plan": Other("/srv/other.json"),
-    "titanic_project": compose("other"),
+    "titanic_project": compose("other-project"),
     "titanic_provider": Other("compose"),
+    "titanic_restore_system": backups("7123456789012345678", "restore"),
+    "titanic_restore_to": backups("latest", "restore"),
     "titanic_secrets_database_tls": compose(certificate("database")),
     "titanic_secrets_generated": Other(["database_owner_password", "database_app_password", "other"]),
     "titanic_secrets_remote": cluster({"database_app_password": "other"}, beside=STORED),
@@ -159,11 +188,11 @@ OTHERS = {
     "titanic_target_client_networks": cluster(NETWORKS),
     "titanic_target_deployer_days": cluster(7, stage="make_deployer"),
     "titanic_target_deployer_kubeconfig": cluster("/srv/other", stage="make_deployer"),
-    "titanic_target_ingress_namespaces": cluster(["other"]),
+    "titanic_target_ingress_namespaces": cluster(["other-ingress"]),
     "titanic_target_kubernetes_overrides": cluster({"Namespace": {"metadata": {"labels": {"some": "label"}}}}),
     "titanic_target_namespace_adopt": cluster(True),
     "titanic_target_quota": cluster({"pods": "7"}),
-    "titanic_target_scrape_namespaces": cluster(["other"]),
+    "titanic_target_scrape_namespaces": cluster(["other-scraper"]),
     "titanic_teardown_name": Other("other", beside={"titanic_confirm_teardown": "other"}),
 }
 BASE: dict[str, dict[str, Any]] = {
@@ -176,12 +205,21 @@ BASE: dict[str, dict[str, Any]] = {
 }
 
 
+NUMBERS = {name: number for number, name in enumerate(sorted(name for own in options().values() for name in own), 100)}
+
+
 def other(name: str, option: dict[str, Any]) -> Other:
-    """Another value for an option; that of a plain one follows from its type."""
+    """Another value for an option; that of a plain one follows from its type, and is that of no other option."""
     if name in OTHERS:
         return OTHERS[name]
-    default = option.get("default")
-    plain: dict[str, Any] = {"bool": not default, "int": 77, "float": 0.5, "path": "/srv/other", "str": "other"}
+    number, text = NUMBERS[name], f"other{NUMBERS[name]}"
+    plain: dict[str, Any] = {
+        "bool": not option.get("default"),
+        "int": 7000 + number,
+        "float": 0.5 + number / 1000,
+        "path": f"/srv/{text}",
+        "str": text,
+    }
     provider = "kubernetes" if name.startswith("titanic_manifests_") else "local"
     return Other(plain[option["type"]], provider)
 
@@ -200,6 +238,23 @@ OPTIONS = {
 }
 
 
+def words(value: Any) -> set[str]:
+    """The texts and the numbers in a value that may tell it from others, as JSON has them."""
+    if isinstance(value, dict | list):
+        return {word for item in (value.values() if isinstance(value, dict) else value) for word in words(item)}
+    if isinstance(value, str):
+        return {json.dumps(value)[1:-1]}
+    return {str(value)} if isinstance(value, float) or (isinstance(value, int) and value > 100) else set()
+
+
+def shares(name: str) -> bool:
+    """Whether an option may have a host together with others: it needs nothing beside it, and chooses nothing."""
+    found = OPTIONS[name][1]
+    (option,) = (own[name] for own in options().values() if name in own)
+    chooses = option["type"] == "bool" or "choices" in option
+    return bool(words(found.value)) and not (found.beside or found.along or chooses)
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the modules of a host were given, how its run ended and what was said of it."""
@@ -207,6 +262,10 @@ class Seen:
     noted: str
     failed: bool
     said: str
+
+    def has(self, word: str) -> bool:
+        """Whether a module was given this word, or this number."""
+        return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", self.noted) is not None
 
 
 class Bench:
@@ -216,8 +275,10 @@ class Bench:
         self.place = place
         copy = place / "collections/ansible_collections/whitestar/deploy"
         (copy / "plugins/action").mkdir(parents=True)
-        for name in ("galaxy.yml", "meta", "roles", "playbooks"):
+        for name in ("galaxy.yml", "meta", "playbooks"):
             (copy / name).symlink_to(COLLECTION / name)
+        for part in COLLECTION.glob("roles/*/*"):
+            self._role(part, copy / part.relative_to(COLLECTION))
         for path in (COLLECTION / "plugins").iterdir():
             if path.name not in {"action", "__pycache__"}:
                 (copy / "plugins" / path.name).symlink_to(path)
@@ -225,6 +286,17 @@ class Bench:
             (copy / "plugins/action" / path.name).symlink_to(path if path.stem == "validate_inputs" else RECORDER)
         for name, modules in OF_COLLECTIONS.items():
             self._collection(name, REQUIRED[name][0], modules)
+
+    def _role(self, part: Path, link: Path) -> None:
+        """A part of a role, without the specifications: each run's preflight has held the inputs against all of them.
+
+        Ansible would hold them against those of each role once more, in two of five tasks.
+        """
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if part.name == "meta":
+            link.mkdir()
+            part, link = part / "main.yml", link / "main.yml"
+        link.symlink_to(part)
 
     def _collection(self, name: str, version: str, modules: list[str]) -> None:
         """Have a collection of others be there, in the oldest version that is taken."""
@@ -285,23 +357,67 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("options"))
 
 
+@dataclass
+class Hosts:
+    """Hosts by the playbook that they are seen by, each kind of settings once."""
+
+    bench: Bench
+    settings: dict[str, dict[str, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    found: dict[tuple[str, str], Seen] = field(default_factory=dict)
+
+    def add(self, where: str, name: str, settings: dict[str, Any]) -> tuple[str, str]:
+        """Have a host with these settings, or the one that has been seen with them: its key in ``found``."""
+        self.settings[where][name] = settings
+        return where, name
+
+    def plain(self, where: str, base: dict[str, Any]) -> tuple[str, str]:
+        """A host with these settings alone."""
+        own = self.settings[where]
+        name = next((host for host, settings in own.items() if settings == base), f"plain-{len(own)}")
+        return self.add(where, name, base)
+
+    def look(self) -> None:
+        """Run the playbooks for all hosts that have not been seen."""
+        for where, hosts in self.settings.items():
+            if new := {name: own for name, own in hosts.items() if (where, name) not in self.found}:
+                self.found |= {(where, name): seen for name, seen in self.bench.run(where, new).items()}
+
+
 @pytest.fixture(scope="module")
 def seen(bench: Bench) -> dict[str, tuple[Seen, Seen]]:
     """For each option what a host without it and one with it have seen."""
-    plain: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    mine: dict[str, tuple[str, str]] = {}
-    for name, (where, found) in OPTIONS.items():
+    hosts = Hosts(bench)
+    together: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    keys: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {}
+
+    def alone(name: str) -> None:
+        where, found = OPTIONS[name]
         base = {"titanic_provider": found.provider, **BASE[found.provider], **found.beside}
-        known = next((host for host, own in plain[where].items() if own == base), f"plain-{len(plain[where])}")
-        host = name.replace("_", "-")
-        plain[where] |= {known: base, host: base | found.along | {name: found.value}}
-        mine[name] = (known, host)
-    runs = {where: bench.run(where, hosts) for where, hosts in plain.items()}
-    return {
-        name: (runs[where][known], runs[where][host])
-        for name, (where, _) in OPTIONS.items()
-        for known, host in [mine[name]]
-    }
+        settings = base | found.along | {name: found.value}
+        keys[name] = hosts.plain(where, base), hosts.add(where, name.replace("_", "-"), settings)
+
+    for name, (where, found) in OPTIONS.items():
+        if shares(name):
+            together[where, found.provider][name] = found.value
+        else:
+            alone(name)
+    for (where, provider), values in together.items():
+        if len(values) == 1:
+            alone(*values)
+            continue
+        base = {"titanic_provider": provider, **BASE[provider]}
+        shared = hosts.plain(where, base), hosts.add(where, f"together-{provider}", base | values)
+        keys |= dict.fromkeys(values, shared)
+    hosts.look()
+    for values in together.values():
+        for name in values if len(values) > 1 else ():
+            plain, mine = (hosts.found[key] for key in keys[name])
+            # A word of two options tells of neither.
+            own = words(values[name]).difference(*(words(value) for option, value in values.items() if option != name))
+            if not own or any(plain.has(word) or not mine.has(word) for word in own):
+                alone(name)
+    hosts.look()
+    return {name: (hosts.found[plain], hosts.found[mine]) for name, (plain, mine) in keys.items()}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -373,35 +489,41 @@ def everywhere(name: str) -> dict[str, Any]:
     "where", ["site", "roll_back", "maintain", "find_drift", "show_status", "stop", "start", "tear_down"]
 )
 def test_a_shared_setting_arrives_in_every_role(bench: Bench, where: str) -> None:
+    # Two of each provider where all roles are; elsewhere each is compared with those of the others.
+    names = {f"{provider}{name}": provider for provider in BASE for name in ("one", "two")[: 1 + (where == "site")]}
     hosts = {
-        f"{provider}-{name}": {"titanic_provider": provider, **BASE[provider], **everywhere(f"its{name}")}
+        name: {"titanic_provider": provider, **BASE[provider], **everywhere(f"its{name}")}
         | {"titanic_drift_tolerated": True, "titanic_confirm_teardown": "it", "titanic_teardown_name": "it"}
-        for provider in BASE
-        for name in ("one", "two")
+        for name, provider in names.items()
     }
     seen = bench.run(where, hosts)
-    for provider in BASE:
-        one, two = (seen[f"{provider}-{name}"] for name in ("one", "two"))
-        assert (one.failed, two.failed) == (False, False), one.said
-        assert "itsone" in one.noted
-        assert [line for line in two.noted.splitlines() if "itsone" in line] == []
-        assert len(one.noted.splitlines()) == len(two.noted.splitlines())
-        assert one.noted.count("itsone") == two.noted.count("itstwo")
+    for name, found in seen.items():
+        assert not found.failed, found.said
+        assert f"its{name}" in found.noted
+        assert [each for each in names if each != name and f"its{each}" in found.noted] == []
+    for provider in BASE if where == "site" else ():
+        one, two = (seen[f"{provider}{name}"].noted for name in ("one", "two"))
+        assert len(one.splitlines()) == len(two.splitlines())
+        assert one.count(f"its{provider}one") == two.count(f"its{provider}two")
 
 
 def test_an_old_name_is_taken_with_a_warning_that_names_the_new_one(bench: Bench) -> None:
-    hosts: dict[str, dict[str, Any]] = {}
+    hosts = {
+        f"{when}-{provider}": {"titanic_provider": provider, **BASE[provider]}
+        for provider in BASE
+        for when in ("before", "now")
+    }
     for old, new in RENAMED.items():
         (option,) = (own[new] for own in options().values() if new in own)
         found = other(new, option)
-        base = {"titanic_provider": found.provider, **BASE[found.provider]}
-        hosts |= {old.replace("_", "-"): base | {old: found.value}, new.replace("_", "-"): base | {new: found.value}}
+        hosts[f"before-{found.provider}"][old] = hosts[f"now-{found.provider}"][new] = found.value
     seen = bench.run("site target", hosts, state="")
-    for old, new in RENAMED.items():
-        before, now = seen[old.replace("_", "-")], seen[new.replace("_", "-")]
+    for provider in BASE:
+        before, now = seen[f"before-{provider}"], seen[f"now-{provider}"]
         assert before.noted == now.noted
         assert not before.failed
-        assert f"{old}: this setting is called {new} now: rename it" in before.said
+    for old, new in RENAMED.items():
+        assert f"{old}: this setting is called {new} now. Rename it." in seen["before-local"].said
 
 
 def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench: Bench) -> None:
@@ -413,7 +535,7 @@ def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench:
 
 def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
     handed = [
-        "__titanic_preflight_deploys",
+        "__titanic_preflight_run",
         "__titanic_schema_image",
         "__titanic_verify_release",
         "__titanic_common_proxy",
@@ -422,5 +544,9 @@ def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
     found = bench.run("site", {"mine": mine})["mine"]
     assert found.failed
     assert found.noted == ""
-    assert [name for name in FOLLOWING if f"{name}: it follows from other settings: " not in found.said] == []
-    assert [name for name in handed if f"{name}: it is the collection's own: leave it out" not in found.said] == []
+    assert [
+        name for name in FOLLOWING if f"{name}: this variable follows from other settings. " not in found.said
+    ] == []
+    assert [
+        name for name in handed if f"{name}: this variable is the collection's own. Leave it out." not in found.said
+    ] == []

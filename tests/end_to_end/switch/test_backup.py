@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -135,6 +136,33 @@ def test_a_second_run_changes_nothing_and_each_release_has_its_place(own_site: H
     assert entry["backup"].endswith("F" if isinstance(own_site, ComposeSite) else "-full")
     told = own_site.succeed("--tags", "status")
     assert re.search(r"newest: \S+(-full|F), 0\.\d hours ago", told)
+
+
+def test_another_run_at_work_keeps_each_of_them_out(own_site: HostSite) -> None:
+    lock, ledger, now = own_site.state / "lock.json", own_site.state / "ledger.json", time.time()
+    before = ledger.read_bytes()
+    owner = {"host": "elsewhere", "user": "captain", "pid": 1, "started": 1}
+    lock.write_text(json.dumps({**owner, "since": now, "until": now + 600}))
+    try:
+        for arguments in (
+            ("--tags", "backup"),
+            ("--tags", "drill"),
+            (*RESTORE, "titanic_restore_to=latest", *CONFIRMED),
+        ):
+            told = own_site.refuse(*arguments)
+            assert "another run holds the deploy lock: captain@elsewhere" in " ".join(told.split())
+    finally:
+        lock.unlink()
+    assert ledger.read_bytes() == before
+
+
+def test_another_key_is_refused_before_it_takes_the_place_of_the_right_one(own_site: HostSite) -> None:
+    key = own_site.state / "secrets/backup_key"
+    before = key.read_bytes()
+    told = own_site.refuse("-e", json.dumps({"titanic_secrets_values": {"backup_key": "k" * 40}}))
+    assert "titanic_secrets_values: backup_key is not the one in" in " ".join(told.split())
+    assert "k" * 40 not in told
+    assert key.read_bytes() == before
 
 
 def test_under_load_to_a_moment_between_two_acknowledged_writes(own_site: HostSite) -> None:

@@ -63,7 +63,7 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, images: dict[
         "titanic_database_pgadmin_port": port,
         "titanic_database_pgadmin_email": "ada@example.org",
     }
-    assert "offer pgadmin" in site.succeed("-v")
+    assert "offer the service pgadmin" in site.succeed("-v")
     assert site.changed(site.succeed()) == 0
     assert site.containers("pgadmin") == []
     project = site.state / "project"
@@ -93,7 +93,7 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, images: dict[
     assert not [path.name for path in secrets.glob("*_password") if path.read_text() in said]
 
     site.settings |= {"titanic_database_pgadmin": False}
-    assert "withdraw pgadmin" in site.succeed("-v")
+    assert "withdraw the service pgadmin" in site.succeed("-v")
     assert site.containers("pgadmin") == []
 
 
@@ -136,7 +136,7 @@ def test_a_newer_image_of_the_same_major_version_takes_over_the_data(
     assert site.ask("/people", "POST", PERSON)[0] == 201
     old = site.containers("database")[0]
     site.settings |= {"titanic_database_image": images["newer"]}
-    assert "start the container" in site.succeed("--check", "-v")
+    assert "start the service database" in site.succeed("--check", "-v")
     assert site.containers("database")[0]["Id"] == old["Id"]
     site.succeed()
     (new,) = site.containers("database")

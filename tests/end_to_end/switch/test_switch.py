@@ -19,7 +19,7 @@ from tests.end_to_end.switch.site import HOSTS, LOCAL, ROOT
 if TYPE_CHECKING:
     from tests.end_to_end.switch.site import HostSite, Site
 
-README = ROOT / "README.md"
+BENCH = ROOT / "bench/README.md"
 # TESTS_SWITCH_ROUNDS says how many instead.
 ROUNDS = {"local": 2, "compose": 2, "kubernetes": 1}
 # The client sends for a quarter of an hour at most.
@@ -70,12 +70,12 @@ def slowest(reports: dict[str, LoadReport], percentile: str) -> float:
 
 
 @HOSTS
-def test_a_run_that_changes_nothing_takes_as_few_modules_as_the_readme_says(site: Site) -> None:
+def test_a_run_that_changes_nothing_takes_as_few_modules_as_the_bench_says(site: Site) -> None:
     output = site.succeed("-vvv")
     if site.changed(output):  # what the tests before have left
         output = site.succeed("-vvv")
     executed = len(re.findall(r"EXEC /bin/sh -c|^Running module", output, flags=re.MULTILINE))
-    said = re.search(r"executes (\d+) modules on a `local` target and (\d+) on a `compose` one", README.read_text())
+    said = re.search(r"executes (\d+) modules on a `local` target and (\d+) on a `compose` one", BENCH.read_text())
     assert said
     assert executed == int(said[1 if site.provider == "local" else 2])
 

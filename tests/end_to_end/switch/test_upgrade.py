@@ -16,6 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.names import RENA
 
 from tests.end_to_end.switch.site import ROOT, copy_service, new_site
 from tests.end_to_end.switch.test_switch import (
+    AT_MOST_SECONDS,
     REQUESTS_PER_SECOND,
     STEADY_SECONDS,
     no_request_was_dropped,
@@ -42,21 +43,23 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.upgrade
 def test_an_upgrade_of_the_collection_drops_no_request(before: Path, engine: Engine | Cluster | None) -> None:
     with new_site(engine) as site:
-        settings = dict(site.settings)
-        site.project_root, site.context = before, copy_service(site.context.parent / "before", before)
+        settings, context = dict(site.settings), site.context
+        site.project_root = site.inventory_root = before
+        site.context = copy_service(site.context.parent / "before", before)
         site.settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
         site.settings["titanic_image_context"] = str(site.context)
         site.succeed()
         first, people = site.release(), site.rows()
 
-        site.project_root = ROOT
-        with under_load(site.ways(), rate=REQUESTS_PER_SECOND) as reports:
+        site.project_root, site.context = ROOT, context
+        site.change_service("# another release, whatever has become of the service since")
+        with under_load(site.ways(), rate=REQUESTS_PER_SECOND, seconds=AT_MOST_SECONDS) as reports:
             time.sleep(STEADY_SECONDS)
             site.settings["titanic_image_context"] = settings["titanic_image_context"]
             upgraded = site.succeed()
             assert "titanic_target_state_directory: this setting is called titanic_state_directory now" in upgraded
             second = site.release()
-            site.settings = settings
+            site.inventory_root, site.settings = ROOT, settings
             again = site.succeed()
             site.succeed("--tags", "rollback")
             time.sleep(STEADY_SECONDS)

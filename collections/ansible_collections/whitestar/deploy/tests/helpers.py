@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
     json_bytes,
     make_directory,
@@ -45,6 +46,10 @@ OTHERS = COLLECTIONS.parent / ".ansible/collections"
 MODULES = "ansible_collections.whitestar.deploy.plugins.modules"
 RUN_SECONDS = 240
 ACCOUNT = "nobody"
+# The service that roles deploy: its port, probes and promises.
+SERVICE: dict[str, Any] = yaml.safe_load((COLLECTION / "roles/titanic_common/vars/main.yml").read_text())[
+    "__titanic_common_service"
+]
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ def write_play(place: Path, play: dict[str, Any], hosts: dict[str, Any]) -> tupl
     own = {
         "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "PYTHONPATH": str(COLLECTIONS),  # where collections are looked for too
         "ANSIBLE_HOME": str(place / "home"),
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_FORCE_COLOR": "0",
@@ -380,7 +386,7 @@ def tiny_workload(image: str, identity: str, required: str = "0001", **environme
         "secret_files": {},
         "resources": {"memory": "64Mi", "cpu": "1.0"},
         "user": 10001,
-        "probes": {"alive": "/healthz", "ready": "/readyz", "smoke": ["/", "/people"]},
+        "probes": {"alive": "/healthz", "ready": "/readyz", "smoke": ["/", "/people"], "metrics": "/metrics"},
         "config": config,
         "release": release,
         "image": image,

@@ -15,18 +15,10 @@ options:
     type: dict
     required: true
     suboptions:
-      kubectl:
-        description: The program that knows the cluster's credentials.
-        type: str
-        default: kubectl
+      kubectl: {description: The program that knows the cluster's credentials., type: str, default: kubectl}
       kubeconfig:
         description: File with the cluster's address and credentials; kubectl's own choice without it.
         type: path
-      context:
-        description: The context of that file; its current one without it.
-        type: str
-      namespace:
-        description: The namespace.
-        type: str
-        required: true
+      context: {description: The context of that file; its current one without it., type: str}
+      namespace: {description: The namespace., type: str, required: true}
 """

@@ -14,18 +14,9 @@ options:
     description: The Docker engine that the releases run on. Without it they are processes.
     type: dict
     suboptions:
-      socket:
-        description: Path of the engine's socket.
-        type: path
-        required: true
-      program:
-        description: The docker client.
-        type: path
-        required: true
-      project:
-        description: Name of the Compose project.
-        type: str
-        required: true
+      socket: {description: Path of the engine's socket., type: path, required: true}
+      program: {description: The docker client., type: path, required: true}
+      project: {description: Name of the Compose project., type: str, required: true}
       configuration:
         description: The client's directory with its plugins, where it is not the usual one.
         type: path

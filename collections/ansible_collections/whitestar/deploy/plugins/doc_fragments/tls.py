@@ -14,10 +14,7 @@ options:
     description: How HTTPS is asked for. Plain HTTP is, without it.
     type: dict
     suboptions:
-      hostname:
-        description: Name that the certificate must be for.
-        type: str
-        required: true
+      hostname: {description: Name that the certificate must be for., type: str, required: true}
       authority:
         description: >-
           The certificates to trust, as PEM, or a file on the target with them. Without it those that the system trusts.

@@ -29,6 +29,40 @@ SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+# Tags of the site under which no release is started, and those that go on from a deployment.
+BACKUPS = {"backup", "restore", "drill"}
+BESIDE_DEPLOYING = {
+    "seed",
+    "verify",
+    "status",
+    "drift",
+    "rollback",
+    "maintenance",
+    "stop",
+    "start",
+    "teardown",
+    *BACKUPS,
+}
+GOES_ON = ("schema", "seed", "api", "verify", "maintenance")
+SERVES = "no new release: {release} serves already"
+# What the summary says of each action, once it is done and in check mode.
+RELEASES = {
+    "none": (SERVES, SERVES),
+    "awaited": (
+        f"{SERVES}, all its pods are ready now",
+        f"{SERVES}, its pods that are not ready would be waited for",
+    ),
+    "restarted": (
+        "release {release} was not running and serves again",
+        "release {release} is not running and would serve again",
+    ),
+    "resumed": (
+        "release {release} serves; a deployment that was cut off is finished",
+        "release {release} serves; a deployment that was cut off would be finished",
+    ),
+    "deployed": ("release {release} serves{instead}", "release {release} would serve{instead}"),
+}
+UNKNOWN = ("release {release} serves", "release {release} is the last that was deployed")
 
 
 def database_environment(connection: dict[str, Any]) -> dict[str, str]:
@@ -131,10 +165,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
 
     ``settings`` has ``image`` (reference, identity, description with version and schema), ``command``, ``port``,
     ``replicas``, ``environment``, ``database`` (see :func:`database_environment`; owner and its password are left
-    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``; and,
-    where they are not the Titanic API's, ``promises``.
-    The result has the same keys besides ``config`` (hash of all of it but the image), ``release`` (image and
-    configuration in one id) and ``probes``. Raises AnsibleFilterError if a key is missing.
+    out, the serving program must not have them), ``secret_files`` (paths by name), ``resources`` and ``user``,
+    ``probes`` (paths: alive, ready, smoke, metrics and aliases) and ``promises``.
+    The result has the same keys besides ``config`` (hash of all of it but the image and what is only asked once the
+    release serves) and ``release`` (image and configuration in one id); the promises are among the probes. Raises
+    AnsibleFilterError if a key is missing.
     """
     try:
         image = settings["image"]
@@ -149,12 +184,7 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "resources": dict(settings["resources"]),
             "user": int(settings["user"]),
             "overrides": dict(settings.get("overrides", {})),
-            "probes": {
-                "alive": "/healthz",
-                "ready": "/readyz",
-                # A page: how long the whole list takes is a matter of how many people there are, not of the release.
-                "smoke": ["/", "/version", "/people?limit=20"],
-            },
+            "probes": {name: settings["probes"][name] for name in ("alive", "ready", "smoke")},
         }
         description = image["description"] or {"version": "", "schema": {"required": "", "oldest_tolerated": ""}}
         built["config"] = stable_hash(built)
@@ -165,10 +195,11 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
             "version": description["version"],
             "schema": {key: description["schema"][key] for key in ("required", "oldest_tolerated")},
         }
+        promises = release_promises(settings["promises"], built["release"])
+        built["probes"] |= {name: settings["probes"][name] for name in ("metrics", "aliases")} | {"promises": promises}
     except KeyError as error:
         raise AnsibleFilterError(f"the workload's settings lack {error}") from error
     built["environment"]["TITANIC_RELEASE"] = built["release"]
-    built["probes"]["promises"] = release_promises(settings.get("promises"), built["release"])
     return built
 
 
@@ -192,6 +223,20 @@ def run_identity(_value: object) -> dict[str, Any]:
     return {"host": socket.gethostname(), "user": _user(), "pid": pid, "started": started}
 
 
+def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False) -> list[str]:
+    """What a run of the site with these tags does, as titanic_preflight takes it (``__titanic_preflight_run``)."""
+    asked = set(tags)
+    made = bool(asked & {"all", "secrets"}) and "secrets" not in skipped
+    kinds = {
+        "reads": asked <= {"status", "drift"},
+        "deploys": not asked <= BESIDE_DEPLOYING,
+        "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
+        "needs_running": bool(asked & {*GOES_ON, *BACKUPS, "rollback"}) and not asked & {"all", "database", "start"},
+        "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
+    }
+    return [kind for kind, holds in kinds.items() if holds]
+
+
 def identity_text(identity: dict[str, Any]) -> str:
     """``user@host`` of a run's identity, for the ledger."""
     return f"{identity['user']}@{identity['host']}"
@@ -200,20 +245,18 @@ def identity_text(identity: dict[str, Any]) -> str:
 def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_checks` returned, ``actions`` what was done to release, schema and rows. In check
-    mode: what would be.
+    ``asked`` is what :mod:`http_checks` returned. ``actions`` has what was done to ``release``, ``schema`` and rows
+    (``seed``), the release that served ``before``, and before the run the one to roll back to (``rollback_to``). In
+    check mode: what would be, as far as that can be known.
     """
-    if asked.get("check_mode"):
-        return _foreseen(release, actions)
-    releases = {
-        "none": f"no new release: {release} serves already",
-        "awaited": f"no new release: {release} serves already, all its pods are ready now",
-        "restarted": f"release {release} was not running and serves again",
-        "resumed": f"release {release} serves; a deployment that was cut off is finished",
-        "deployed": f"release {release} serves" + (f" instead of {actions['before']}" if actions.get("before") else ""),
-    }
-    lines = [releases.get(str(actions.get("release")), f"release {release} serves")]
+    check = bool(asked.get("check_mode"))
+    replaced = actions.get("before") if actions.get("before") != release else ""
+    instead = f" instead of {replaced}" if replaced else ""
+    words = RELEASES.get(str(actions.get("release")), UNKNOWN)[check]
+    lines = [words.format(release=release, instead=instead)]
     schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
+    if check:
+        return [*lines, *_foreseen(schema, seed, unknown=actions.get("release") == "deployed")]
     if schema:
         lines.append(
             f"schema {schema['to']}" + (f", migrated from {schema['from'] or 'nothing'}" if schema["changed"] else "")
@@ -223,31 +266,24 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     if message := asked.get("maintenance"):
         ends = "--tags maintenance -e titanic_maintenance_enabled=false"
         return [*lines, f"in maintenance, so that no promise was asked: {message}", f"next: end it with {ends}"]
-    rows = asked.get("items", {}).get("/people")
-    lines += [f"{rows} people at {url}/people"] if rows is not None else [url]
+    lists = {path: count for path, count in asked.get("items", {}).items() if "?" not in path}
+    lines += [f"{count} {path.strip('/')} at {url}{path}" for path, count in lists.items()] or [url]
     if asked.get("kept"):
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
-    lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")
+    back = replaced or actions.get("rollback_to")
+    steps = [f"open {url}/ in a browser", "look with --tags status", f"go back to {back} with --tags rollback"]
+    lines.append(f"next: {', '.join(steps if back else steps[:2])}")
     return lines
 
 
-def _foreseen(release: str, actions: dict[str, Any]) -> list[str]:
-    """What a run without ``--check`` would do, as far as that can be known."""
-    releases = {
-        "none": f"no new release: {release} serves already",
-        "awaited": f"no new release: {release} serves already, its pods that are not ready would be waited for",
-        "restarted": f"release {release} is not running and would serve again",
-        "resumed": f"release {release} serves; a deployment that was cut off would be finished",
-        "deployed": f"release {release} would serve"
-        + (f" instead of {actions['before']}" if actions.get("before") else ""),
-    }
-    lines = [releases.get(str(actions.get("release")), f"release {release} is the last that was deployed")]
-    schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
+def _foreseen(schema: dict[str, Any], seed: dict[str, Any], *, unknown: bool) -> list[str]:
+    """What a run without ``--check`` would do besides; ``unknown`` is whether only a release that is built can say."""
+    lines = []
     if schema.get("changed"):
         lines.append(f"schema would be migrated from {schema['from'] or 'nothing'} to {schema['to']}")
     if seed.get("changed"):
         lines.append(f"seed: {seed['inserted']} would be inserted, {seed['updated']} updated")
-    if actions.get("release") == "deployed" and not (schema and seed):
+    if unknown and not (schema and seed):
         lines.append("what the release migrates and seeds it can say once it is built")
     return [*lines, "nothing was changed, and no promise was asked", "next: run it without --check"]
 
@@ -274,8 +310,8 @@ def validate_environment(image: dict[str, Any], environment: dict[str, Any]) -> 
     for name in sorted(environment):
         if known and name.startswith(prefix) and name not in known:
             close = get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
-            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release; {meant}")
+            meant = f"Did you mean {close[0]}?" if close else f"It has {', '.join(known)}"
+            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release. {meant}")
     for name, rule in image["description"].get("rules", {}).items():
         if name in environment and (wanted := broken(rule, str(environment[name]))):
             raise AnsibleFilterError(f"titanic_api_environment: {name} must be {wanted}, not {environment[name]!r}")
@@ -323,6 +359,7 @@ class FilterModule:
             "release_promises": release_promises,
             "reverse_proxy": reverse_proxy,
             "run_identity": run_identity,
+            "run_kind": run_kind,
             "server_arguments": server_arguments,
             "state_directory": state_directory,
             "summary": summary,

@@ -14,11 +14,7 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  _terms:
-    description: Name of the group.
-    required: true
-    type: list
-    elements: str
+  _terms: {description: Name of the group., required: true, type: list, elements: str}
 """
 
 EXAMPLES = r"""
@@ -27,10 +23,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-_raw:
-  description: Names of hosts.
-  type: list
-  elements: str
+_raw: {description: Names of hosts., type: list, elements: str}
 """
 
 from typing import Any
@@ -50,15 +43,15 @@ class LookupModule(LookupBase):
         found = [str(host) for group in terms for host in groups.get(group, [])]
         if not found:
             raise AnsibleLookupError(
-                f"no host is in the group {', '.join(terms)}, so that nothing would be deployed: "
-                "name an inventory that has one (-i), such as inventories/local"
+                f"no host is in the group {', '.join(terms)}, so that nothing would be deployed. "
+                "Name an inventory that has one (-i), such as inventories/local."
             )
         limit = known.get("ansible_limit")
         # A file of names (@) is left to Ansible.
         if limit and "@" not in limit and not set(found) & set(self._matching(limit, known)):
             raise AnsibleLookupError(
-                f"--limit {limit} leaves no host of the group {', '.join(terms)}, so that nothing would be deployed: "
-                f"name some of its hosts ({', '.join(found)})"
+                f"--limit {limit} leaves no host of the group {', '.join(terms)}, so that nothing would be deployed. "
+                f"Name some of its hosts ({', '.join(found)})."
             )
         return found
 

@@ -144,13 +144,13 @@ def ensure_directories(state: State, repositories: list[dict[str, Any]], *, chec
         path = Path(place["path"])
         if path.resolve().is_relative_to(state.root.resolve()):
             raise BackupError(
-                f"titanic_backup_repositories: {path} is inside the state directory, and would be lost with it: "
-                f"name a directory on another disk or machine"
+                f"titanic_backup_repositories: {path} is inside the state directory, and would be lost with it. "
+                f"Name a directory on another disk or machine."
             )
         found = {each.name for each in path.iterdir()} if path.is_dir() else set()
         if others := sorted(found - OWN):
             what = f"{path} holds what no backup made ({', '.join(others[:5])})"
-            raise BackupError(f"titanic_backup_repositories: {what}: empty it, or name another one")
+            raise BackupError(f"titanic_backup_repositories: {what}. Empty it, or name another one.")
         if not path.is_dir():
             steps.append(f"make the directory {path}")
         if not check:
@@ -211,9 +211,9 @@ def refuse_wrong(backups: ComposeBackups, engine: DockerClient, state: State, *,
     volume = Project.of(state, engine).full_name(data_volume(state))
     if engine.get(f"/volumes/{volume}") is None:
         raise BackupError(
-            f"titanic_backup_repositories: a repository has the backups of a database (system {systems[-1]}) that is "
-            f"not here, and a new one would be made in its place: bring it back (--tags restore -e "
-            f"titanic_restore_to=latest), or name a new place"
+            f"titanic_backup_repositories: a repository has the backups of a database that is not here "
+            f"(system {systems[-1]}), and a new one would replace it. Bring it back (--tags restore -e "
+            f"titanic_restore_to=latest), or name a new place."
         )
 
 
@@ -268,7 +268,7 @@ def act(engine: DockerClient, state: State, options: dict[str, Any], *, check: b
     """What was done, in words, and the backup. Raises BackupError, EngineError, OSError, ValueError."""
     name, by = options["name"], options["by"]
     if name and not POINT.fullmatch(name):
-        raise BackupError(f"titanic_backup_name: '{name}' is no name: use letters, digits, '.', _ and -")
+        raise BackupError(f"titanic_backup_name: '{name}' is no name. Use letters, digits, '.', _ and -.")
     if options["state"] == "prepared":
         return prepare(engine, state, options, check=check), None
     if options["state"] == "first" and check and ComposeBackups.of(engine, state) is None:

@@ -13,49 +13,17 @@ description:
   - Works as the administrator within the container. Passwords reach the server as SCRAM verifiers only.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.database]
 options:
-  service:
-    description: Service of the project that PostgreSQL runs as.
-    type: str
-    default: database
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: Role that owns the schema and migrates it.
-    type: str
-    required: true
-  owner_password_file:
-    description: File on the target with its password.
-    type: path
-    required: true
-  user:
-    description: Role that serves; it can read and write rows.
-    type: str
-    required: true
-  user_password_file:
-    description: File on the target with its password.
-    type: path
-    required: true
+  service: {description: Service of the project that PostgreSQL runs as., type: str, default: database}
   backup_settings_file:
     description: >-
       File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
       what is overdue.
     type: path
-  answer_file:
-    description: >-
-      What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
-      what it or everybody was given besides is taken back.
-    type: path
 attributes:
-  check_mode:
-    description: Says which steps are needed; all of them while there is no server.
-    support: full
-  diff_mode:
-    description: Lists the steps.
-    support: full
+  check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
+  diff_mode: {description: Lists the steps., support: full}
 """
 
 EXAMPLES = r"""
@@ -70,11 +38,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from pathlib import Path
@@ -87,18 +51,11 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import
 
 def main() -> None:
     """Run the module."""
-    text = {"type": "str", "required": True}
-    path = {"type": "path", "required": True, "no_log": False}
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=roles.OPTIONS
+        | {
             "engine": DockerClient.OPTION,
             "service": {"type": "str", "default": "database"},
-            "database": text,
-            "owner": text,
-            "owner_password_file": path,
-            "user": text,
-            "user_password_file": path,
-            "answer_file": {"type": "path"},
             "backup_settings_file": {"type": "path"},
         },
         supports_check_mode=True,
@@ -115,7 +72,7 @@ def main() -> None:
                 server, options, roles.read_passwords(options), granted=granted, check=module.check_mode
             )
         elif not module.check_mode:
-            module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
+            module.fail_json(msg=f"no container of {options['service']} runs. Run the whole site once.")
         left = Path(options["backup_settings_file"] or "/nonexistent")
         if left.exists():
             steps = ["turn backups off", *steps]
@@ -123,9 +80,7 @@ def main() -> None:
                 left.unlink()
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(steps), steps=steps, diff={"before": "", "after": "".join(f"{step}\n" for step in steps)}
-    )
+    module.exit_json(**roles.result(steps))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep one service of a Compose project as it should be, asking the engine before telling it anything."""
+"""Plan one service of a Compose project, and wait for it once M(community.docker.docker_compose_v2) has applied it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: compose_service
-short_description: Keep a service of a Compose project running
+short_description: Plan a service of a Compose project, and wait for it
 description:
-  - Writes the service into the project's C(compose.yaml), has its container run so, and waits until it is ready.
-  - A changed file of its configuration is judged by the program itself before it replaces the old one, and loaded
-    without a restart.
-  - What is needed is found by asking the engine; C(docker compose) is called only when something is.
+  - Works beside M(community.docker.docker_compose_v2), which has Compose run a service and takes others away.
+  - With O(state=planned) it finds what is needed by asking the engine, fetches the image, has the program itself judge
+    changed files of its configuration, and writes the service into the project's C(compose.yaml). The hash of its
+    definition is a label of the container, so Compose is called only when something is needed.
+  - With O(state=ready) it has changed files loaded without a restart, and waits until the container is ready. One that
+    does not come up is told of with its last output.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
@@ -21,108 +23,111 @@ options:
     description: The state directory of the target. The project lies in C(project) below it.
     type: path
     required: true
-  name:
-    description: Name of the service.
+  state:
+    description: Whether the service is to be planned, or what was planned has been applied.
     type: str
-    required: true
-  image:
-    description: Image, by name or by digest. It is fetched if it is missing, and run by its digest.
-    type: str
-    required: true
-  definition:
-    description: The service as in a Compose file, without its image.
+    choices: [planned, ready]
+    default: planned
+  service:
+    description: The service.
     type: dict
     required: true
-  volumes:
-    description: Volumes of the project that it uses.
-    type: dict
-    default: {}
-  postgresql_volume:
-    description: >-
-      Volume with the data of PostgreSQL, where the service has them. The volume that was last restored stands for it.
-      Nothing is done when the data are another major version's than the image.
-    type: str
-    choices: [database]
-  secret_files:
-    description: Files with secrets on the target, by name. They have the same paths in the container.
-    type: dict
-    default: {}
-  files:
-    description: Configuration files by name, kept in C(project/NAME) below the state directory.
-    type: dict
-    default: {}
-  watched:
-    description: Files on the target whose change has to be loaded like that of O(files); they may be secret.
-    type: list
-    elements: path
-    default: []
-  data_directories:
-    description: Directories on the target that it writes to, each with the user id (and group id) that it belongs to.
-    type: dict
-    default: {}
-  check_command:
-    description: Command in the image that judges the files, which it finds in C(/candidate).
-    type: list
-    elements: str
-    default: []
-  reload_command:
-    description: Command in the container that loads changed files.
-    type: list
-    elements: str
-    default: []
-  optional:
-    description: >-
-      Services beside it that people start when they want them (C(docker compose --profile NAME up)), by name, each with
-      C(image), C(definition), C(volumes), C(secret_files) and C(files) like those of this module. An empty one is taken
-      away with its containers; its volumes stay.
-    type: dict
-    default: {}
-  answers_at:
-    description: >-
-      Where the service answers HTTP once it is ready (C(host:port)). A container that runs is restarted when nothing
-      listens there, as when the engine's own proxy for the port has ended.
-    type: str
-  seconds:
-    description: How long it may take to become ready, in seconds.
-    type: float
-    default: 60
+    suboptions:
+      name: {description: Its name., type: str, required: true}
+      image:
+        description: Image, by name or by digest. It is fetched if it is missing, and run by its digest.
+        type: str
+        required: true
+      definition: {description: "The service as in a Compose file, without its image.", type: dict, required: true}
+      volumes: {description: Volumes of the project that it uses., type: dict, default: {}}
+      postgresql_volume:
+        description: >-
+          Volume with the data of PostgreSQL, where the service has them. The volume that was last restored stands for
+          it. Nothing is done when the data are another major version's than the image.
+        type: str
+        choices: [database]
+      secret_files:
+        description: Files with secrets on the target, by name. They have the same paths in the container.
+        type: dict
+        default: {}
+      files:
+        description: Configuration files by name, kept in C(project/NAME) below the state directory.
+        type: dict
+        default: {}
+      watched:
+        description: Files on the target whose change has to be loaded like that of C(files); they may be secret.
+        type: list
+        elements: path
+        default: []
+      data_directories:
+        description: Directories on the target that it writes to, each with the user and group id that it belongs to.
+        type: dict
+        default: {}
+      check_command:
+        description: Command in the image that judges the files, which it finds in C(/candidate).
+        type: list
+        elements: str
+        default: []
+      reload_command:
+        description: Command in the container that loads changed files.
+        type: list
+        elements: str
+        default: []
+      optional:
+        description: >-
+          Services beside it that people start when they want them (C(docker compose --profile NAME up)), by name, each
+          with C(image), C(definition), C(volumes), C(secret_files) and C(files) like those of this service. An empty
+          one is taken away with its containers; its volumes stay.
+        type: dict
+        default: {}
+      answers_at:
+        description: >-
+          Where the service answers HTTP once it is ready (C(host:port)). A container that runs is restarted when
+          nothing listens there, as when the engine's own proxy for the port has ended.
+        type: str
+      seconds: {description: "How long it may take to become ready, in seconds.", type: float, default: 60}
 attributes:
   check_mode:
     description: Says what is needed. Nothing is fetched, so an image that is missing is reported as a change.
     support: full
-  diff_mode:
-    description: Compares the part of the Compose file.
-    support: full
+  diff_mode: {description: Compares the part of the Compose file., support: full}
 """
 
 EXAMPLES = r"""
-- name: Deploy the database container
+- name: Plan the database
   whitestar.deploy.compose_service:
     state_directory: /var/lib/titanic
     engine: {socket: /var/run/docker.sock, program: docker, project: titanic}
-    name: database
-    image: postgres:17
-    definition: {networks: [data], restart: unless-stopped}
+    service: {name: database, image: "postgres:17", definition: {networks: [data], restart: unless-stopped}}
+  register: planned
+
+- name: Apply it
+  community.docker.docker_compose_v2:
+    project_src: /var/lib/titanic/project
+    services: "{{ item.services }}"
+    state: "{{ item.state }}"
+    recreate: "{{ item.recreate }}"
+    profiles: "{{ item.profiles }}"
+    scale: "{{ item.scale }}"
+    dependencies: false
+    build: never
+    pull: never
+  loop: "{{ planned.compose }}"
 """
 
 RETURN = r"""
-steps:
-  description: What was needed, in order.
-  returned: success
+steps: {description: "What was planned, in words.", returned: success, type: list, elements: str}
+compose:
+  description: >-
+    What to tell M(community.docker.docker_compose_v2), one after the other; nothing in check mode. Each has C(state),
+    C(services), C(recreate), C(profiles) and C(scale).
+  returned: when state is planned
   type: list
-  elements: str
-optional:
-  description: What became of optional services (C(offer NAME), C(withdraw NAME)).
-  returned: success
-  type: list
-  elements: str
-image:
-  description: The image by digest; empty in check mode while it is missing.
-  returned: success
-  type: str
+  elements: dict
 """
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -172,102 +177,128 @@ def check_major(engine: DockerClient, volume: str, image: str) -> None:
     wanted = variables.get("PG_MAJOR", kept)
     if wanted != kept:
         raise EngineError(
-            f"the data in volume {found['Name']} are PostgreSQL {kept}'s, the image is {wanted}: set "
-            f"titanic_database_image to PostgreSQL {kept}, or dump the data and load them into a new volume"
+            f"the data in volume {found['Name']} are PostgreSQL {kept}'s, the image is {wanted}. Set "
+            f"titanic_database_image to PostgreSQL {kept}, or dump the data and load them into a new volume."
         )
 
 
-def ensure_optional(project: Project, wanted: dict[str, dict[str, Any]], *, check: bool) -> list[str]:
-    """Have the project's file offer these services, or take away those that are empty; what that takes."""
-    steps = []
-    for name, options in wanted.items():
-        if not options:
-            if project.part(name):
-                steps.append(f"withdraw {name}")
-                if not check:
-                    project.remove_service(name)
-            continue
-        definition = options["definition"] | {"profiles": [name]}
-        own = [options.get(key, {}) for key in ("volumes", "secret_files", "files")]
-        service = Service(project, name, options["image"], definition, *own)
-        if service.stale():
-            steps.append(f"offer {name}")
-            if not check:
-                service.write()
-    return steps
-
-
-def ensure_service(engine: DockerClient, options: dict[str, Any], *, check: bool) -> tuple[list[str], str, Service]:
-    """Bring the service to where it should be, or say what that takes: steps, image, service. Raises EngineError."""
+def wanted(state: State, engine: DockerClient, options: dict[str, Any], *, check: bool) -> Service:
+    """The service as it is wanted, its image fetched unless ``check``. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
-    state = State(Path(options["state_directory"]))
-    definition, volumes = options["definition"], options["volumes"]
     if options["postgresql_volume"]:
         current = data_volume(state)
         check_major(engine, current, image)
-        definition, volumes = with_data_volume(definition, volumes, current)
-    project = Project.of(state, engine)
-    service = Service(
-        project,
-        options["name"],
-        image or options["image"],
-        definition,
-        volumes,
-        options["secret_files"],
-        options["files"],
-        fingerprint(state, options["watched"], check=check) if options["watched"] else "",
-    )
-    steps = service.steps(options["answers_at"] or "")
-    if steps and not check:
-        if "write" in steps and options["check_command"]:
-            judge(engine, image, options["files"], options["check_command"])
-        for path, uid in options["data_directories"].items():
+        definition, volumes = with_data_volume(options["definition"], options["volumes"], current)
+        options = options | {"definition": definition, "volumes": volumes}
+    watched = fingerprint(state, options["watched"], check=check) if options["watched"] else ""
+    return Service(Project.of(state, engine), options["name"], image or options["image"], options, watched)
+
+
+def offered(project: Project, optional: dict[str, dict[str, Any]]) -> list[Service]:
+    """The optional services that the project's file is to offer, and does not as they are wanted."""
+    found = [
+        Service(project, name, options["image"], options | {"definition": options["definition"] | {"profiles": [name]}})
+        for name, options in optional.items()
+        if options
+    ]
+    return [service for service in found if service.stale()]
+
+
+def withdrawn(project: Project, optional: dict[str, dict[str, Any]]) -> list[str]:
+    """The optional services that the project's file still offers, and is not to."""
+    return [name for name, options in optional.items() if not options and project.part(name)]
+
+
+def calls(service: Service, needed: list[str], withdraws: list[str]) -> Iterator[dict[str, Any]]:
+    """What community.docker.docker_compose_v2 is to be told."""
+    if {"start", "restart"} & {*needed}:
+        state, recreate = "present" if "start" in needed else "restarted", "always" if service.altered() else "auto"
+        yield {"state": state, "services": [service.name], "recreate": recreate, "profiles": [], "scale": {}}
+    for name in withdraws:
+        # Absent would take the networks too that only stopped containers are in, which do not start again without.
+        if service.project.engine.containers(name):
+            none = {"recreate": "auto", "scale": {name: 0}}
+            yield {"state": "present", "services": [name], "profiles": [name]} | none
+
+
+def plan(service: Service, options: dict[str, Any], *, check: bool) -> dict[str, Any]:
+    """What is needed, written into the project's file unless ``check``. Raises EngineError."""
+    before = service.project.part(service.name)
+    needed = service.needed(options["answers_at"] or "")
+    offers = offered(service.project, options["optional"])
+    withdraws = withdrawn(service.project, options["optional"])
+    if not check:
+        if "write" in needed and options["check_command"]:
+            judge(service.project.engine, service.image, options["files"], options["check_command"])
+        for path, uid in options["data_directories"].items() if needed else ():
             make_directory(Path(path), 0o755, (int(uid), int(uid)))
-        service.apply(steps, options["reload_command"], options["answers_at"], options["seconds"])
-    return steps, image, service
+        for each in [*([service] if "write" in needed else []), *offers]:
+            each.write()
+        if "start" in needed:
+            service.record_applied()
+    steps = [f"{verb} the service {service.name}" for verb in needed]
+    steps += [f"offer the service {each.name}" for each in offers]
+    steps += [f"withdraw the service {name}" for name in withdraws]
+    return {
+        "changed": bool(steps),
+        "steps": steps,
+        "compose": [] if check else list(calls(service, needed, withdraws)),
+        "diff": {"before": json_bytes(before).decode(), "after": json_bytes(service.part).decode()},
+    }
+
+
+def finish(service: Service, options: dict[str, Any]) -> dict[str, Any]:
+    """What is left to be done once Compose has applied what was planned. Raises EngineError."""
+    service.settle(options["reload_command"], options["answers_at"] or "", options["seconds"])
+    for name in withdrawn(service.project, options["optional"]):
+        service.project.remove_service(name)
+    return {"changed": False, "steps": []}
 
 
 def main() -> None:
     """Run the module."""
     words = {"type": "list", "elements": "str", "default": []}
+    text = {"type": "str", "required": True}
+    things = {"type": "dict", "default": {}}
     module = AnsibleModule(
         argument_spec={
             "state_directory": {"type": "path", "required": True},
             "engine": DockerClient.OPTION,
-            "name": {"type": "str", "required": True},
-            "image": {"type": "str", "required": True},
-            "definition": {"type": "dict", "required": True},
-            "volumes": {"type": "dict", "default": {}},
-            "postgresql_volume": {"type": "str", "choices": ["database"]},
-            "secret_files": {"type": "dict", "default": {}, "no_log": False},
-            "files": {"type": "dict", "default": {}},
-            "watched": {"type": "list", "elements": "path", "default": []},
-            "data_directories": {"type": "dict", "default": {}},
-            "check_command": words,
-            "reload_command": words,
-            "optional": {"type": "dict", "default": {}},
-            "answers_at": {"type": "str"},
-            "seconds": {"type": "float", "default": 60},
+            "state": {"type": "str", "choices": ["planned", "ready"], "default": "planned"},
+            "service": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "name": text,
+                    "image": text,
+                    "definition": {"type": "dict", "required": True},
+                    "volumes": things,
+                    "postgresql_volume": {"type": "str", "choices": ["database"]},
+                    "secret_files": things | {"no_log": False},
+                    "files": things,
+                    "watched": {"type": "list", "elements": "path", "default": []},
+                    "data_directories": things,
+                    "check_command": words,
+                    "reload_command": words,
+                    "optional": things,
+                    "answers_at": {"type": "str"},
+                    "seconds": {"type": "float", "default": 60},
+                },
+            },
         },
         supports_check_mode=True,
     )
-    options = module.params
-    state = State(Path(options["state_directory"]))
-    engine = DockerClient.of(options["engine"])
-    before = Project.of(state, engine).part(options["name"])
+    options, check = module.params["service"], module.check_mode
+    state = State(Path(module.params["state_directory"]))
+    engine = DockerClient.of(module.params["engine"])
     try:
-        with nullcontext() if module.check_mode else exclusively(state.root / "project"):
-            steps, image, service = ensure_service(engine, options, check=module.check_mode)
-            optional = ensure_optional(service.project, options["optional"], check=module.check_mode)
+        with nullcontext() if check else exclusively(state.root / "project"):
+            service = wanted(state, engine, options, check=check)
+            ready = module.params["state"] == "ready" and not check
+            answer = finish(service, options) if ready else plan(service, options, check=check)
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=f"{options['name']}: {error}")
-    module.exit_json(
-        changed=bool(steps or optional),
-        steps=steps,
-        optional=optional,
-        image=image,
-        diff={"before": json_bytes(before).decode(), "after": json_bytes(service.part).decode()},
-    )
+    module.exit_json(**answer)
 
 
 if __name__ == "__main__":

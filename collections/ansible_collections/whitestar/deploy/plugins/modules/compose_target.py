@@ -19,21 +19,11 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
 options:
-  state_directory:
-    description: The directory that holds everything of the deployment.
-    type: path
-    required: true
-  install:
-    description: Whether an engine that is missing is installed.
-    type: bool
-    default: false
+  state_directory: {description: The directory that holds everything of the deployment., type: path, required: true}
+  install: {description: Whether an engine that is missing is installed., type: bool, default: false}
 attributes:
-  check_mode:
-    description: Says what would be installed or started.
-    support: full
-  diff_mode:
-    description: Lists the directory, the packages, and that the engine is started.
-    support: full
+  check_mode: {description: Says what would be installed or started., support: full}
+  diff_mode: {description: "Lists the directory, the packages, and that the engine is started.", support: full}
 """
 
 EXAMPLES = r"""
@@ -51,10 +41,7 @@ steps:
   type: list
   elements: str
   sample: [install docker.io, install docker-cli, start the engine, make /var/lib/titanic]
-planned:
-  description: Whether there is no engine yet, because this was check mode.
-  returned: success
-  type: bool
+planned: {description: "Whether there is no engine yet, because this was check mode.", returned: success, type: bool}
 """
 
 from pathlib import Path
@@ -100,7 +87,7 @@ def ensure_directory(directory: Path, *, check: bool) -> list[str]:
     if directory.is_dir() and directory.stat().st_mode & 0o7777 == MODE:
         return []
     if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is not a directory: move it away or choose another")
+        raise FileExistsError(f"{directory} is not a directory. Move it away or choose another.")
     if not check:
         make_directory(directory, MODE)
     return [f"make {directory}"]

@@ -15,25 +15,12 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: The directory, made if it is not there.
-    type: path
-    required: true
-  files:
-    description: Contents by path below O(directory).
-    type: dict
-    required: true
-  header:
-    description: How files begin that may be removed.
-    type: str
-    required: true
+  directory: {description: "The directory, made if it is not there.", type: path, required: true}
+  files: {description: Contents by path below O(directory)., type: dict, required: true}
+  header: {description: How files begin that may be removed., type: str, required: true}
 attributes:
-  check_mode:
-    description: Says which files would be written or removed.
-    support: full
-  diff_mode:
-    description: Shows the files before and after.
-    support: full
+  check_mode: {description: Says which files would be written or removed., support: full}
+  diff_mode: {description: Shows the files before and after., support: full}
 """
 
 EXAMPLES = r"""
@@ -45,16 +32,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-written:
-  description: Paths of the files that were written.
-  returned: success
-  type: list
-  elements: str
-removed:
-  description: Paths of the files that were removed.
-  returned: success
-  type: list
-  elements: str
+written: {description: Paths of the files that were written., returned: success, type: list, elements: str}
+removed: {description: Paths of the files that were removed., returned: success, type: list, elements: str}
 """
 
 from collections.abc import Mapping
@@ -97,7 +76,7 @@ def remove(directory: Path, relative: str) -> None:
 def ensure_files(directory: Path, files: Mapping[str, str], header: str, *, check: bool) -> tuple[list[str], list[str]]:
     """Paths of the files that are, or would be, written and removed. Raises OSError, and ValueError for a path."""
     if outside := [path for path in files if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]:
-        raise ValueError(f"{', '.join(outside)}: not below the directory")
+        raise ValueError(f"{', '.join(outside)}: not below the directory. Name a relative path without '..'.")
     written = [path for path, text in files.items() if not has_content(directory / path, text.encode(), MODE)]
     removed = stale(directory, files, header)
     if check:

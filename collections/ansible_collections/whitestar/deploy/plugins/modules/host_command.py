@@ -15,19 +15,9 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.engine
 options:
-  image:
-    description: The release directory, or the image's reference by digest.
-    type: str
-    required: true
-  command:
-    description: Program of the release, and arguments.
-    type: list
-    elements: str
-    required: true
-  check_argument:
-    description: Argument that makes the command change nothing.
-    type: str
-    required: true
+  image: {description: "The release directory, or the image's reference by digest.", type: str, required: true}
+  command: {description: "Program of the release, and arguments.", type: list, elements: str, required: true}
+  check_argument: {description: Argument that makes the command change nothing., type: str, required: true}
   environment:
     description: Environment of the command. Secrets belong in files that it names.
     type: dict
@@ -51,14 +41,8 @@ options:
       the release answers to O(check_argument) then, and what the database printed last, is part of the evidence.
     type: dict
     suboptions:
-      state_directory:
-        description: The state directory of the target.
-        type: path
-        required: true
-      by:
-        description: Who runs this, for the ledger.
-        type: str
-        required: true
+      state_directory: {description: The state directory of the target., type: path, required: true}
+      by: {description: "Who runs this, for the ledger.", type: str, required: true}
   answer_file:
     description: File in which the answer is kept, for M(whitestar.deploy.host_drift_info). Not in check mode.
     type: path
@@ -68,17 +52,10 @@ options:
       it would change something. Needs O(failure), whose ledger has the point then.
     type: bool
     default: false
-  seconds:
-    description: How long the command may take, in seconds.
-    type: float
-    default: 600
+  seconds: {description: "How long the command may take, in seconds.", type: float, default: 600}
 attributes:
-  check_mode:
-    description: The release says what it would do.
-    support: full
-  diff_mode:
-    description: Shows the answer.
-    support: full
+  check_mode: {description: The release says what it would do., support: full}
+  diff_mode: {description: Shows the answer., support: full}
 """
 
 EXAMPLES = r"""
@@ -91,10 +68,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-answer:
-  description: The JSON object that the command printed.
-  returned: success
-  type: dict
+answer: {description: The JSON object that the command printed., returned: success, type: dict}
 """
 
 import subprocess
@@ -198,7 +172,7 @@ def main() -> None:
     if missing and module.check_mode:
         module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
     if missing:
-        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing. Run the whole site once.")
     if module.check_mode:
         words.append(options["check_argument"])
     elif options["marks"] and state.backup_settings():

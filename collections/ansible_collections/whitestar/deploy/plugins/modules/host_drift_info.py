@@ -18,18 +18,10 @@ description:
   - Of secrets only names are told.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  account:
-    description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
-    type: str
-  bindir:
-    description: Directory of PostgreSQL's programs. Needed without O(engine).
-    type: path
+  account: {description: Account that PostgreSQL runs as instead of root. Needed without O(engine)., type: str}
+  bindir: {description: Directory of PostgreSQL's programs. Needed without O(engine)., type: path}
   database:
     description: The database that the deployment runs itself. Without it none is looked at.
     type: dict
@@ -38,12 +30,8 @@ options:
       owner: {description: Role that owns it and migrates., type: str, required: true}
       user: {description: Role that serves., type: str, required: true}
 attributes:
-  check_mode:
-    description: It changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: There is nothing that it changes.
-    support: none
+  check_mode: {description: It changes nothing in any mode., support: full}
+  diff_mode: {description: There is nothing that it changes., support: none}
 """
 
 EXAMPLES = r"""
@@ -70,16 +58,8 @@ differences:
     by: {description: Whose it is; empty if nothing knows., type: str}
     at: {description: When; empty if nothing knows., type: str}
     text: {description: All of that in one line., type: str}
-said:
-  description: All of that for people, in lines.
-  returned: success
-  type: list
-  elements: str
-unknown:
-  description: What could not be compared, and why.
-  returned: success
-  type: list
-  elements: str
+said: {description: "All of that for people, in lines.", returned: success, type: list, elements: str}
+unknown: {description: "What could not be compared, and why.", returned: success, type: list, elements: str}
 """
 
 from collections.abc import Mapping
@@ -125,7 +105,7 @@ def on_host(state: State, options: Mapping[str, Any], release: str) -> list[Diff
     """What differs beside the database."""
     workload = state.workload(release)
     if not workload:
-        return [Difference(f"release {release}", said="what it serves with is gone")]
+        return [Difference(f"release {release}", said="its recorded workload is gone")]
     host: Runtime = LocalRuntime(state)
     parts = processes_drift(state, workload)
     if options["engine"]:

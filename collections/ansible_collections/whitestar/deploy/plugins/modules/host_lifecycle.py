@@ -17,49 +17,18 @@ description:
   - With O(state=absent) stops everything and removes the state directory with all data, secrets and releases.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.tls]
+extends_documentation_fragment:
+  [whitestar.deploy.engine, whitestar.deploy.tls, whitestar.deploy.twins.lifecycle, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  state:
-    description: Whether to report, to stop, to start or to remove.
-    type: str
-    choices: [reported, stopped, started, absent]
-    default: reported
-  by:
-    description: Who stops it.
-    type: str
-    default: somebody
   drain_seconds:
     description: How long requests that are being answered may take when it is stopped, in seconds.
     type: float
     default: 25
-  ready_seconds:
-    description: How long the release may take to become ready when it is started, in seconds.
-    type: float
-    default: 30
-  account:
-    description: Account that PostgreSQL runs as instead of root. Needed without O(engine).
-    type: str
-  bindir:
-    description: Directory of PostgreSQL's programs. Needed without O(engine).
-    type: path
-  address:
-    description: Where the reverse proxy listens (C(host:port)).
-    type: str
-    required: true
-  url:
-    description: What users call it, for the report; made of O(address) if not given.
-    type: str
+  account: {description: Account that PostgreSQL runs as instead of root. Needed without O(engine)., type: str}
+  bindir: {description: Directory of PostgreSQL's programs. Needed without O(engine)., type: path}
 attributes:
-  check_mode:
-    description: Says what would be stopped, started or removed.
-    support: full
-  diff_mode:
-    description: Shows what is removed, or the steps.
-    support: full
+  check_mode: {description: "Says what would be stopped, started or removed.", support: full}
+  diff_mode: {description: "Shows what is removed, or the steps.", support: full}
 """
 
 EXAMPLES = r"""
@@ -69,18 +38,12 @@ EXAMPLES = r"""
     account: nobody
     bindir: /usr/lib/postgresql/17/bin
     address: 127.0.0.1:5000
+    probes: {ready: /readyz, rows: "/people?limit=1"}
 """
 
 RETURN = r"""
-status:
-  description: What is there. Empty when nothing is.
-  returned: success
-  type: dict
-steps:
-  description: What was stopped or started, in order.
-  returned: success
-  type: list
-  elements: str
+status: {description: What is there. Empty when nothing is., returned: success, type: dict}
+steps: {description: "What was stopped, started or removed, in order.", returned: success, type: list, elements: str}
 """
 
 import shutil
@@ -90,8 +53,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import NAME as WRITTEN
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
@@ -101,11 +63,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import Processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, in_words
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LEDGER_LINES,
+    LIFECYCLE,
+    STATES,
+    lifecycle_result,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import REMEDY
 
-STATES = ["reported", "stopped", "started", "absent"]
-LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
 OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", "backup", "restore", "drill", STOPPED}
@@ -114,19 +80,19 @@ RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
 
 
-def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -> dict[str, Any]:
+def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]:
     """What is there, for people: processes or containers, release, ledger, lock, rows."""
     if not state.root.exists():
         return {}
     ledger = state.ledger()
     current = ledger.current()
-    counted = try_request(address, "/people?limit=1", tls=tls)
-    ready = try_request(address, "/readyz", tls=tls)
+    address, tls = options["address"], Tls.of(options["tls"])
+    counted, ready = (try_request(address, options["probes"][name], tls=tls) for name in ("rows", "ready"))
     return {
-        "url": url or f"http://{address}",
+        "url": options["url"] or f"http://{address}",
         "ready": ready is not None and ready.status == 200,
         "stopped": str(state.stopped() or "no"),
-        "down": down(runs, "" if counted or ready else address) or "nothing",
+        "down": down(runs, "" if counted or ready else address) or nothing_down(state),
         "maintenance": str(maintenance(state) or "off"),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
@@ -134,7 +100,7 @@ def report(state: State, runs: Parts, address: str, url: str, tls: Tls | None) -
         "processes": runs.listed(),
         "database": runs.database,
         "backup": runs.backups(),
-        "lock": str(Lock(state.lock).holder() or "free"),
+        "lock": in_words(Lock(state.lock).holder()),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
     }
@@ -154,6 +120,11 @@ def down(runs: Parts, silent: str) -> str:
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 
+def nothing_down(state: State) -> str:
+    """What is said of what does not run where nothing is missing."""
+    return "all of it, since it was stopped" if state.stopped() else "nothing"
+
+
 def _hidden(name: str) -> bool:
     """Whether a file is our note of what was written, or what a write that was cut off has left beside one of ours."""
     return name == WRITTEN or any(name.startswith(f".{own}.") for own in {*OURS, WRITTEN})
@@ -165,8 +136,8 @@ def deployed(state: State) -> bool:
     foreign = sorted(name for name in names - OURS - {RECOVERED} if not _hidden(name))
     if foreign:
         raise ValueError(
-            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
-            f"move that away first, or check the path"
+            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}). "
+            f"Move that away first, or check the path."
         )
     return bool(names - LOCK_FILES - {RECOVERED})
 
@@ -198,18 +169,13 @@ def carry_on(runs: Parts, options: dict[str, Any], *, check: bool) -> list[str]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LIFECYCLE
+        | {
             "state_directory": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": STATES, "default": "reported"},
-            "by": {"type": "str", "default": "somebody"},
             "drain_seconds": {"type": "float", "default": 25},
-            "ready_seconds": {"type": "float", "default": 30},
             "engine": DockerClient.OPTION,
             "account": {"type": "str"},
             "bindir": {"type": "path"},
-            "address": {"type": "str", "required": True},
-            "url": {"type": "str"},
-            "tls": TLS_OPTION,
         },
         required_one_of=[("engine", "account")],
         required_together=[("account", "bindir")],
@@ -222,20 +188,17 @@ def main() -> None:
         runs: Parts = Containers(state, options) if options["engine"] else Processes(state, options)
         removes = absent and deployed(state)
         steps = carry_on(runs, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
-        status = report(state, runs, options["address"], options["url"] or "", Tls.of(options["tls"]))
+        status = report(state, runs, options)
         if absent and status and not module.check_mode:
-            for thing in runs.remove():
-                module.warn(f"{thing} has been left: others made it, or use it")
+            steps, left = runs.remove()
             clear(state.root)
+            for thing in left:
+                module.warn(f"{thing} has been left: others made it, or use it")
+        if removes:
+            steps.append(f"remove {state.root} with all data, secrets and releases")
     except (DatabaseError, EngineError, ReleaseError, OSError, ValueError) as error:
         module.fail_json(msg=redacted(state, str(error)))
-    told = "".join(f"{step}\n" for step in steps)
-    module.exit_json(
-        changed=removes or bool(steps),
-        status=status,
-        steps=steps,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
-    )
+    module.exit_json(**lifecycle_result(status, steps, removes=removes))
 
 
 if __name__ == "__main__":

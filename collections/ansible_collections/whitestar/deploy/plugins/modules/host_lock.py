@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Acquire and release the deploy lock of a host, once the host has been found fit for the run.
 
-Check, lock and report are one module: a run that is refused must leave no lock behind, and what is reported must be
+Check, lock and report are one module. A run that is refused must leave no lock behind, and what is reported must be
 what the lock protects. As modules of their own they would need the same options, and every run a second task.
 """
 
@@ -20,31 +20,14 @@ description:
   - Never reports a change, so that a run which changes nothing else says so.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.lock]
 options:
   state_directory:
     description: The one directory that holds everything the deployment makes. Made if it is missing.
     type: path
     required: true
-  state:
-    description: Whether the run is to have the lock.
-    type: str
-    choices: [present, absent]
-    required: true
-  owner:
-    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
-    type: dict
-    required: true
-  lease_seconds:
-    description: After this many seconds the lock of an owner on another machine may be taken over.
-    type: int
-    default: 3600
-  address:
-    description: Address that the reverse proxy will listen on. Needed with O(state=present).
-    type: str
-  port:
-    description: Port that the reverse proxy will listen on. Needed with O(state=present).
-    type: int
+  address: {description: Address that the reverse proxy will listen on. Needed with O(state=present)., type: str}
+  port: {description: Port that the reverse proxy will listen on. Needed with O(state=present)., type: int}
   redirect_port:
     description: Port at which the reverse proxy will send HTTP on to HTTPS; 0 for none.
     type: int
@@ -52,37 +35,14 @@ options:
   account:
     description: Account that PostgreSQL runs as when the play runs as root. Needed to lock without O(engine).
     type: str
-  deploys:
-    description: Whether the run may start a reverse proxy and a release, and so needs the port and disk space.
-    type: bool
-    default: true
-  continues:
-    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
-    type: bool
-    default: false
-  needs_running:
-    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
-    type: bool
-    default: false
-  looks:
-    description: Whether to give back RV(reality).
-    type: bool
-    default: false
   installs_engine:
     description: Whether the run installs what O(engine) lacks; it may lack it then where the system's packages will do.
     type: bool
     default: false
-  free_mebibytes:
-    description: Refuse when less disk space than this is free, in MiB.
-    type: int
-    default: 500
+  free_mebibytes: {description: "Refuse when less disk space than this is free, in MiB.", type: int, default: 500}
 attributes:
-  check_mode:
-    description: The target is checked and the lock is left alone.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The target is checked and the lock is left alone., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -108,6 +68,10 @@ live:
   sample: {release: 3f2a9c0d1b7e-51aa02, image: 3f2a9c0d1b7e, outcome: succeeded}
 live_image:
   description: The image of that release; empty when there is none.
+  returned: when O(state=present)
+  type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
   returned: when O(state=present)
   type: str
 """
@@ -140,6 +104,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_stat
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LOCK
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import refusal
 
 LISTEN = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h, as proc(5) writes it
@@ -151,8 +116,8 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
-        remedy = "choose another directory or change its owner"
-        return [f"titanic_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
+        remedy = "Choose another directory or change its owner."
+        return [f"titanic_state_directory: {state.root} cannot be made or written to ({what}). {remedy}"]
     found = refusal(state.stopped()) if options["needs_running"] else []
     found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
@@ -182,23 +147,23 @@ def process_problems(state: State, existing: Path, account: str) -> list[str]:
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(
             f"titanic_state_directory: {state.root} is too long: sockets below it would have "
-            f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
+            f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}. Choose a shorter path."
         )
     owner = None
     try:
         owner = unprivileged(account)
     except ValueError as error:
-        found.append(f"titanic_database_local_account: {error}: name another")
+        found.append(f"titanic_database_local_account: {error}. Name another.")
     # Who is not root stays who they are; initdb of PostgreSQL looks its user up, and ends where it finds none.
     if os.geteuid() and not known(os.geteuid()):
         found.append(
-            f"titanic_provider: PostgreSQL will not run as user id {os.geteuid()}, which has no name on this machine: "
-            f"give it an entry in /etc/passwd, or run as one that has"
+            f"titanic_provider: PostgreSQL will not run as user id {os.geteuid()}, which has no name on this machine. "
+            "Give it an entry in /etc/passwd, or run as a user that has one."
         )
     if owner and (closed := closed_to_others(existing)):
         found.append(
-            f"titanic_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
-            f"choose a directory whose parents are open to others, such as /var/lib/titanic"
+            f"titanic_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}. "
+            "Choose a directory whose parents are open to others, such as /var/lib/titanic."
         )
     return found
 
@@ -210,7 +175,7 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
     if free < needed:
         found.append(
             f"titanic_state_directory: only {free} MiB are free on the disk of {existing}, "
-            f"{needed} MiB are needed (titanic_preflight_free_mebibytes): free some or choose another disk"
+            f"{needed} MiB are needed (titanic_preflight_free_mebibytes). Free some or choose another disk."
         )
     address, engine = options["address"], options["engine"]
     ours = reverse_proxy_ports(state, engine)
@@ -272,10 +237,10 @@ def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            return f"{variable}: {where} is in use by another program: stop that or choose another port"
+            return f"{variable}: {where} is in use by another program. Stop that or choose another port."
         if isinstance(error, PermissionError):
-            return "" if engine else f"{variable}: {where} cannot be listened on ({why}): choose another port"
-        return f"titanic_api_address: {where} cannot be listened on ({why}): name an address of this host"
+            return "" if engine else f"{variable}: {where} cannot be listened on ({why}). Choose another port."
+        return f"titanic_api_address: {where} cannot be listened on ({why}). Name an address of this host."
     return ""
 
 
@@ -306,31 +271,27 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
     engine = options["engine"]
     for line in compose_warnings(DockerClient.of(engine), state) if engine else warnings(state):
         module.warn(line)
-    current = state.ledger().current()
+    ledger = state.ledger()
+    current = ledger.current()
     return {
         "reality": current_fingerprint(state, options) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LOCK
+        | {
             "state_directory": {"type": "path", "required": True},
             "engine": DockerClient.OPTION,
-            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
-            "owner": {"type": "dict", "required": True},
-            "lease_seconds": {"type": "int", "default": 3600},
             "address": {"type": "str"},
             "port": {"type": "int"},
             "redirect_port": {"type": "int", "default": 0},
             "account": {"type": "str"},
-            "deploys": {"type": "bool", "default": True},
-            "continues": {"type": "bool", "default": False},
-            "needs_running": {"type": "bool", "default": False},
-            "looks": {"type": "bool", "default": False},
             "installs_engine": {"type": "bool", "default": False},
             "free_mebibytes": {"type": "int", "default": 500},
         },
@@ -338,7 +299,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["state"] == "present" and not (module.params["engine"] or module.params["account"]):
-        module.fail_json(msg="account is needed where there is no engine")
+        module.fail_json(msg="account: without engine it is required.")
     state = State(Path(module.params["state_directory"]))
     owner = Owner(**module.params["owner"])
     facts: dict[str, Any] = {}

@@ -14,38 +14,15 @@ description:
   - With O(enabled=false) it passes everything on again. Neither reloads anything or closes a connection.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.maintenance, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  enabled:
-    description: Whether there is maintenance.
-    type: bool
-    required: true
-  message:
-    description: What users are told, one line.
-    type: str
-    required: true
-  retry_seconds:
-    description: After how many seconds clients are asked to try again.
-    type: int
-    default: 60
-  by:
-    description: Who runs this.
-    type: str
-    required: true
   drain_seconds:
     description: How long the requests that are being answered are waited for, in seconds.
     type: float
     default: 25
 attributes:
-  check_mode:
-    description: Says whether it would begin, end or change.
-    support: full
-  diff_mode:
-    description: Compares the messages.
-    support: full
+  check_mode: {description: "Says whether it would begin, end or change.", support: full}
+  diff_mode: {description: Compares the messages., support: full}
 """
 
 EXAMPLES = r"""
@@ -65,24 +42,21 @@ maintenance:
 """
 
 import http.client
-from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import maintenance
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import result, wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import MAINTENANCE
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=MAINTENANCE
+        | {
             "state_directory": {"type": "path", "required": True},
-            "enabled": {"type": "bool", "required": True},
-            "message": {"type": "str", "required": True},
-            "retry_seconds": {"type": "int", "default": 60},
-            "by": {"type": "str", "required": True},
             "drain_seconds": {"type": "float", "default": 25},
         },
         supports_check_mode=True,
@@ -91,7 +65,7 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     try:
         if state.ledger().current() is None:
-            module.fail_json(msg=f"nothing is deployed in {state.root}: there is no reverse proxy to put a message on")
+            module.fail_json(msg=f"nothing is deployed in {state.root}. Run the whole site first.")
         now = maintenance.current(state)
         then = wanted(options, now)
         if not module.check_mode:
@@ -104,11 +78,7 @@ def main() -> None:
                 maintenance.end(state)
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
-    module.exit_json(
-        changed=now != then,
-        maintenance=asdict(then) if then else {},
-        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
-    )
+    module.exit_json(**result(now, then))
 
 
 if __name__ == "__main__":

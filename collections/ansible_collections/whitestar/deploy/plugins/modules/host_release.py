@@ -14,66 +14,15 @@ description:
   - A switch that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.reverse_proxy]
+extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.release, whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  workload:
-    description: The release to serve, as the filter P(whitestar.deploy.workload#filter) builds it.
-    type: dict
-  restore:
-    description: >-
-      Instead of O(workload), the number of a ledger entry whose release is to serve again, as
-      M(whitestar.deploy.host_rollback_target) chose it.
-    type: int
-  by:
-    description: Who runs this, for the ledger.
-    type: str
-    required: true
-  why:
-    description: Why, for the ledger.
-    type: str
-    required: true
-  ready_seconds:
-    description: How long a release may take to become ready, in seconds.
-    type: float
-    default: 30
   drain_seconds:
     description: How long the old release may take to finish what it has, in seconds.
     type: float
     default: 25
-  analysis:
-    description: >-
-      How a release is watched after it has taken over. While it is, the release before waits, drained, and is let in
-      again when a bound is left.
-    type: dict
-    default: {}
-    suboptions:
-      seconds:
-        description: For how long, in seconds.
-        type: float
-        default: 0
-      error_share:
-        description: Share of requests, from 0 to 1, that may be answered with 5xx.
-        type: float
-        default: 0.02
-      mean_seconds:
-        description: Mean time that an answer may take, in seconds.
-        type: float
-        default: 1
-  keep:
-    description: How many releases beside the one that serves are kept for a rollback.
-    type: int
-    default: 5
 attributes:
-  check_mode:
-    description: Says whether the release would change, and which settings.
-    support: full
-  diff_mode:
-    description: Compares the workloads.
-    support: full
+  check_mode: {description: "Says whether the release would change, and which settings.", support: full}
+  diff_mode: {description: Compares the workloads., support: full}
 """
 
 EXAMPLES = r"""
@@ -86,14 +35,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release:
-  description: The release that serves.
-  returned: success
-  type: str
-entry:
-  description: Its entry in the ledger.
-  returned: success
-  type: dict
+release: {description: The release that serves., returned: success, type: str}
+entry: {description: Its entry in the ledger., returned: success, type: dict}
 action:
   description: >-
     What was done, or would be: none, restarted (the release had ended), resumed (a deployment was cut off), deployed.
@@ -136,8 +79,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     redacted,
     write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import REVERSE_PROXY_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
@@ -177,14 +121,6 @@ class Deployment:
         facts = self.colours.facts(colour)
         same = (facts.get("release"), facts.get("fingerprint")) == (self.release, self.secrets)
         return same and not self.colours.altered(colour) and self.colours.serving(colour)
-
-    def earlier_failure(self) -> str:
-        """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
-        last = self.ledger.last_attempt(self.release)
-        if last is None or last.outcome == "succeeded":
-            return ""
-        words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
 
     def served_by(self, entry: Entry | None) -> dict[str, Any]:
         """The workload of a ledger entry, for comparison; empty if there is none."""
@@ -248,8 +184,11 @@ class Deployment:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)
         if right is None:
             self._undrain_if_nothing_else_serves()
-            self.colours.checks.look()
-            take_over(self.colours, self.colours.in_charge())
+            before = self.colours.in_charge()
+            if before is not None:
+                # Otherwise the reverse proxy has nobody to ask, and holds each question for a while.
+                self.colours.checks.look()
+            take_over(self.colours, before)
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))
@@ -274,26 +213,11 @@ class Deployment:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=RELEASE
+        | {
             "state_directory": {"type": "path", "required": True},
             "engine": DockerClient.OPTION,
-            "workload": {"type": "dict"},
-            "restore": {"type": "int"},
-            "by": {"type": "str", "required": True},
-            "why": {"type": "str", "required": True},
-            "ready_seconds": {"type": "float", "default": 30},
             "drain_seconds": {"type": "float", "default": 25},
-            "reverse_proxy": REVERSE_PROXY_OPTION,
-            "keep": {"type": "int", "default": 5},
-            "analysis": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "seconds": {"type": "float", "default": 0},
-                    "error_share": {"type": "float", "default": 0.02},
-                    "mean_seconds": {"type": "float", "default": 1},
-                },
-            },
         },
         required_one_of=[("workload", "restore")],
         mutually_exclusive=[("workload", "restore")],
@@ -309,7 +233,7 @@ def main() -> None:
             host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
             deployment = Deployment(state, host, module.params, check=module.check_mode)
             plan = deployment.plan()
-            if plan != "none" and (again := deployment.earlier_failure()):
+            if plan != "none" and (again := deployment.ledger.earlier_failure(deployment.release)):
                 module.warn(again)
             current = deployment.ledger.current()
             entry: dict[str, Any] = vars(current) if current else {}

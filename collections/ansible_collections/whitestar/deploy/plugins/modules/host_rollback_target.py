@@ -13,23 +13,11 @@ description:
     whether its schema can serve it. Changes nothing.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.engine
-options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  release:
-    description: A release id, or the start of one. The release before the one that serves if empty.
-    type: str
-    default: ""
+extends_documentation_fragment:
+  [whitestar.deploy.engine, whitestar.deploy.twins.rollback_target, whitestar.deploy.twins.target]
 attributes:
-  check_mode:
-    description: The module never changes anything.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The module never changes anything., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -40,14 +28,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-entry:
-  description: The ledger entry to go back to.
-  returned: success
-  type: dict
-serving:
-  description: The release that serves now.
-  returned: success
-  type: str
+entry: {description: The ledger entry to go back to., returned: success, type: dict}
+serving: {description: The release that serves now., returned: success, type: str}
 """
 
 import subprocess

@@ -15,16 +15,15 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: Directory of the files.
-    type: path
-    required: true
-  given:
-    description: Secrets by file name.
-    type: dict
-    default: {}
+  directory: {description: Directory of the files., type: path, required: true}
+  given: {description: Secrets by file name., type: dict, default: {}}
   generated:
     description: File names for which a random secret of 43 characters (256 bits) is made up unless given or there.
+    type: list
+    elements: str
+    default: []
+  lasting:
+    description: Names of secrets that never get another value once they have one, since others were encrypted with it.
     type: list
     elements: str
     default: []
@@ -42,12 +41,8 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode:
-    description: Says which files would change.
-    support: full
-  diff_mode:
-    description: Shows names only.
-    support: full
+  check_mode: {description: Says which files would change., support: full}
+  diff_mode: {description: Shows names only., support: full}
 """
 
 EXAMPLES = r"""
@@ -59,11 +54,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-written:
-  description: Names of the files that were written.
-  returned: success
-  type: list
-  elements: str
+written: {description: Names of the files that were written., returned: success, type: list, elements: str}
 """
 
 import os
@@ -87,17 +78,28 @@ def contents(directory: Path, given: dict[str, object], generated: list[str]) ->
     for name in [*given, *generated]:
         path = directory / name
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             wanted[name] = value.encode()
         elif path.is_file() and path.stat().st_size:
             wanted[name] = path.read_bytes()
         else:
             wanted[name] = secrets.token_urlsafe(32).encode()
     return wanted
+
+
+def refuse_another(path: Path, content: bytes) -> None:
+    """Raise ValueError if a file that is there has another value, which is not shown."""
+    if path.is_file() and path.read_bytes().strip() not in (b"", content.strip()):
+        raise ValueError(
+            f"titanic_secrets_values: {path.name} is not the one in {path}, and what is encrypted with that would be "
+            f"lost. Give that one, or move the file away first."
+        )
 
 
 def kept(path: Path, content: bytes, uid: int | None) -> bool:
@@ -112,6 +114,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
+            "lasting": {"type": "list", "elements": "str", "default": []},
             "owners": {"type": "dict", "default": {}},
             "shared": {"type": "bool", "default": False},
         },
@@ -120,6 +123,8 @@ def main() -> None:
     directory = Path(module.params["directory"])
     try:
         wanted = contents(directory, module.params["given"], module.params["generated"])
+        for name in set(wanted) & set(module.params["lasting"]):
+            refuse_another(directory / name, wanted[name])
         shared = module.params["shared"]
         alone = shared and os.geteuid() != 0
         owners = {} if alone else {name: int(uid) for name, uid in module.params["owners"].items()}

@@ -17,13 +17,8 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.tls
 options:
-  address:
-    description: Where to ask, C(host:port) or C(unix:/path).
-    type: str
-    required: true
-  host:
-    description: Name that the reverse proxy is asked by, where that is not its address.
-    type: str
+  address: {description: "Where to ask, C(host:port) or C(unix:/path).", type: str, required: true}
+  host: {description: "Name that the reverse proxy is asked by, where that is not its address.", type: str}
   promises:
     description: What is promised.
     type: list
@@ -36,17 +31,15 @@ options:
       status: {description: The status that is promised., type: int, default: 200}
       headers: {description: Headers and the text that each must start with., type: dict, default: {}}
       json: {description: Keys and values that the JSON object must have., type: dict, default: {}}
+      seconds: {description: "How long the answer may take, in seconds; five if not given.", type: float}
+      or_problem: {description: Type of a problem document that keeps the promise too., type: str}
   seconds:
     description: How long broken promises are asked for again, in seconds, for all of them together.
     type: float
     default: 10
 attributes:
-  check_mode:
-    description: Nothing is asked, since the run may not have made it yet.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: "Nothing is asked, since the run may not have made it yet.", support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -58,19 +51,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-kept:
-  description: The promises that were kept.
-  returned: success
-  type: list
-  elements: str
+kept: {description: The promises that were kept., returned: success, type: list, elements: str}
 maintenance:
   description: The message of a reverse proxy in maintenance; empty otherwise.
   returned: success
   type: str
-check_mode:
-  description: Whether nothing was asked, since this is check mode.
-  returned: in check mode
-  type: bool
+check_mode: {description: "Whether nothing was asked, since this is check mode.", returned: in check mode, type: bool}
 items:
   description: Number of items in the JSON array of each promise that has one, by its path.
   returned: success
@@ -107,6 +93,8 @@ def main() -> None:
                     "status": {"type": "int", "default": 200},
                     "headers": {"type": "dict", "default": {}},
                     "json": {"type": "dict", "default": {}},
+                    "seconds": {"type": "float"},
+                    "or_problem": {"type": "str"},
                 },
             },
         },

@@ -17,18 +17,9 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  name:
-    description: Name of the command.
-    type: str
-    required: true
-  job:
-    description: The Job; its name is made.
-    type: dict
-    required: true
-  key:
-    description: What the command brings about, so that it need not be done twice.
-    type: str
-    required: true
+  name: {description: Name of the command., type: str, required: true}
+  job: {description: The Job; its name is made., type: dict, required: true}
+  key: {description: "What the command brings about, so that it need not be done twice.", type: str, required: true}
   of:
     description: Objects that it is done to. When one is made anew, it has to be done again.
     type: list
@@ -44,10 +35,7 @@ options:
       tells of the database.
     type: dict
     default: {}
-  always:
-    description: Whether to run it in any case.
-    type: bool
-    default: false
+  always: {description: Whether to run it in any case., type: bool, default: false}
   source:
     description: File on the controller that the container reads as its standard input. Its content is part of O(key).
     type: path
@@ -60,17 +48,10 @@ options:
       state_directory: {description: Not used here., type: path}
       by: {description: "Who runs this, for the ledger.", type: str, required: true}
       image: {description: The image as M(whitestar.deploy.compose_image) gave it back., type: dict}
-  seconds:
-    description: How long the Job may take, in seconds.
-    type: float
-    default: 600
+  seconds: {description: "How long the Job may take, in seconds.", type: float, default: 600}
 attributes:
-  check_mode:
-    description: Says whether it would be run; the cluster is only looked at.
-    support: full
-  diff_mode:
-    description: Shows the answer.
-    support: full
+  check_mode: {description: Says whether it would be run; the cluster is only looked at., support: full}
+  diff_mode: {description: Shows the answer., support: full}
 """
 
 EXAMPLES = r"""
@@ -88,10 +69,7 @@ answer:
     The JSON object that the command printed, now or when it was last run. Empty in check mode where it would run.
   returned: success
   type: dict
-repeated:
-  description: Whether the answer is that of an earlier run.
-  returned: success
-  type: bool
+repeated: {description: Whether the answer is that of an earlier run., returned: success, type: bool}
 """
 
 import hashlib

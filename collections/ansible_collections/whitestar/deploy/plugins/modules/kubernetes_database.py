@@ -22,32 +22,14 @@ options:
   labels:
     description: Labels of the pod that is written to. One of several that is ready is taken.
     type: dict
-    default:
-      app.kubernetes.io/name: titanic
-      app.kubernetes.io/component: database
-  container:
-    description: The container in it.
-    type: str
-    default: postgresql
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: Role that owns it and migrates.
-    type: str
-    required: true
-  user:
-    description: Role that serves.
-    type: str
-    required: true
+    default: {app.kubernetes.io/name: titanic, app.kubernetes.io/component: database}
+  container: {description: The container in it., type: str, default: postgresql}
+  database: {description: Name of the database., type: str, required: true}
+  owner: {description: Role that owns it and migrates., type: str, required: true}
+  user: {description: Role that serves., type: str, required: true}
 attributes:
-  check_mode:
-    description: Says which steps are needed; all of them while there is no server.
-    support: full
-  diff_mode:
-    description: Lists the steps.
-    support: full
+  check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
+  diff_mode: {description: Lists the steps., support: full}
 """
 
 EXAMPLES = r"""
@@ -60,11 +42,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -74,20 +52,17 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import ensure_roles
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import TEXT, ensure_roles, result
 
 
 def main() -> None:
     """Run the module."""
-    text = {"type": "str", "required": True}
     module = AnsibleModule(
         argument_spec={
             "cluster": KubernetesClient.OPTION | {"required": True},
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
-            "database": text,
-            "owner": text,
-            "user": text,
+            **dict.fromkeys(("database", "owner", "user"), TEXT),
         },
         supports_check_mode=True,
     )
@@ -103,14 +78,12 @@ def main() -> None:
                 granted = Command(cluster, "migrate").last_answer().get("grants")
                 steps = ensure_roles(server, options, passwords, granted=granted, check=module.check_mode)
             elif not module.check_mode:
-                module.fail_json(msg="the database's pod is not ready: run the whole site once")
+                module.fail_json(msg="the database's pod is not ready. Run the whole site once.")
     except KeyError as error:
-        module.fail_json(msg=f"there is no secret {error} in the namespace: run the whole site once")
+        module.fail_json(msg=f"there is no secret {error} in the namespace. Run the whole site once.")
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(steps), steps=steps, diff={"before": "", "after": "".join(f"{step}\n" for step in steps)}
-    )
+    module.exit_json(**result(steps))
 
 
 ROLES = {"owner": "owner", "user": "app"}

@@ -34,9 +34,7 @@ attributes:
   check_mode:
     description: It changes nothing in any mode. The dry run needs the right to change what was applied.
     support: full
-  diff_mode:
-    description: There is nothing that it changes.
-    support: none
+  diff_mode: {description: There is nothing that it changes., support: none}
 """
 
 EXAMPLES = r"""
@@ -60,20 +58,9 @@ differences:
     by: {description: Who did it; empty if nothing knows., type: str}
     at: {description: When; empty if nothing knows., type: str}
     text: {description: All of that in one line., type: str}
-said:
-  description: All of that for people, in lines.
-  returned: success
-  type: list
-  elements: str
-unknown:
-  description: What could not be compared, and why.
-  returned: success
-  type: list
-  elements: str
-calls:
-  description: How many questions the cluster's API was asked.
-  returned: success
-  type: int
+said: {description: "All of that for people, in lines.", returned: success, type: list, elements: str}
+unknown: {description: "What could not be compared, and why.", returned: success, type: list, elements: str}
+calls: {description: How many questions the cluster's API was asked., returned: success, type: int}
 """
 
 from collections.abc import Iterator, Mapping

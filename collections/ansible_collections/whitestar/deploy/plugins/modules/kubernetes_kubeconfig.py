@@ -16,25 +16,12 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  account:
-    description: The service account.
-    type: str
-    required: true
-  path:
-    description: The file.
-    type: path
-    required: true
-  days:
-    description: How long the token is good, in days. The cluster may allow less.
-    type: int
-    default: 30
+  account: {description: The service account., type: str, required: true}
+  path: {description: The file., type: path, required: true}
+  days: {description: "How long the token is good, in days. The cluster may allow less.", type: int, default: 30}
 attributes:
-  check_mode:
-    description: Says whether the file would be written.
-    support: full
-  diff_mode:
-    description: The token is never shown.
-    support: none
+  check_mode: {description: Says whether the file would be written., support: full}
+  diff_mode: {description: The token is never shown., support: none}
 """
 
 EXAMPLES = r"""
@@ -102,7 +89,9 @@ def make(cluster: KubernetesClient, options: dict[str, Any], path: Path) -> None
     }
     answer = cluster.request("POST", where, wanted)
     if answer is None:
-        raise ClusterError(f"there is no service account {options['account']} in namespace {cluster.namespace}")
+        raise ClusterError(
+            f"there is no service account {options['account']} in namespace {cluster.namespace}. Apply it first."
+        )
     content = kubeconfig(cluster, options["account"], answer["status"]["token"])
     write_json(path, content, 0o600)
 

@@ -18,42 +18,13 @@ description:
     otherwise what deployments have made in it.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls]
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.tls, whitestar.deploy.twins.lifecycle]
 options:
-  state:
-    description: Whether to report, to stop, to start or to remove.
-    type: str
-    choices: [reported, stopped, started, absent]
-    default: reported
-  by:
-    description: Who stops it.
-    type: str
-    default: somebody
-  ready_seconds:
-    description: How long each pod of the release may take to become ready when it is started, in seconds.
-    type: float
-    default: 30
-  address:
-    description: Where the reverse proxy listens (C(host:port)).
-    type: str
-    required: true
-  host:
-    description: Name that the reverse proxy is asked by.
-    type: str
-  url:
-    description: What users call it, for the report; made of O(address) if not given.
-    type: str
-  seconds:
-    description: How long the removal may take, in seconds.
-    type: float
-    default: 300
+  host: {description: Name that the reverse proxy is asked by., type: str}
+  seconds: {description: "How long the removal may take, in seconds.", type: float, default: 300}
 attributes:
-  check_mode:
-    description: Says what would be stopped, started or removed.
-    support: full
-  diff_mode:
-    description: Shows what is removed, or the steps.
-    support: full
+  check_mode: {description: "Says what would be stopped, started or removed.", support: full}
+  diff_mode: {description: "Shows what is removed, or the steps.", support: full}
 """
 
 EXAMPLES = r"""
@@ -61,18 +32,12 @@ EXAMPLES = r"""
   whitestar.deploy.kubernetes_lifecycle:
     cluster: {namespace: titanic}
     address: 192.0.2.10:80
+    probes: {ready: /readyz, rows: "/people?limit=1"}
 """
 
 RETURN = r"""
-status:
-  description: What is there. Empty when nothing is.
-  returned: success
-  type: dict
-steps:
-  description: What was stopped or started, in order.
-  returned: success
-  type: list
-  elements: str
+status: {description: What is there. Empty when nothing is., returned: success, type: dict}
+steps: {description: "What was stopped, started or removed, in order.", returned: success, type: list, elements: str}
 """
 
 import time
@@ -80,8 +45,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, try_request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
@@ -93,9 +57,16 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.record
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import in_words as lock_in_words
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LEDGER_LINES,
+    LIFECYCLE,
+    STATES,
+    lifecycle_result,
+)
 
-STATES = ["reported", "stopped", "started", "absent"]
-LEDGER_LINES = 10
+# What goes of a namespace that others made.
+CONTENTS = "what deployments have made in "
 # What is made beside the stages' objects, in the order in which it is removed.
 OTHERS = (
     ("apps/v1", "Deployment"),
@@ -116,7 +87,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
     ledger = records.ledger()
     current = ledger.current()
     pods = cluster.list("v1", "Pod", **LABELS)
-    counted, answer = (request(options, path) for path in ("/people?limit=1", "/readyz"))
+    counted, answer = (request(options, path) for path in (options["probes"]["rows"], options["probes"]["ready"]))
     claims = cluster.list("v1", "PersistentVolumeClaim", **LABELS)
     return {
         "url": options["url"] or f"http://{options['address']}",
@@ -128,7 +99,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
         "pods": {str(pod["metadata"]["name"]): in_words(pod) for pod in pods},
         "volumes": [str(claim["metadata"]["name"]) for claim in claims],
-        "lock": str(ClusterLock(cluster).holder() or "free"),
+        "lock": lock_in_words(ClusterLock(cluster).holder()),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
     }
@@ -147,15 +118,16 @@ def in_words(pod: dict[str, Any]) -> str:
     return f"{state}{again}"
 
 
-def remove(cluster: KubernetesClient, seconds: float) -> None:
-    """Remove everything and wait until it is gone. Raises ClusterError."""
+def remove(cluster: KubernetesClient, seconds: float) -> bool:
+    """Remove everything and wait until it is gone; whether the namespace is, too. Raises ClusterError."""
     remove_objects(cluster)
     mine = remove_namespace(cluster)
     deadline = time.monotonic() + seconds
     while left := still_there(cluster, mine=mine):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{left} is still being removed after {seconds:g} s: see what keeps it (finalizers)")
+            raise ClusterError(f"{left} is still being removed after {seconds:g} s. See what keeps it (finalizers).")
         time.sleep(0.5)
+    return mine
 
 
 def remove_objects(cluster: KubernetesClient) -> None:
@@ -170,10 +142,15 @@ def remove_objects(cluster: KubernetesClient) -> None:
             cluster.delete(api_version, kind, thing["metadata"]["name"])
 
 
+def is_ours(cluster: KubernetesClient) -> bool:
+    """Whether a deployment has made the namespace. Raises ClusterError."""
+    space = cluster.get("v1", "Namespace", cluster.namespace)
+    return bool(space) and made_by_us(space or {})
+
+
 def remove_namespace(cluster: KubernetesClient) -> bool:
     """Whether the namespace is one that a deployment has made, which is removed then. Raises ClusterError."""
-    space = cluster.get("v1", "Namespace", cluster.namespace) or {}
-    mine = bool(space) and made_by_us(space)
+    mine = is_ours(cluster)
     try:
         if mine:
             cluster.delete("v1", "Namespace", cluster.namespace)
@@ -210,15 +187,10 @@ def carry_on(cluster: KubernetesClient, options: dict[str, Any], *, check: bool)
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LIFECYCLE
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "state": {"type": "str", "choices": STATES, "default": "reported"},
-            "by": {"type": "str", "default": "somebody"},
-            "ready_seconds": {"type": "float", "default": 30},
-            "address": {"type": "str", "required": True},
             "host": {"type": "str"},
-            "url": {"type": "str"},
-            "tls": TLS_OPTION,
             "seconds": {"type": "float", "default": 300},
         },
         supports_check_mode=True,
@@ -229,18 +201,12 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             steps = carry_on(cluster, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
             status = report(cluster, options)
-            if absent and status and not module.check_mode:
-                remove(cluster, options["seconds"])
+            if absent and status:
+                mine = is_ours(cluster) if module.check_mode else remove(cluster, options["seconds"])
+                steps = [f"remove {'' if mine else CONTENTS}the namespace {cluster.namespace}"]
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
-    removes = absent and bool(status)
-    told = "".join(f"{step}\n" for step in steps)
-    module.exit_json(
-        changed=removes or bool(steps),
-        status=status,
-        steps=steps,
-        diff={"before": json_bytes(status).decode() if removes else "", "after": told},
-    )
+    module.exit_json(**lifecycle_result(status, steps, removes=absent and bool(status)))
 
 
 if __name__ == "__main__":

@@ -20,86 +20,31 @@ description:
     says so.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.cluster
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.lock]
 options:
-  state:
-    description: Whether the run is to have the lock.
-    type: str
-    choices: [present, absent]
-    required: true
-  owner:
-    description: The run that asks, as the filter P(whitestar.deploy.run_identity#filter) gives it.
-    type: dict
-    required: true
-  lease_seconds:
-    description: After this many seconds the lock of an owner on another machine may be taken over.
-    type: int
-    default: 3600
-  deploys:
-    description: Whether the run may make objects, and so needs all that they rest on.
-    type: bool
-    default: true
-  continues:
-    description: Whether the run goes on from what another has made, and is refused where nothing has been deployed.
-    type: bool
-    default: false
-  needs_running:
-    description: Whether the run can do nothing with a deployment that is stopped, and so refuses it.
-    type: bool
-    default: false
-  looks:
-    description: Whether to give back RV(reality).
-    type: bool
-    default: false
-  adopt:
-    description: Whether a namespace that somebody else made may be deployed to.
-    type: bool
-    default: false
+  adopt: {description: Whether a namespace that somebody else made may be deployed to., type: bool, default: false}
   required_resources:
     description: What the deployment rests on and the cluster must have.
     type: list
     elements: dict
     default: []
     suboptions:
-      asked:
-        description: Whether this deployment rests on it; it is not looked for otherwise.
-        type: bool
-        default: true
-      api_version:
-        description: Group and version of the kind.
-        type: str
-        required: true
-      kind:
-        description: The kind.
-        type: str
-        required: true
-      name:
-        description: An object of that kind which must be there. Any will do without it.
-        type: str
+      api_version: {description: Group and version of the kind., type: str, required: true}
+      kind: {description: The kind., type: str, required: true}
+      name: {description: An object of that kind which must be there. Any will do without it., type: str}
       default:
         description: An annotation that one of the objects must have as C("true"), where none is named.
         type: str
-      variable:
-        description: The variable that asks for it.
-        type: str
-        required: true
-      remedy:
-        description: What to do where it is missing.
-        type: str
-        required: true
+      variable: {description: The variable that asks for it., type: str, required: true}
+      remedy: {description: What to do where it is missing., type: str, required: true}
   volume:
     description: >-
       What the volumes of the database are to be, so that a change which they do not allow is refused before anything is
       touched. Nothing is compared where it is left out, or where there is no database yet.
     type: dict
     suboptions:
-      size:
-        description: Size of each, as a quantity.
-        type: str
-        required: true
-      storage_class:
-        description: Their StorageClass; that which they have if it is empty.
-        type: str
+      size: {description: "Size of each, as a quantity.", type: str, required: true}
+      storage_class: {description: Their StorageClass; that which they have if it is empty., type: str}
   overlays:
     description: >-
       What settings lay over objects that a stage or a release has made. The cluster is asked whether it would take it.
@@ -107,29 +52,15 @@ options:
     elements: dict
     default: []
     suboptions:
-      asked:
-        description: Whether it is set; it is not looked at otherwise.
-        type: bool
-        default: true
-      variable:
-        description: The variable that sets it.
-        type: str
-        required: true
+      variable: {description: The variable that sets it., type: str, required: true}
       stage:
         description: The stage that makes the objects; those of the release count as C(api).
         type: str
         required: true
-      over:
-        description: What is laid over the objects, by kind.
-        type: dict
-        required: true
+      over: {description: "What is laid over the objects, by kind.", type: dict, required: true}
 attributes:
-  check_mode:
-    description: The cluster is checked and the lock is left alone.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The cluster is checked and the lock is left alone., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -154,6 +85,10 @@ live_image:
   description: The image of that release; empty when there is none.
   returned: when O(state=present)
   type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
+  returned: when O(state=present)
+  type: str
 """
 
 from http import HTTPStatus
@@ -169,6 +104,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.prefli
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LOCK
 
 
 def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> dict[str, Any]:
@@ -184,7 +120,8 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     records = ClusterRecords(cluster)
-    current = records.ledger().current()
+    ledger = records.ledger()
+    current = ledger.current()
     images = [
         container["image"]
         for thing in (records.objects(current.release) if current else [])
@@ -195,6 +132,7 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         "reality": reality(cluster, records) if options["looks"] else {},
         "live": vars(current) if current else {},
         "live_image": images[0] if images else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 
@@ -208,7 +146,7 @@ def namespace(cluster: KubernetesClient, *, make: bool) -> bool:
             return True
         raise
     if found and found.get("status", {}).get("phase") == "Terminating":
-        what = f"titanic_project: namespace {cluster.namespace} is being removed: wait for that"
+        what = f"titanic_project: namespace {cluster.namespace} is being removed. Wait for that."
         raise ClusterError(what, HTTPStatus.CONFLICT)
     if found is None and make:
         metadata = {"name": cluster.namespace}
@@ -221,15 +159,9 @@ def main() -> None:
     """Run the module."""
     text = {"type": "str", "required": True}
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=LOCK
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "required": True},
-            "owner": {"type": "dict", "required": True},
-            "lease_seconds": {"type": "int", "default": 3600},
-            "deploys": {"type": "bool", "default": True},
-            "continues": {"type": "bool", "default": False},
-            "needs_running": {"type": "bool", "default": False},
-            "looks": {"type": "bool", "default": False},
             "adopt": {"type": "bool", "default": False},
             "volume": {"type": "dict", "options": {"size": text, "storage_class": {"type": "str"}}},
             "overlays": {
@@ -237,7 +169,6 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "asked": {"type": "bool", "default": True},
                     "variable": text,
                     "stage": text,
                     "over": {"type": "dict", "required": True},
@@ -248,7 +179,6 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "asked": {"type": "bool", "default": True},
                     "api_version": text,
                     "kind": text,
                     "name": {"type": "str"},

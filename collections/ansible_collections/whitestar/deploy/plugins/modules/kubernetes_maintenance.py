@@ -15,40 +15,17 @@ description:
   - With O(enabled=false) the Service selects the API's pods again. A deployment meanwhile does not end it.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.cluster
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.maintenance]
 options:
-  enabled:
-    description: Whether there is maintenance.
-    type: bool
-    required: true
   objects:
     description: What answers meanwhile. It reads the ConfigMap C(titanic-maintenance), which is made.
     type: list
     elements: dict
     required: true
-  message:
-    description: What users are told, one line.
-    type: str
-    required: true
-  retry_seconds:
-    description: After how many seconds clients are asked to try again.
-    type: int
-    default: 60
-  by:
-    description: Who runs this.
-    type: str
-    required: true
-  seconds:
-    description: How long the pods may take to start, in seconds.
-    type: float
-    default: 120
+  seconds: {description: "How long the pods may take to start, in seconds.", type: float, default: 120}
 attributes:
-  check_mode:
-    description: Says whether it would begin, end or change.
-    support: full
-  diff_mode:
-    description: Compares the messages.
-    support: full
+  check_mode: {description: "Says whether it would begin, end or change.", support: full}
+  diff_mode: {description: Compares the messages., support: full}
 """
 
 EXAMPLES = r"""
@@ -69,7 +46,6 @@ maintenance:
 """
 
 import time
-from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import Stage
@@ -85,7 +61,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import PodWaiter, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.maintenance import Maintenance, result, wanted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import MAINTENANCE
 
 STAGE = "maintenance"
 
@@ -105,7 +82,9 @@ def begin(cluster: KubernetesClient, objects: list[Object], told: Maintenance, s
         watch.until(lambda: any(ready(pod) for pod in watch.pods()), seconds)
     except ReleaseError as error:
         end(cluster)
-        raise ReleaseError(f"the pods that are to answer do not come, everything is as before: {error}") from error
+        raise ReleaseError(
+            f"the pods that are to answer did not become ready, and nothing was changed: {error}"
+        ) from error
     select(cluster, maintained=True)
     # Whatever is in front hears of it within that time.
     time.sleep(LEAVE_SECONDS)
@@ -121,13 +100,10 @@ def end(cluster: KubernetesClient) -> None:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=MAINTENANCE
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "enabled": {"type": "bool", "required": True},
             "objects": {"type": "list", "elements": "dict", "required": True},
-            "message": {"type": "str", "required": True},
-            "retry_seconds": {"type": "int", "default": 60},
-            "by": {"type": "str", "required": True},
             "seconds": {"type": "float", "default": 120},
         },
         supports_check_mode=True,
@@ -137,7 +113,7 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             if ClusterRecords(cluster).ledger().current() is None:
                 where = f"namespace {cluster.namespace}"
-                module.fail_json(msg=f"nothing is deployed in {where}: there is no reverse proxy to put a message on")
+                module.fail_json(msg=f"nothing is deployed in {where}. Run the whole site first.")
             now = maintenance(cluster)
             then = wanted(options, now)
             if not module.check_mode:
@@ -150,11 +126,7 @@ def main() -> None:
                     end(cluster)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=f"the reverse proxy's maintenance: {error}")
-    module.exit_json(
-        changed=now != then,
-        maintenance=asdict(then) if then else {},
-        diff={"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
-    )
+    module.exit_json(**result(now, then))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ short_description: Plan the objects of a stage, and wait for them
 description:
   - Works beside M(kubernetes.core.k8s), which applies the objects of a stage under the field manager
     C(whitestar.deploy) and removes those that are no longer wanted.
-  - With O(state=planned) it says which these are. Every object is tried out on the server's side before one is changed,
-    and one that belongs to somebody else is refused. What is to be made is written down first, in the namespace, which
-    is made for that; what lies in a namespace that was not there is tried out after that.
+  - With O(state=planned) it says which these are. Every object has a dry run on the server's side before one is
+    changed, and one that belongs to somebody else is refused. What is to be made is written down first, in the
+    namespace, which is made for that; what lies in a namespace that was not there has its dry run after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
+  - With O(state=accepted) the objects of several stages have a dry run, before the first stage changes anything;
+    objects that were applied like that before are left out.
   - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
     StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
     by a time-out, and a Cluster by what its operator says of it.
@@ -23,31 +25,21 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  stage:
-    description: Name of the stage.
-    type: str
-    required: true
+  stage: {description: Name of the stage., type: str}
   objects:
     description: The objects, in the order in which they are made. None of them is a Secret.
     type: list
     elements: dict
-    required: true
+  stages: {description: "The objects of each stage, by its name, for O(state=accepted).", type: dict}
   state:
-    description: Whether the stage is to be planned, or what was planned has been applied.
+    description: Whether all stages are to have a dry run, one is to be planned, or what was planned has been applied.
     type: str
-    choices: [planned, ready]
+    choices: [accepted, planned, ready]
     default: planned
-  seconds:
-    description: How long each of them may take, in seconds.
-    type: float
-    default: 180
+  seconds: {description: "How long each of them may take, in seconds.", type: float, default: 180}
 attributes:
-  check_mode:
-    description: The cluster itself says what would change (server-side dry run).
-    support: full
-  diff_mode:
-    description: Compares objects.
-    support: full
+  check_mode: {description: The cluster itself says what would change (server-side dry run)., support: full}
+  diff_mode: {description: Compares objects., support: full}
 """
 
 EXAMPLES = r"""
@@ -76,11 +68,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was planned, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was planned, in words.", returned: success, type: list, elements: str}
 apply:
   description: The objects that are to be applied, as they are to be applied; none in check mode.
   returned: when state is planned
@@ -95,10 +83,7 @@ pending:
   description: Whether O(state=ready) has something to do; false in check mode.
   returned: when state is planned
   type: bool
-calls:
-  description: How many questions the cluster's API was asked.
-  returned: success
-  type: int
+calls: {description: How many questions the cluster's API was asked., returned: success, type: int}
 """
 
 
@@ -129,6 +114,15 @@ def wanted_stage(cluster: KubernetesClient, name: str, objects: list[Object]) ->
         name,
         [with_secret_hash(cluster, thing, names) for thing in selecting(cluster, resolved(objects, names))],
     )
+
+
+def try_out(stages: list[Stage]) -> dict[str, Any]:
+    """Have the cluster say that it would take all of these objects. Raises ClusterError, naming the one it refuses."""
+    cluster = stages[0].cluster
+    there = cluster.get("v1", "Namespace", cluster.namespace) is not None
+    for stage in stages:
+        stage.try_out(check=not there)
+    return {"changed": False, "steps": []}
 
 
 def plan(stage: Stage, *, check: bool) -> dict[str, Any]:
@@ -164,24 +158,34 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "cluster": KubernetesClient.OPTION | {"required": True},
-            "stage": {"type": "str", "required": True},
-            "objects": {"type": "list", "elements": "dict", "required": True},
-            "state": {"type": "str", "choices": ["planned", "ready"], "default": "planned"},
+            "stage": {"type": "str"},
+            "objects": {"type": "list", "elements": "dict"},
+            "stages": {"type": "dict"},
+            "state": {"type": "str", "choices": ["accepted", "planned", "ready"], "default": "planned"},
             "seconds": {"type": "float", "default": 180},
         },
+        required_if=[
+            ("state", "accepted", ["stages"]),
+            ("state", "planned", ["stage", "objects"]),
+            ("state", "ready", ["stage", "objects"]),
+        ],
         supports_check_mode=True,
     )
     options = module.params
-    if held := [object_label(thing) for thing in options["objects"] if thing.get("kind") == "Secret"]:
+    stages = options["stages"] if options["state"] == "accepted" else {options["stage"]: options["objects"]}
+    given = [thing for objects in stages.values() for thing in objects]
+    if held := [object_label(thing) for thing in given if thing.get("kind") == "Secret"]:
         # It would be given back, and shown.
         module.fail_json(msg=f"objects: {held[0]} is a secret. Have kubernetes_secrets keep it.")
     try:
         with KubernetesClient.of(options["cluster"]) as cluster:
-            stage = wanted_stage(cluster, options["stage"], options["objects"])
-            if options["state"] == "planned":
-                answer = plan(stage, check=module.check_mode)
+            wanted = [wanted_stage(cluster, name, objects) for name, objects in stages.items()]
+            if options["state"] == "accepted":
+                answer = try_out(wanted)
+            elif options["state"] == "planned":
+                answer = plan(wanted[0], check=module.check_mode)
             else:
-                answer = finish(stage, options["seconds"], check=module.check_mode)
+                answer = finish(wanted[0], options["seconds"], check=module.check_mode)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**answer, calls=cluster.calls)

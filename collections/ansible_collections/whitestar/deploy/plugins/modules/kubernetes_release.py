@@ -16,69 +16,23 @@ description:
   - A rollout that was cut off is brought to its end by the next run.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.reverse_proxy]
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.release]
 options:
   objects:
     description: The release's objects, a Deployment and the ConfigMap with its settings.
     type: list
     elements: dict
-  workload:
-    description: The release, as the filter P(whitestar.deploy.workload#filter) builds it.
+  probes:
+    description: Beside O(restore), the probes of a workload, since none is recorded. The release is asked for C(smoke).
     type: dict
-  restore:
-    description: >-
-      Instead of O(objects) and O(workload), the number of a ledger entry whose release is to serve again, as
-      M(whitestar.deploy.kubernetes_rollback_target) chose it.
-    type: int
-  replicas:
-    description: How many pods there are at least.
-    type: int
-    default: 2
+  replicas: {description: How many pods there are at least., type: int, default: 2}
   max_replicas:
     description: How many pods there are at most. Between the two their number is left alone.
     type: int
     default: 5
-  by:
-    description: Who runs this, for the ledger.
-    type: str
-    required: true
-  why:
-    description: Why, for the ledger.
-    type: str
-    required: true
-  ready_seconds:
-    description: How long a pod may take to become ready, in seconds.
-    type: float
-    default: 30
-  analysis:
-    description: >-
-      How a release is watched after it has taken over. It is replaced by the one before when a bound is left.
-    type: dict
-    default: {}
-    suboptions:
-      seconds:
-        description: For how long, in seconds.
-        type: float
-        default: 0
-      error_share:
-        description: Share of requests, from 0 to 1, that may be answered with 5xx.
-        type: float
-        default: 0.02
-      mean_seconds:
-        description: Mean time that an answer may take, in seconds.
-        type: float
-        default: 1
-  keep:
-    description: How many releases beside the one that serves are kept for a rollback.
-    type: int
-    default: 5
 attributes:
-  check_mode:
-    description: The cluster itself says what would change (server-side dry run).
-    support: full
-  diff_mode:
-    description: Compares the objects.
-    support: full
+  check_mode: {description: The cluster itself says what would change (server-side dry run)., support: full}
+  diff_mode: {description: Compares the objects., support: full}
 """
 
 EXAMPLES = r"""
@@ -92,29 +46,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release:
-  description: The release that serves.
-  returned: success
-  type: str
-entry:
-  description: Its entry in the ledger.
-  returned: success
-  type: dict
+release: {description: The release that serves., returned: success, type: str}
+entry: {description: Its entry in the ledger., returned: success, type: dict}
 action:
   description: >-
     What was done, or would be: none, awaited (its pods were not all ready, as while an autoscaler adds one), restarted
     (somebody had changed the objects, or its pods failed before), resumed (a rollout was cut off), deployed.
   returned: success
   type: str
-pruned:
-  description: What was removed because no rollback needs it.
-  returned: success
-  type: list
-  elements: str
-calls:
-  description: How many questions the cluster's API was asked.
-  returned: success
-  type: int
+pruned: {description: What was removed because no rollback needs it., returned: success, type: list, elements: str}
+calls: {description: How many questions the cluster's API was asked., returned: success, type: int}
 """
 
 from typing import Any
@@ -135,8 +76,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
     redacted,
     write_failure_report,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import REVERSE_PROXY_OPTION, Checks
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
@@ -152,6 +94,7 @@ class Deployment:
         self.ledger: Ledger = records.ledger()
         self.restores: int | None = options["restore"]
         self.objects: list[Object] = options["objects"] or self._recorded(self.restores)
+        self.probes = options["probes"] or options["workload"]["probes"]
         self.rollout = self._rollout(self.objects)
         self.release = self.rollout.release
         if self.restores is None:
@@ -166,7 +109,7 @@ class Deployment:
         found = self.records.objects(entry.release) if entry else []
         if not found:
             name = entry.release if entry else "of an unknown entry"
-            raise ReleaseError(f"release {name} is recorded, but its objects are gone: choose another release")
+            raise ReleaseError(f"release {name} is recorded, but its objects are gone. Choose another release.")
         return found
 
     def plan(self) -> str:
@@ -179,15 +122,7 @@ class Deployment:
             return "resumed"
         if self.rollout.complete():
             return "none"
-        return "restarted" if self.earlier_failure() else "awaited"
-
-    def earlier_failure(self) -> str:
-        """A warning when the last attempt to serve this release did not succeed; empty otherwise."""
-        last = self.ledger.last_attempt(self.release)
-        if last is None or last.outcome == "succeeded":
-            return ""
-        words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {last.release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+        return "restarted" if self.ledger.earlier_failure(self.release) else "awaited"
 
     def apply(self, plan: str) -> tuple[dict[str, Any], list[str]]:
         """Do it and record it: the ledger's entry, and what was pruned. Raises ReleaseError, ClusterError."""
@@ -207,7 +142,7 @@ class Deployment:
         return vars(self.ledger.entries[-1]), self._record()
 
     def _renew(self, current: Entry | None) -> None:
-        """Have its pods as they are described, as after a secret has changed; what they read is tried out first.
+        """Have its pods as they are described, as after a secret has changed, once they pass a smoke test.
 
         Raises ReleaseError, with the failure recorded.
         """
@@ -217,7 +152,7 @@ class Deployment:
             if self.rollout.replaces(self.changes):
                 self.rollout.try_out(self._smoke(), seconds)
             self.rollout.roll_out(seconds)
-            if self.earlier_failure():
+            if self.ledger.earlier_failure(self.release):
                 self.ledger, _ = self.ledger.add(**facts, outcome="succeeded")
                 self.records.write_ledger(self.ledger)
         except (ReleaseError, ClusterError) as error:
@@ -232,7 +167,7 @@ class Deployment:
 
     def _smoke(self) -> list[str]:
         """What is asked of it before anybody else may ask."""
-        return list((self.options["workload"] or {}).get("probes", {}).get("smoke") or SMOKE)
+        return list(self.probes["smoke"])
 
     def _record(self) -> list[str]:
         """Write the ledger, and keep of the releases only those that a rollback could go to: what was removed."""
@@ -260,11 +195,11 @@ class Deployment:
     def _switch(self) -> None:
         seconds = self.options["ready_seconds"]
         self.rollout.checks.look()
-        # What serves already needs no trial: a rollout that was cut off had one.
+        # What serves already needs no smoke test: a rollout that was cut off had one.
         if self.rollout.serving() != self.release:
             self.rollout.try_out(self._smoke(), seconds)
         watch = self.rollout.roll_out(seconds)
-        self.rollout.watch(watch, Analysis(**self.options["analysis"]))
+        self.rollout.watch(watch, Analysis(**self.options["analysis"]), self.probes)
 
     def _failed(self, entry: Entry, current: Entry | None, error: Exception) -> str:
         """Put the last good release back if this one has replaced it, record the failure: what to say."""
@@ -287,7 +222,7 @@ class Deployment:
         if live != self.release or (current and current.release == self.release):
             return ""
         if not objects:
-            # A first release that fails after its trial: nothing has served before.
+            # A first release that fails after its smoke test: nothing has served before.
             self.cluster.delete(*self.rollout.key)
             return ""
         try:
@@ -295,10 +230,6 @@ class Deployment:
         except (ReleaseError, ClusterError) as error:
             return f"release {current.release if current else ''} could not be put back: {error}"
         return f"release {current.release if current else ''} has been put back"
-
-
-# What is asked of a release that a rollback goes to.
-SMOKE = ["/", "/version", "/people?limit=20"]
 
 
 def settings(objects: list[Object]) -> dict[str, Any]:
@@ -315,31 +246,18 @@ def settings(objects: list[Object]) -> dict[str, Any]:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=RELEASE
+        | {
             "cluster": KubernetesClient.OPTION | {"required": True},
             "objects": {"type": "list", "elements": "dict"},
-            "workload": {"type": "dict"},
-            "restore": {"type": "int"},
+            "probes": {"type": "dict"},
             "replicas": {"type": "int", "default": 2},
             "max_replicas": {"type": "int", "default": 5},
-            "by": {"type": "str", "required": True},
-            "why": {"type": "str", "required": True},
-            "ready_seconds": {"type": "float", "default": 30},
-            "reverse_proxy": REVERSE_PROXY_OPTION,
-            "keep": {"type": "int", "default": 5},
-            "analysis": {
-                "type": "dict",
-                "default": {},
-                "options": {
-                    "seconds": {"type": "float", "default": 0},
-                    "error_share": {"type": "float", "default": 0.02},
-                    "mean_seconds": {"type": "float", "default": 1},
-                },
-            },
         },
         required_one_of=[("objects", "restore")],
         mutually_exclusive=[("objects", "restore")],
         required_together=[("objects", "workload")],
+        required_by={"restore": "probes"},
         supports_check_mode=True,
     )
     options = module.params
@@ -349,7 +267,7 @@ def main() -> None:
             records = ClusterRecords(cluster)
             deployment = Deployment(cluster, records, options, check=module.check_mode)
             plan = deployment.plan()
-            if plan != "none" and (again := deployment.earlier_failure()):
+            if plan != "none" and (again := deployment.ledger.earlier_failure(deployment.release)):
                 module.warn(again)
             current = deployment.ledger.current()
             entry: dict[str, Any] = vars(current) if current else {}

@@ -13,19 +13,10 @@ description:
     whether its schema can serve it, by a Job of the release that serves. Changes nothing.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
-extends_documentation_fragment: whitestar.deploy.cluster
-options:
-  release:
-    description: A release id, or the start of one. The release before the one that serves if empty.
-    type: str
-    default: ""
+extends_documentation_fragment: [whitestar.deploy.cluster, whitestar.deploy.twins.rollback_target]
 attributes:
-  check_mode:
-    description: The ledger alone is looked at; the database is not asked.
-    support: partial
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: The ledger alone is looked at; the database is not asked., support: partial}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -36,14 +27,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-entry:
-  description: The ledger entry to go back to.
-  returned: success
-  type: dict
-serving:
-  description: The release that serves now.
-  returned: success
-  type: str
+entry: {description: The ledger entry to go back to., returned: success, type: dict}
+serving: {description: The release that serves now., returned: success, type: str}
 """
 
 from typing import Any

@@ -20,10 +20,7 @@ version_added: 1.0.0
 author: The Titanic team (@whitestar)
 extends_documentation_fragment: whitestar.deploy.cluster
 options:
-  given:
-    description: Secrets by name.
-    type: dict
-    default: {}
+  given: {description: Secrets by name., type: dict, default: {}}
   generated:
     description: Names of secrets to generate, unless they are given or there.
     type: list
@@ -39,26 +36,16 @@ options:
     description: For each reader what else is in its Secret and is none, such as the name of an account.
     type: dict
     default: {}
-  types:
-    description: Type of the Secret of a reader, where it is not C(Opaque).
-    type: dict
-    default: {}
+  types: {description: "Type of the Secret of a reader, where it is not C(Opaque).", type: dict, default: {}}
   objects:
     description: Objects of the External Secrets Operator, by which secrets come from a store.
     type: list
     elements: dict
     default: []
-  seconds:
-    description: How long the operator may take, in seconds.
-    type: float
-    default: 60
+  seconds: {description: "How long the operator may take, in seconds.", type: float, default: 60}
 attributes:
-  check_mode:
-    description: Says which secrets would be written.
-    support: full
-  diff_mode:
-    description: Shows names only.
-    support: full
+  check_mode: {description: Says which secrets would be written., support: full}
+  diff_mode: {description: Shows names only., support: full}
 """
 
 EXAMPLES = r"""
@@ -73,11 +60,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-written:
-  description: Names of the secrets that were written.
-  returned: success
-  type: list
-  elements: str
+written: {description: Names of the secrets that were written., returned: success, type: list, elements: str}
 steps:
   description: What was done about those that come from a store, in words.
   returned: success
@@ -111,11 +94,13 @@ def contents(kept: Mapping[str, str], given: Mapping[str, object], generated: li
     found: dict[str, str] = {}
     for name in [*given, *generated]:
         if not re.fullmatch(r"[a-z][a-z0-9_.]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             found[name] = value
         else:
             found[name] = kept.get(name) or secrets.token_urlsafe(32)

@@ -93,6 +93,7 @@ steps:
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -128,30 +129,38 @@ SETTINGS = {
 }
 
 
+def check_repository(repository: Repository, *, restores: bool) -> None:
+    """Refuse one that cannot be used. Raises BackupError, OSError, ValueError."""
+    state = repository.state
+    if repository.root.resolve().is_relative_to(state.root.resolve()):
+        raise BackupError(
+            f"titanic_backup_repositories: {repository.root} is inside the state directory, and would be lost "
+            f"with it. Name a directory on another disk or machine."
+        )
+    if not _known(repository):
+        repository.check_right()
+    if Path(repository.settings["key_file"]).exists():
+        repository.key_check()
+        if (repository.root / RECORD).exists():
+            server = server_of(repository)
+            major = server.major() if server.bindir.exists() else repository.record()["major"]
+            system = repository.check(major, writes=False)["system"]
+            if not server.exists() and not restores:
+                raise BackupError(
+                    f"titanic_backup_repositories: {repository.root} has the backups of a database (system {system}) "
+                    f"that is not here, and a new one would be made in its place. Bring it back (--tags restore -e "
+                    f"titanic_restore_to=latest), or name a new directory"
+                )
+
+
 def prepare(state: State, options: dict[str, Any], *, check: bool) -> list[str]:
     """Keep the settings: what was done, in words. Raises BackupError, OSError, ValueError."""
     settings = options["settings"]
     notes = state.backup / "notes"
     repository = Repository(state, {**settings, "notes": str(notes)})
     owner = repository.owner
-    if settings["repository"] and Path(settings["repository"]).resolve().is_relative_to(state.root.resolve()):
-        raise BackupError(
-            f"titanic_backup_repositories: {settings['repository']} is inside the state directory, and would be lost "
-            f"with it: name a directory on another disk or machine"
-        )
+    check_repository(repository, restores=options["restores"])
     key = Path(settings["key_file"])
-    if key.exists():
-        repository.key_check()
-        if (repository.root / RECORD).exists():
-            server = server_of(repository)
-            major = server.major() if server.bindir.exists() else repository.record()["major"]
-            system = repository.check(major)["system"]
-            if not server.exists() and not options["restores"]:
-                raise BackupError(
-                    f"titanic_backup_repositories: {repository.root} has the backups of a database (system {system}) "
-                    f"that is not here, and a new one would be made in its place: bring it back (--tags restore -e "
-                    f"titanic_restore_to=latest), or name a new directory"
-                )
     files = {"archive.py": options["program"].encode(), "settings.json": json_bytes(dict(repository.settings))}
     stale = [name for name, content in files.items() if not has_content(state.backup / name, content, 0o644)]
     steps = [f"write {', '.join(stale)} of backups"] if stale else []
@@ -162,7 +171,7 @@ def prepare(state: State, options: dict[str, Any], *, check: bool) -> list[str]:
     python = state.backup / "tools/bin/python"
     if owner and python.exists() and (closed := closed_to_others(python.resolve())):
         raise BackupError(
-            f"titanic_backup_python: '{settings['account']}' archives WAL and cannot enter {closed}: set it to an "
+            f"titanic_backup_python: '{settings['account']}' archives WAL and cannot enter {closed}. Set it to an "
             f"interpreter that is open to others, such as /usr/bin/python3"
         )
     if not check:
@@ -173,11 +182,16 @@ def prepare(state: State, options: dict[str, Any], *, check: bool) -> list[str]:
     return steps
 
 
+def _known(repository: Repository) -> Mapping[str, Any] | None:
+    """The event of the ledger that there is this repository, which may be away now."""
+    return repository.state.ledger().last_event("backup_first", repository=str(repository.root))
+
+
 def first(repository: Repository, by: str, *, check: bool) -> tuple[list[str], Backup | None]:
     """Have a repository of this database, and one full backup in it. Raises BackupError, DatabaseError, OSError."""
     server = server_of(repository)
     steps = []
-    known = repository.state.ledger().last_event("backup_first", repository=str(repository.root))
+    known = _known(repository)
     if known is None and not (repository.root / RECORD).exists():
         steps.append(f"make the repository {repository.root}")
         if not check:
@@ -187,7 +201,7 @@ def first(repository: Repository, by: str, *, check: bool) -> tuple[list[str], B
     if known and not (repository.root / RECORD).exists():
         # A release does not wait for it; every run says that it is away.
         return [], None
-    repository.check(server.major(), server.system())
+    repository.check(server.major(), server.system(), writes=False)
     if known is None and not check:
         ledger = repository.state.ledger().with_event("backup_first", repository=str(repository.root))
         repository.state.write_ledger(ledger)
@@ -213,7 +227,7 @@ def act(state: State, options: dict[str, Any], *, check: bool) -> tuple[list[str
     """What was done, in words, and the backup. Raises BackupError, DatabaseError, OSError, ValueError."""
     name, by = options["name"], options["by"]
     if name and not POINT.fullmatch(name):
-        raise BackupError(f"titanic_backup_name: '{name}' is no name: use letters, digits, '.', _ and -")
+        raise BackupError(f"titanic_backup_name: '{name}' is no name. Use letters, digits, '.', _ and -.")
     if options["state"] == "first" and check and Repository.of(state) is None:
         return ["make the first backup"], None
     repository = Repository.needed(state)

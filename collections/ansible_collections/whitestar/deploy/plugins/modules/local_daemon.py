@@ -14,15 +14,9 @@ description:
     it has no O(reload_command).
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
-  name:
-    description: Name of the process, for its pid record and its log.
-    type: str
-    required: true
+  name: {description: "Name of the process, for its pid record and its log.", type: str, required: true}
   state:
     description: Whether it runs. With V(stopped) its configuration stays, and nothing else is looked at.
     type: str
@@ -35,18 +29,9 @@ options:
     type: list
     elements: str
     required: true
-  environment:
-    description: Its environment, beside a plain PATH and locale.
-    type: dict
-    default: {}
-  configuration_file:
-    description: Where the configuration goes.
-    type: path
-    required: true
-  configuration:
-    description: The configuration.
-    type: str
-    required: true
+  environment: {description: "Its environment, beside a plain PATH and locale.", type: dict, default: {}}
+  configuration_file: {description: Where the configuration goes., type: path, required: true}
+  configuration: {description: The configuration., type: str, required: true}
   check_command:
     description: Command that refuses a bad configuration; C({file}) stands for the file to check.
     type: list
@@ -75,17 +60,10 @@ options:
   listens_on:
     description: Address (C(host:port)) that answers once the process works. One that has none works once it goes on.
     type: str
-  start_seconds:
-    description: How long that may take, in seconds.
-    type: float
-    default: 10
+  start_seconds: {description: "How long that may take, in seconds.", type: float, default: 10}
 attributes:
-  check_mode:
-    description: Says what would be done.
-    support: full
-  diff_mode:
-    description: Shows the configuration before and after.
-    support: full
+  check_mode: {description: Says what would be done., support: full}
+  diff_mode: {description: Shows the configuration before and after., support: full}
 """
 
 EXAMPLES = r"""
@@ -102,11 +80,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 import os
@@ -228,7 +202,7 @@ def as_user(command: list[str], user: int | None) -> list[str]:
         return command
     setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
     if setpriv is None:
-        raise ProcessError("setpriv is missing, by which it gives up being root: install util-linux")
+        raise ProcessError("setpriv is missing, which runs the program as another user than root. Install util-linux.")
     kept = "=-all,+net_bind_service"
     may_listen = [f"--inh-caps{kept}", f"--ambient-caps{kept}", f"--bounding-set{kept}"]
     return [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", *may_listen, "--no-new-privs", *command]

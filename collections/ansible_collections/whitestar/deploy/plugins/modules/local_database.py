@@ -15,60 +15,22 @@ description:
   - Passwords are read from files and reach the server only as SCRAM verifiers.
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.database]
 options:
-  directory:
-    description: Directory of the data, the socket and the logs.
-    type: path
-    required: true
-  bindir:
-    description: Directory of PostgreSQL's programs, version 15 or later.
-    type: path
-    required: true
-  account:
-    description: Account to run as instead of root.
-    type: str
-    required: true
-  database:
-    description: Name of the database.
-    type: str
-    required: true
-  owner:
-    description: The role that owns the database.
-    type: str
-    required: true
-  owner_password_file:
-    description: File with its password.
-    type: path
-    required: true
-  user:
-    description: The application role.
-    type: str
-    required: true
-  user_password_file:
-    description: File with its password.
-    type: path
-    required: true
-  settings:
-    description: Server settings that replace ours or add to them.
-    type: dict
-    default: {}
+  directory: {description: "Directory of the data, the socket and the logs.", type: path, required: true}
+  bindir: {description: "Directory of PostgreSQL's programs, version 15 or later.", type: path, required: true}
+  account: {description: Account to run as instead of root., type: str, required: true}
+  settings: {description: Server settings that replace ours or add to them., type: dict, default: {}}
   backup_settings_file:
     description: >-
       File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
       what is overdue.
     type: path
-  answer_file:
-    description: >-
-      What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
-      what it or everybody was given besides is taken back.
-    type: path
 attributes:
   check_mode:
     description: Says what would change. What a server that does not run would say is not known, and said so.
     support: full
-  diff_mode:
-    description: Shows each step that is needed.
-    support: full
+  diff_mode: {description: Shows each step that is needed., support: full}
 """
 
 EXAMPLES = r"""
@@ -85,15 +47,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-socket_directory:
-  description: Where the server listens.
-  returned: success
-  type: str
-steps:
-  description: What was done, in words.
-  returned: success
-  type: list
-  elements: str
+socket_directory: {description: Where the server listens., returned: success, type: str}
+steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
 from pathlib import Path
@@ -153,19 +108,13 @@ def ensure_database(cluster: PostgresServer, options: dict[str, Any], *, check: 
 
 def main() -> None:
     """Run the module."""
-    text = {"type": "str", "required": True}
     path = {"type": "path", "required": True}
     module = AnsibleModule(
-        argument_spec={
+        argument_spec=roles.OPTIONS
+        | {
             "directory": path,
             "bindir": path,
-            "account": text,
-            "database": text,
-            "owner": text,
-            "owner_password_file": path | {"no_log": False},
-            "user": text,
-            "user_password_file": path | {"no_log": False},
-            "answer_file": {"type": "path"},
+            "account": roles.TEXT,
             "backup_settings_file": {"type": "path"},
             "settings": {"type": "dict", "default": {}},
         },
@@ -183,12 +132,7 @@ def main() -> None:
                 steps = ensure_database(cluster, options, check=False)
     except (DatabaseError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(steps),
-        steps=steps,
-        socket_directory=str(cluster.socket_directory),
-        diff={"before": "", "after": "".join(f"{step}\n" for step in steps)},
-    )
+    module.exit_json(**roles.result(steps), socket_directory=str(cluster.socket_directory))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,8 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  directory:
-    description: Where the directories are kept, one for each hash.
-    type: path
-    required: true
-  requirements:
-    description: A requirements file in which every line has hashes.
-    type: path
-    required: true
+  directory: {description: "Where the directories are kept, one for each hash.", type: path, required: true}
+  requirements: {description: A requirements file in which every line has hashes., type: path, required: true}
   project:
     description: A Python project to install besides. It must have a C(pyproject.toml) whose build backend is uv's.
     type: path
@@ -31,9 +25,7 @@ options:
     type: list
     elements: str
     default: []
-  python:
-    description: Interpreter to make the environment with. The one that runs this module unless set.
-    type: path
+  python: {description: Interpreter to make the environment with. The one that runs this module unless set., type: path}
   describe:
     description: Command in the environment whose output, a JSON object, describes what was built.
     type: list
@@ -54,21 +46,11 @@ options:
       Records a failure as that of a release, in the ledger and in a failure report, whose path the message has.
     type: dict
     suboptions:
-      state_directory:
-        description: The state directory of the target.
-        type: path
-        required: true
-      by:
-        description: Who runs this, for the ledger.
-        type: str
-        required: true
+      state_directory: {description: The state directory of the target., type: path, required: true}
+      by: {description: "Who runs this, for the ledger.", type: str, required: true}
 attributes:
-  check_mode:
-    description: Says what would be built, and builds nothing.
-    support: full
-  diff_mode:
-    description: Shows the directory that is made.
-    support: full
+  check_mode: {description: "Says what would be built, and builds nothing.", support: full}
+  diff_mode: {description: Shows the directory that is made., support: full}
 """
 
 EXAMPLES = r"""
@@ -109,9 +91,9 @@ def environment(options: dict[str, object]) -> Environment:
     project = Path(str(options["project"])) if options["project"] else None
     requirements = Path(str(options["requirements"]))
     if project and not (project / "pyproject.toml").is_file():
-        raise BuildError(f"{project} has no pyproject.toml: name the directory of a Python project")
+        raise BuildError(f"{project} has no pyproject.toml. Name the directory of a Python project.")
     if not requirements.is_file():
-        raise BuildError(f"{requirements} is missing: lock the requirements with hashes there")
+        raise BuildError(f"{requirements} is missing. Lock the requirements with hashes there.")
     exclude = options["exclude"]
     return Environment(
         parent=Path(str(options["directory"])),
@@ -128,7 +110,7 @@ def stale_links(directory: Path, links: dict[str, str]) -> dict[Path, Path]:
     for name, pattern in links.items():
         targets = sorted(directory.glob(pattern))
         if not targets:
-            raise BuildError(f"{directory} holds no {pattern}: the requirements lack the package that has it")
+            raise BuildError(f"{directory} holds no {pattern}. Add the package that has it to the requirements.")
         link = directory.parent / name
         if not link.is_symlink() or link.readlink() != targets[0]:
             stale[link] = targets[0]

@@ -29,12 +29,8 @@ options:
   reality:
     description: What there is on the target, as M(whitestar.deploy.host_lock) found it. Not needed to take note.
     type: dict
-  settings:
-    description: What O(state=noted) gave back. Needed to write.
-    type: dict
-  stages:
-    description: What each stage of a run in check mode gave back, by its name. Needed to write.
-    type: dict
+  settings: {description: What O(state=noted) gave back. Needed to write., type: dict}
+  stages: {description: "What each stage of a run in check mode gave back, by its name. Needed to write.", type: dict}
   run:
     description: >-
       The run, as the filter P(whitestar.deploy.run_identity#filter) gives it. Another run's plan is replaced.
@@ -43,9 +39,7 @@ attributes:
   check_mode:
     description: A plan is written in check mode too, since that is when there is one to write.
     support: none
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -61,13 +55,6 @@ settings:
   description: A hash of each setting by name, and the salt that they were made with.
   returned: when O(state=noted)
   type: dict
-steps:
-  description: What the plan does on this host, in words.
-  returned: otherwise
-  type: list
-  elements: str
-image:
-  description: Identity of the image that is planned.
-  returned: otherwise
-  type: str
+steps: {description: "What the plan does on this host, in words.", returned: otherwise, type: list, elements: str}
+image: {description: Identity of the image that is planned., returned: otherwise, type: str}
 """

@@ -14,11 +14,7 @@ description:
 version_added: 1.0.0
 author: The Titanic team (@whitestar)
 options:
-  tags:
-    description: The tags that the playbook has.
-    type: list
-    elements: str
-    default: []
+  tags: {description: The tags that the playbook has., type: list, elements: str, default: []}
   deploys:
     description:
       - Whether this run may start a release, so that it must make one too, and needs the collections that the provider
@@ -26,12 +22,8 @@ options:
     type: bool
     default: true
 attributes:
-  check_mode:
-    description: Nothing is ever changed.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
+  check_mode: {description: Nothing is ever changed., support: full}
+  diff_mode: {description: There is nothing to compare., support: none}
 """
 
 EXAMPLES = r"""
@@ -41,11 +33,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-problems:
-  description: What is wrong, one sentence each.
-  returned: always
-  type: list
-  elements: str
+problems: {description: "What is wrong, one sentence each.", returned: always, type: list, elements: str}
 redirect_port:
   description: Port on which the settings have plain HTTP sent to HTTPS; 0 is none.
   returned: success
@@ -59,11 +47,7 @@ volume:
   description: What the settings want the database's volumes on a cluster to be; empty where others run the database.
   returned: success
   type: dict
-overlays:
-  description: What the settings lay over objects of a cluster.
-  returned: success
-  type: list
-  elements: dict
+overlays: {description: What the settings lay over objects of a cluster., returned: success, type: list, elements: dict}
 adopt:
   description: Whether the settings allow a namespace on a cluster that somebody else made.
   returned: success

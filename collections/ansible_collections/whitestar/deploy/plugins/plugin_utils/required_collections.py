@@ -16,7 +16,7 @@ from ansible.module_utils.compat.version import LooseVersion
 # Name -> the oldest version, and the first that is too new. As in galaxy.yml, which an installed collection has not.
 REQUIRED = {"kubernetes.core": ("6.6.0", "7.0.0"), "community.docker": ("5.4.0", "6.0.0")}
 # What each provider's roles call.
-COLLECTIONS = {"kubernetes": ["kubernetes.core"]}
+COLLECTIONS = {"kubernetes": ["kubernetes.core"], "compose": ["community.docker"]}
 # Name -> the oldest version of a Python package on the controller; as kubernetes.core asks for.
 PACKAGES = {"kubernetes": {"kubernetes": "24.2.0", "jsonpatch": "1"}}
 REMEDY = "In a checkout run: bin/run collections; elsewhere:"

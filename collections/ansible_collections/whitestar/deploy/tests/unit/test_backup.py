@@ -155,8 +155,8 @@ def test_a_time_is_taken_with_its_zone(text: str, wanted: datetime) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "say to which moment"),
-        ("2026-11-30T12:00:00", r"has no time zone: write it as 2026-11-30T12:00:00Z"),
+        ("", "it names no moment"),
+        ("2026-11-30T12:00:00", r"has no time zone. Write it as 2026-11-30T12:00:00Z"),
         ("2026-13-30T12:00:00Z", "is not a time"),
         ("before-import", r"no restore point 'before-import' \(restore points: none\)"),
         ("release zzz", r"release 'zzz' is not in the ledger \(releases: a, b\)"),
@@ -192,7 +192,7 @@ def test_a_moment_is_reached_from_the_newest_backup_before_it() -> None:
         base_of(parse_target(stamp(NOW - timedelta(days=3)), ledger), [old, new], ONE)
     with pytest.raises(BackupError, match="titanic_restore_to: 'p' cannot be reached, no backup is older"):
         base_of(parse_target("p", ledger), [new, backup(3, timeline=2)], ONE)
-    with pytest.raises(BackupError, match="the repository holds no backup: make one"):
+    with pytest.raises(BackupError, match=r"the repository holds no backup\. Make one"):
         base_of(parse_target("latest", ledger), [], ONE)
 
 
@@ -207,7 +207,7 @@ def test_a_full_backup_is_made_as_often_as_it_is_to_be() -> None:
 
 
 def test_what_is_overdue_is_told() -> None:
-    assert list(overdue(Ledger(), SETTINGS, NOW)) == ["backups are on and there is none yet: make one (--tags backup)"]
+    assert list(overdue(Ledger(), SETTINGS, NOW)) == ["backups are on and there is none yet. Make one (--tags backup)."]
     ledger = Ledger().with_event("backup", at=stamp(NOW - timedelta(hours=35)))
     assert list(overdue(ledger, SETTINGS, NOW)) == []
     ledger = ledger.with_event("drill", at=stamp(NOW - timedelta(days=29)), outcome="succeeded")
@@ -228,7 +228,7 @@ def test_no_drill_at_all_is_overdue_once_backups_are_that_old() -> None:
 def test_room_is_looked_for_before_a_restore() -> None:
     assert room_problem(100, 100, Path("/s/restore")) == ""
     assert room_problem(99, 100, Path("/s/restore")) == (
-        "titanic_state_directory: only 99 MiB are free on the disk of /s, a restore needs 100 MiB: free some first"
+        "titanic_state_directory: only 99 MiB are free on the disk of /s, a restore needs 100 MiB. Free some first."
     )
 
 
@@ -248,9 +248,9 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"titanic_provider": "kubernetes"}, "backups are for titanic_provider local and compose and for"),
+        ({"titanic_provider": "kubernetes"}, "until titanic_backup serves pods"),
         ({"titanic_provider": "kubernetes", "titanic_database_kind": "external"}, "have its owner archive WAL"),
-        (OPERATED, "kubernetes keeps backups in one repository, and 0 are named: name a bucket"),
+        (OPERATED, "kubernetes keeps backups in one repository, and 0 are named. Name a bucket"),
         ({**OPERATED, **places({"path": "/a"})}, "CloudNativePG keeps backups in a bucket"),
         ({**OPERATED, **places(S3)}, "takes backup_s3_key and backup_s3_key_secret"),
         ({"titanic_provider": "compose"}, "compose keeps backups in one repository or two, and 0 are named"),
@@ -269,6 +269,30 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
         (
             {"titanic_provider": "local", "titanic_backup_repositories": [{"path": "/a"}, {"path": "/b"}]},
             "and 2 are named",
+        ),
+        (
+            {
+                "titanic_provider": "local",
+                "titanic_state_directory": "/srv/titanic",
+                "titanic_backup_repositories": [{"path": "/srv/titanic/backups"}],
+            },
+            "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
+        ),
+        (
+            {
+                "titanic_provider": "compose",
+                "titanic_state_directory": "/srv/titanic",
+                **places({"path": "/srv/backups"}, {"path": "/srv/titanic/backups"}),
+            },
+            "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
+        ),
+        (
+            {
+                "titanic_provider": "local",
+                "titanic_backup_repositories": [{"path": "/srv/backups"}],
+                "titanic_secrets_values": {"backup_key": "hunter2"},
+            },
+            "titanic_secrets_values: backup_key has 7 characters, 32 are needed",
         ),
     ],
 )

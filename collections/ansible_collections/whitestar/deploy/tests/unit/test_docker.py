@@ -32,10 +32,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime, command_line
+from ansible_collections.whitestar.deploy.plugins.modules.compose_service import calls
 from ansible_collections.whitestar.deploy.tests.helpers import (
     GOOD_PLUGINS as GOOD,
 )
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    SERVICE,
     answering,
     client,
     make_image,
@@ -66,6 +68,8 @@ SETTINGS: dict[str, Any] = {
     "secret_files": {"database_password": "/state/secrets/app", "write_tokens": "/state/secrets/tokens"},
     "resources": {"memory": "256Mi", "cpu": "0.5"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 
 
@@ -143,7 +147,7 @@ def test_mappings_are_merged_and_all_else_is_replaced() -> None:
 
 
 def test_every_replica_of_both_colours_is_behind_the_reverse_proxy() -> None:
-    assert upstreams("people", 2) == [
+    assert upstreams("people", 2, 8000) == [
         "people-api-blue-1:8000",
         "people-api-blue-2:8000",
         "people-api-green-1:8000",
@@ -248,7 +252,8 @@ def test_the_project_s_file_is_made_of_its_parts(place: Path) -> None:
 
 def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     def made(definition: dict[str, Any], files: dict[str, str]) -> Service:
-        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", definition, {}, {"key": "/key"}, files)
+        options = {"definition": definition, "secret_files": {"key": "/key"}, "files": files}
+        return Service(Project(Path("/project"), NOWHERE), "proxy", "caddy", options)
 
     first = made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {})
     assert made({"command": ["run"], "logging": {"options": {"max-file": "1"}}}, {"a": "b"}).hash == first.hash
@@ -260,10 +265,22 @@ def test_another_definition_has_another_hash_and_other_files_do_not() -> None:
     assert first.part["secrets"] == {"key": {"file": "/key"}}
 
 
+@pytest.mark.parametrize(
+    ("needed", "state"),
+    [([], ""), (["write"], ""), (["write", "reload"], ""), (["write", "start"], "present"), (["restart"], "restarted")],
+)
+def test_compose_is_told_to_start_or_restart_one_service_or_nothing(needed: list[str], state: str) -> None:
+    engine = DockerClient("/nowhere/docker.sock", "/nowhere/docker", "people", planned=True)
+    service = Service(Project(Path("/project"), engine), "proxy", "caddy", {"definition": {}})
+    one = {"state": state, "services": ["proxy"], "recreate": "auto", "profiles": [], "scale": {}}
+    # Of the other there is no container, which only people start.
+    assert list(calls(service, needed, ["pgadmin"])) == ([one] if state else [])
+
+
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:
     (problem,) = engine_problems(DockerClient(f"{place}/docker.sock", "/nowhere/docker", "people"))
     said = f"titanic_engine: no Docker engine answers at {place}/docker.sock (No such file or directory)"
-    assert problem.startswith(f"{said}: start it, name its socket, or ")
+    assert problem.startswith(f"{said}. Start it, name its socket, or ")
 
 
 def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
@@ -274,11 +291,11 @@ def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "compose", "buildx", "words"),
     [
-        ("24.0.7", *GOOD, "the engine is 24.0.7: install Docker 25.0 or later"),
-        ("26.1.5", "echo v2.19.0", GOOD[1], "Compose is v2.19.0: install 2.20 or later"),
-        ("26.1.5", "echo 1.29.2", GOOD[1], "Compose is 1.29.2: install 2.20 or later"),
-        ("26.1.5", GOOD[0], "echo github.com/docker/buildx v0.9.1 abc", "buildx v0.9.1 abc: install 0.12 or later"),
-        ("26.1.5", "echo 'unknown command' >&2; exit 1", GOOD[1], "unknown command): install docker-compose-plugin"),
+        ("24.0.7", *GOOD, "the engine is 24.0.7. Install Docker 25.0 or later"),
+        ("26.1.5", "echo v2.19.0", GOOD[1], "Compose is v2.19.0. Install 2.20 or later"),
+        ("26.1.5", "echo 1.29.2", GOOD[1], "Compose is 1.29.2. Install 2.20 or later"),
+        ("26.1.5", GOOD[0], "echo github.com/docker/buildx v0.9.1 abc", "buildx v0.9.1 abc. Install 0.12 or later"),
+        ("26.1.5", "echo 'unknown command' >&2; exit 1", GOOD[1], "unknown command). Install docker-compose-plugin"),
         ("26.1.5", GOOD[0], "exit 125", "has no working Buildx plugin"),
     ],
 )

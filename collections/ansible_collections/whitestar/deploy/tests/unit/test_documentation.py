@@ -60,8 +60,10 @@ def options_of(name: str) -> dict[str, Any]:
     options: dict[str, Any] = dict(documentation.get("options", {}))
     named = documentation.get("extends_documentation_fragment", [])
     for fragment in [named] if isinstance(named, str) else named:
-        place = f"{MODULES.removesuffix('.modules')}.doc_fragments.{fragment.rpartition('.')[2]}"
-        options |= yaml.safe_load(importlib.import_module(place).ModuleDocFragment.DOCUMENTATION)["options"]
+        name, _, part = fragment.removeprefix("whitestar.deploy.").partition(".")
+        place = importlib.import_module(f"{MODULES.removesuffix('.modules')}.doc_fragments.{name}")
+        found = getattr(place.ModuleDocFragment, part.upper() or "DOCUMENTATION")
+        options |= yaml.safe_load(found)["options"]
     return options
 
 

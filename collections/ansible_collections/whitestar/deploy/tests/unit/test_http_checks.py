@@ -11,26 +11,26 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.whitestar.deploy.plugins.doc_fragments.reverse_proxy import ModuleDocFragment
+from ansible_collections.whitestar.deploy.plugins.doc_fragments.twins import ModuleDocFragment
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release import http_checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import (
-    PROMISES,
-    REVERSE_PROXY_OPTION,
     Checks,
     difference,
     release_promises,
 )
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.plan import why_not
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 
 def test_the_titanic_api_s_promises_are_in_full_and_name_the_release() -> None:
-    found = {promise["path"]: promise for promise in release_promises(None, "r1")}
+    found = {promise["path"]: promise for promise in release_promises(SERVICE["promises"], "r1")}
     assert len(found) == 9
     assert found["/version"]["json"] == {"release": "r1"}
-    assert all(promise.keys() == found["/"].keys() for promise in found.values())
-    unnamed = {promise["path"]: promise for promise in release_promises(None, "")}
+    assert all(promise.keys() >= found["/"].keys() for promise in found.values())
+    unnamed = {promise["path"]: promise for promise in release_promises(SERVICE["promises"], "")}
     assert unnamed["/version"]["json"] == {}
     assert found["/version"]["json"] == {"release": "r1"}, "nothing that is kept was changed"
 
@@ -43,13 +43,15 @@ def test_a_service_has_promises_of_its_own() -> None:
 
 
 def test_on_trial_a_release_is_asked_all_but_whether_it_is_let_in() -> None:
-    checks = Checks.of({"release": "r1", "probes": {"promises": release_promises(None, "r1")}}, None)
+    checks = Checks.of(
+        {"release": "r1", "probes": {"ready": "/readyz", "promises": release_promises(SERVICE["promises"], "r1")}}, None
+    )
     asked = {promise["path"] for promise in checks.on_trial()}
-    assert asked == {promise["path"] for promise in PROMISES} - {"/readyz"}
+    assert asked == {promise["path"] for promise in SERVICE["promises"]} - {"/readyz"}
     assert "/people" in asked
     checks.look()
     checks.require_kept()
-    assert Checks.of({"release": "r1", "probes": {}}, None).on_trial() == [], (
+    assert Checks.of({"release": "r1", "probes": {"ready": "/readyz"}}, None).on_trial() == [], (
         "a release from before promises were recorded"
     )
 
@@ -78,7 +80,7 @@ def test_what_an_old_replica_still_answers_is_not_taken_for_the_new_release(monk
     with http.server.HTTPServer(("127.0.0.1", 0), Replicas) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         door = {"address": f"127.0.0.1:{server.server_port}", "host": None, "tls": None}
-        checks = Checks.of({"release": "new", "probes": {"promises": wanted}}, door)
+        checks = Checks.of({"release": "new", "probes": {"ready": "/readyz", "promises": wanted}}, door)
         checks.look()
         assert [promise["path"] for promise in checks.kept] == ["/promised"]
         with pytest.raises(ReleaseError, match="breaks a promise: it is promised: GET /promised: status is 404"):
@@ -87,19 +89,33 @@ def test_what_an_old_replica_still_answers_is_not_taken_for_the_new_release(monk
 
 
 def test_a_list_that_is_too_long_for_one_answer_is_no_broken_promise() -> None:
-    whole: dict[str, Any] = {"path": "/people", "status": 200, "headers": {}, "json": {}}
-    page = whole | {"path": "/people?limit=5"}
+    page: dict[str, Any] = {"path": "/people?limit=5", "status": 200, "headers": {}, "json": {}}
+    whole = page | {"path": "/people", "or_problem": "urn:titanic:problem:list-too-long"}
     for kind, broken in (("list-too-long", False), ("invalid-query", True)):
         answer = Answer(400, {}, json.dumps({"type": f"urn:titanic:problem:{kind}"}).encode())
         assert bool(difference(whole, answer)) is broken
         assert difference(page, answer)
 
 
+def test_an_answer_may_take_as_long_as_its_promise_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def noted(*_place: str, seconds: float, **_options: Any) -> Answer:
+        given.append(seconds)
+        return Answer(200, {}, b"")
+
+    monkeypatch.setattr(http_checks, "request", noted)
+    slow = {"name": "slow", "path": "/slow", "seconds": 30}
+    for promise in release_promises([slow, {"name": "usual", "path": "/usual"}], ""):
+        assert http_checks.ReverseProxy("127.0.0.1:9").check(promise, 2)[1] == ""
+    assert given == [30, 2]
+
+
 def test_without_a_plan_every_image_may_be_built() -> None:
     assert why_not("aaaaaaaaaaaa", "") == why_not("aaaaaaaaaaaa", "aaaaaaaaaaaa") == ""
-    assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb; nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
+    assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb. Nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 
 
 def test_the_reverse_proxy_is_documented_as_it_is_read() -> None:
-    documented = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)["options"]["reverse_proxy"]["suboptions"]
-    assert set(documented) == set(REVERSE_PROXY_OPTION["options"])
+    documented = yaml.safe_load(ModuleDocFragment.RELEASE)["options"]["reverse_proxy"]["suboptions"]
+    assert set(documented) == set(RELEASE["reverse_proxy"]["options"])

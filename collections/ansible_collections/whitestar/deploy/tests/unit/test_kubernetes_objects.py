@@ -19,7 +19,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply 
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import MANAGER, with_managed_labels
-from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_objects import finish, plan
+from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_objects import finish, plan, try_out
 
 
 def config(name: str, **data: str) -> dict[str, Any]:
@@ -37,6 +37,8 @@ def server(size: str) -> dict[str, Any]:
 
 class Kept:
     """A cluster that keeps objects, and notes what was done with them, in order."""
+
+    namespace = "place"
 
     def __init__(self, *things: dict[str, Any], refuses: str = "", placeless: bool = False) -> None:
         self.things: dict[tuple[str, str], dict[str, Any]] = {}
@@ -144,6 +146,15 @@ def test_what_lies_in_a_namespace_that_is_not_there_is_tried_once_it_is() -> Non
     with pytest.raises(ClusterError, match="the cluster refuses ConfigMap bad: its lists do not go together"):
         plan(stage(cluster, *wanted), check=False)
     assert cluster.done == ["apply place", f"apply {STAGES}"]
+
+
+def test_all_stages_are_tried_out_and_nothing_is_done() -> None:
+    cluster = Kept(refuses="bad")
+    cluster.things["Namespace", cluster.namespace] = PLACE
+    assert try_out([stage(cluster, config("first")), stage(cluster, config("second"))])["changed"] is False
+    with pytest.raises(ClusterError, match="the cluster refuses ConfigMap bad"):
+        try_out([stage(cluster, config("first")), stage(cluster, config("bad"))])
+    assert cluster.done == []
 
 
 def test_a_check_hands_nothing_on() -> None:

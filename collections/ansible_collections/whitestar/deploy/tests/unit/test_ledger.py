@@ -72,7 +72,7 @@ def test_twice_goes_further_back_and_then_refuses() -> None:
     ledger = go_back(history("a", "b", "c"))
     assert ledger.rollback_target("", LiveSchema()).release == "a"
     ledger = go_back(ledger)
-    with pytest.raises(RollbackRefusedError, match=r"oldest .* nothing further back.*recorded: b, c"):
+    with pytest.raises(RollbackRefusedError, match=r"oldest recorded one.*recorded: b, c"):
         ledger.rollback_target("", LiveSchema())
 
 
@@ -112,9 +112,9 @@ def test_the_start_of_an_id_is_enough(wanted: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("3f", r"'3f' fits more than one release; recorded releases: 3f-2, 3f-1"),
-        ("x", r"titanic_rollback_to: 'x' is not in the ledger; recorded releases: 3f-2, 3f-1"),
-        ("now", r"release now-1 is the one that serves already"),
+        ("3f", r"'3f' fits more than one release. Recorded releases: 3f-2, 3f-1."),
+        ("x", r"titanic_rollback_to: 'x' is not in the ledger. Recorded releases: 3f-2, 3f-1."),
+        ("now", r"release now-1 serves already. Name another one."),
     ],
 )
 def test_a_wrong_name_is_refused(wanted: str, message: str) -> None:
@@ -132,7 +132,7 @@ def test_a_release_that_the_live_schema_cannot_serve_is_refused() -> None:
     assert ledger.rollback_target("", LiveSchema("", "0001")).release == "old"
     with pytest.raises(RollbackRefusedError, match=r"old needs schema 0001, but .* from 0002 on"):
         ledger.rollback_target("", LiveSchema("", "0002"))
-    with pytest.raises(RollbackRefusedError, match="from 0002 on: no other is recorded: correct the source"):
+    with pytest.raises(RollbackRefusedError, match=r"from 0002 on\. No other is recorded\. Correct the source"):
         ledger.rollback_target("old", LiveSchema("", "0002"))
 
 
@@ -140,14 +140,14 @@ def test_a_refusal_names_the_releases_that_the_live_schema_serves_and_no_other()
     ledger = Ledger()
     for release, required in (("old", "0001"), ("older", "0001"), ("fits", "0002"), ("new", "0003")):
         ledger = add_release(ledger, release, schema_required=required)
-    with pytest.raises(RollbackRefusedError, match=r"from 0002 on: choose a newer release \(fits\)$"):
+    with pytest.raises(RollbackRefusedError, match=r"from 0002 on\. Choose a newer release \(fits\)\.$"):
         ledger.rollback_target("older", LiveSchema("", "0002"))
 
 
 def test_an_interrupted_entry_is_closed_by_the_next() -> None:
     ledger = add_release(add_release(history("a"), "b", "started"), "c")
     assert [entry.outcome for entry in ledger.entries] == ["succeeded", "interrupted", "succeeded"]
-    assert "ended before" in ledger.entries[1].reason
+    assert "was cut off before" in ledger.entries[1].reason
     assert ledger.rollback_target("", LiveSchema()).release == "a"
 
 
@@ -218,7 +218,7 @@ def test_what_fits_a_schema_is_what_serves_or_else_the_newest_that_can() -> None
         "0001": "a", "0002": "c", "0003": "d",
     }  # fmt: skip
     assert ledger.fitting(LiveSchema("0000", "0000")) is None
-    with pytest.raises(RollbackRefusedError, match=r"d needs .* is at 0002: choose an older release \(b, a\)$"):
+    with pytest.raises(RollbackRefusedError, match=r"d needs .* is at 0002\. Choose an older release \(b, a\)\.$"):
         add_release(ledger, "c", restores=3).rollback_target("d", LiveSchema("0002", "0001"))
 
 

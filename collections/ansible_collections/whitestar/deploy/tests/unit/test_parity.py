@@ -15,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime im
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import release_objects
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import command_line
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE
 
 SETTINGS: dict[str, Any] = {
     "image": {
@@ -34,6 +35,8 @@ SETTINGS: dict[str, Any] = {
     },
     "resources": {"memory": "256Mi", "cpu": "0.5"},
     "user": 10001,
+    "probes": SERVICE["probes"],
+    "promises": SERVICE["promises"],
 }
 # What each target adds of its own: where to listen, where to measure, how it is drained.
 OWN = {"TITANIC_BIND", "TITANIC_METRICS_DIRECTORY", "TITANIC_DRAIN_FILE", "TITANIC_KEEPALIVE_SECONDS"}

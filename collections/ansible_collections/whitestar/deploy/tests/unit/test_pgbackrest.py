@@ -205,7 +205,7 @@ def test_a_disk_that_is_too_small_for_a_restore_is_refused(tmp_path: Path, monke
     recovery = ContainerRecovery(backups, "restore", "database-1", Target("latest"))
     backup = listed(told(0))[1][FULL]
     monkeypatch.setattr(ComposeBackups, "free_mebibytes", lambda _: 199)
-    with pytest.raises(BackupError, match=r"titanic_engine: only 199 MiB are free .* needs 200 MiB: free some first"):
+    with pytest.raises(BackupError, match=r"titanic_engine: only 199 MiB are free .* needs 200 MiB. Free some first"):
         recovery.require_room(backup)
     for free in (200, None):
         monkeypatch.setattr(ComposeBackups, "free_mebibytes", lambda _, free=free: free)

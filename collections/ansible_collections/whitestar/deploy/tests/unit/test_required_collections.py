@@ -23,6 +23,13 @@ REMEDY = (
 )
 
 
+DOCKER = "titanic_provider: compose needs the collection community.docker from 5.4.0 to before 6.0.0; found: "
+DOCKER_REMEDY = (
+    "In a checkout run: bin/run collections; elsewhere: "
+    "ansible-galaxy collection install 'community.docker:>=5.4.0,<6.0.0'"
+)
+
+
 def told(version: str, **packages: str) -> list[str]:
     have = PACKAGES | packages
     return missing("kubernetes", collection=lambda _: version, package=lambda name: have[name])
@@ -36,6 +43,14 @@ def test_a_version_within_the_bounds_is_taken(version: str) -> None:
 @pytest.mark.parametrize(("version", "found"), [("", "none"), ("6.5.9", "6.5.9"), ("7.0.0", "7.0.0"), ("*", "*")])
 def test_any_other_is_told_with_the_command_that_brings_it(version: str, found: str) -> None:
     assert told(version) == [f"{NEEDED}{found}. {REMEDY}"]
+
+
+@pytest.mark.parametrize(
+    ("version", "found"), [("", "none"), ("5.3.9", "5.3.9"), ("6.0.0", "6.0.0"), ("5.4.0", ""), ("5.10.0", "")]
+)
+def test_containers_need_a_collection_and_no_package(version: str, found: str) -> None:
+    seen = missing("compose", collection=lambda _: version, package=lambda _: "")
+    assert seen == ([f"{DOCKER}{found}. {DOCKER_REMEDY}"] if found else [])
 
 
 def test_python_packages_are_told_too() -> None:

@@ -45,6 +45,19 @@ def test_what_kubernetes_core_applied_is_told_by_the_plan_of_it() -> None:
     assert stage.did == ["make Service titanic-api", "Apply the objects"], "the last is of a task that told nothing"
 
 
+def test_what_docker_compose_v2_applied_is_told_by_the_plan_of_it() -> None:
+    report, stage = RunReport(), Stage("Database", "role", 0, 1)
+    planned = {"steps": ["write the service database", "start the service database"], "changed": True}
+    for action, result in (
+        (f"{COLLECTION}compose_service", planned),
+        ("community.docker.docker_compose_v2", {"changed": True}),
+        (f"{COLLECTION}compose_service", {"steps": [], "changed": False}),
+    ):
+        facts = TaskFacts(action, f"{COLLECTION}titanic_database", "common | Apply the service")
+        report.record("here", stage, facts, result, "changed" if result["changed"] else "ok")
+    assert stage.did == planned["steps"]
+
+
 @pytest.mark.parametrize(
     ("module", "result", "words"),
     [
@@ -80,6 +93,20 @@ def test_an_image_is_told_by_its_identity() -> None:
     assert did(module, image, role="image") == ["3f2a is there"]
     assert did(module, image | {"changed": True}, role="image") == ["built 3f2a"]
     assert did(module, image | {"changed": True}, role="image", check=True) == ["would build 3f2a"]
+
+
+def test_a_message_does_not_say_again_what_was_done() -> None:
+    stage = Stage("Stop", "role", 0, 1, did=["stop caddy"])
+    RunReport().say("here", stage, ["stop caddy", "data are kept"], inline=False)
+    assert stage.messages == ["data are kept"]
+
+
+def test_a_rollback_goes_back() -> None:
+    deployed = {"action": "deployed", "release": RELEASE, "changed": True}
+    module = f"{COLLECTION}host_release"
+    assert did(module, deployed, role="rollback") == [f"went back to {RELEASE}"]
+    assert did(module, deployed, role="rollback", check=True) == [f"would go back to {RELEASE}"]
+    assert did(module, deployed | {"action": "none"}, role="rollback") == [f"{RELEASE} serves already"]
 
 
 def test_check_mode_says_what_would_be() -> None:
@@ -147,7 +174,7 @@ def test_an_error_is_its_message_and_what_the_message_does_not_say() -> None:
 def test_a_hidden_error_says_how_to_see_it() -> None:
     hidden = {"censored": "the output has been hidden", "msg": "never"}
     (line,) = error_lines(hidden, "whitestar.deploy.titanic_secrets")
-    assert line.endswith("titanic_secrets_secure_logging=false shows it")
+    assert line.endswith("titanic_secrets_secure_logging=false shows it.")
     assert error_lines(hidden) == ["the reason is hidden, since the task has no_log: it handles secrets"]
 
 

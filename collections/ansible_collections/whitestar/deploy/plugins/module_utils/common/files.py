@@ -103,7 +103,7 @@ def exclusively(directory: Path, seconds: float = 120) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"a step of an earlier run is still at work in {directory}: wait for it"
+                        f"{directory}: a step of an earlier run is still at work. Wait for it."
                     ) from None
                 time.sleep(0.1)
         yield
@@ -161,7 +161,7 @@ def read_json(path: Path, default: Any) -> Any:
     except FileNotFoundError:
         return default
     except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): move it away or restore it") from error
+        raise ValueError(f"{path} is not readable as JSON ({error}). Move it away or restore it.") from error
 
 
 def json_bytes(value: Any) -> bytes:

@@ -71,7 +71,7 @@ class ComposeBackups:
         """Those of a deployment. Raises BackupError where backups are off, ValueError if that cannot be read."""
         found = cls.of(engine, state)
         if found is None:
-            raise BackupError("titanic_backup_enabled: backups are off here: turn them on, and run the whole site")
+            raise BackupError("titanic_backup_enabled: backups are off here. Turn them on, and run the whole site.")
         return found
 
     @property
@@ -95,7 +95,9 @@ class ComposeBackups:
     def server(self) -> ContainerServer:
         """The database that serves. Raises BackupError if it does not run."""
         if not (container := self.container(DATABASE)):
-            raise BackupError("the database does not run, so that there is nothing to back up: start it (--tags start)")
+            raise BackupError(
+                "the database does not run, so that there is nothing to back up. Start it (--tags start)."
+            )
         return ContainerServer(self.engine, container)
 
     def options(self, *more: str) -> list[str]:
@@ -128,7 +130,7 @@ class ComposeBackups:
     def ask(self, *words: str, seconds: float = ASK_SECONDS) -> str:
         """Run it in the service ``backup``, which sees the live data too. Raises BackupError, EngineError."""
         if not (container := self.container(BACKUP)):
-            raise BackupError("the container of the service backup does not run: run the whole site (make up)")
+            raise BackupError("the container of the service backup does not run. Run the whole site (make up).")
         done = self.engine.start(["exec", container, PROGRAM, *words], "", seconds)
         if done.returncode:
             raise BackupError(pgbackrest.explained(done.stderr or done.stdout))
@@ -225,7 +227,7 @@ class ComposeBackups:
             what = (
                 f"{len(given_up)} files of WAL were given up while a repository was away, the last one {given_up[-1]}"
             )
-            found.append(f"{what}: moments of then cannot be restored; make a backup now (--tags backup)")
+            found.append(f"{what}: moments of then cannot be restored. Make a backup now (--tags backup).")
         return found
 
     def told_of(self, kept: Sequence[str]) -> dict[str, str]:

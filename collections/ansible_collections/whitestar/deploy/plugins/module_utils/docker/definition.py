@@ -9,7 +9,6 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
-API_PORT = 8000
 # Where the reverse proxy meets the releases, and where they meet the database, which has no way out.
 NETWORKS: dict[str, dict[str, Any]] = {"front": {}, "data": {"internal": True}}
 # What the client gives containers, also in lower case, where its config.json has proxies. No proxy knows ours.
@@ -28,10 +27,10 @@ def service_of(colour: str) -> str:
     return f"api-{colour}"
 
 
-def upstreams(project: str, replicas: int) -> list[str]:
+def upstreams(project: str, replicas: int, port: int) -> list[str]:
     """Every address that the reverse proxy may find a release at: both colours, all replicas (a text will do)."""
     numbers = range(1, int(replicas) + 1)
-    return [f"{project}-{service_of(colour)}-{number}:{API_PORT}" for colour in COLOURS for number in numbers]
+    return [f"{project}-{service_of(colour)}-{number}:{port}" for colour in COLOURS for number in numbers]
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,52 +150,38 @@ class Project:
         return self.engine.run(*words, seconds=seconds, directory=str(self.directory))
 
     def remove_service(self, name: str) -> None:
-        """Take a service away, with its containers, files and part; its volumes stay until a teardown."""
-        for container in self.engine.containers(name):
-            self.engine.run("rm", "--force", "--volumes", str(container["Id"]))
+        """Take a service away that has no container any more, with its files and part; its volumes stay."""
         shutil.rmtree(self.directory / name, ignore_errors=True)
         record_checksums(
             self.directory, {path: None for path in read_checksums(self.directory) if path.startswith(f"{name}/")}
         )
         self.write(name, {})
 
-    def up(self, service: str, *, anew: bool = False) -> None:
-        """Have a service run as the file says, with ``anew`` in a new container even if there is one that looks right.
-
-        Its image has been pinned and is there. Raises EngineError.
-        """
-        # One replica after another, and so when they end: beside them others serve, who feel every container that is
-        # made or taken away (200 requests/s on two cores, three releases and rollbacks: p99 118 ms; all at once 282).
+    def up(self, service: str) -> None:
+        """Have a service run as the file says; its image is there. Raises EngineError."""
+        # One replica after another, at the start and at the end: the releases beside them feel every container that is
+        # made or removed. p99 of three releases and rollbacks (200 requests/s, two cores): 118 ms; all at once 282 ms.
         words = ["--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"]
-        self.compose("--parallel", "1", "up", *words, *(["--force-recreate"] if anew else []), service)
+        self.compose("--parallel", "1", "up", *words, service)
 
 
 class Service:
     """One service of the project that is not a release: the database, the reverse proxy.
 
-    ``definition`` is its entry in the Compose file, without image; ``volumes`` and ``secrets`` (paths by name) are what
-    it uses; ``files`` (contents by name) is what it finds in its configuration directory; ``watched`` is a hash of what
-    else it reads when it is configured.
+    In ``options``, ``definition`` is its entry in the Compose file, without image. ``volumes`` and ``secret_files``
+    (paths by name) are what it uses. ``files`` (contents by name) go into its configuration directory. ``watched`` is
+    a hash of what else it reads when it is configured.
     """
 
-    def __init__(
-        self,
-        project: Project,
-        name: str,
-        image: str,
-        definition: Mapping[str, Any],
-        volumes: Mapping[str, Any],
-        secrets: Mapping[str, str],
-        files: Mapping[str, str],
-        watched: str = "",
-    ) -> None:
+    def __init__(self, project: Project, name: str, image: str, options: Mapping[str, Any], watched: str = "") -> None:
+        secrets = options.get("secret_files") or {}
         self.project = project
         self.name = name
         self.image = image
-        self.files = files
-        self.configured = bool(files or watched)
-        self.configuration = stable_hash([dict(files), watched] if watched else dict(files))
-        service = merged(merged(HARDENED, definition), {"image": image})
+        self.files: Mapping[str, str] = options.get("files") or {}
+        self.configured = bool(self.files or watched)
+        self.configuration = stable_hash([dict(self.files), watched] if watched else dict(self.files))
+        service = merged(merged(HARDENED, options["definition"]), {"image": image})
         service["secrets"] = [{"source": key, "target": path} for key, path in secrets.items()]
         self.hash = stable_hash(service)
         # No part of the hash: a container from before, which has no proxy either, stays.
@@ -203,7 +189,7 @@ class Service:
         service["labels"] = {LABEL: self.hash}
         self.part = {
             "services": {name: {key: value for key, value in service.items() if value}},
-            "volumes": dict(volumes),
+            "volumes": dict(options.get("volumes") or {}),
             "secrets": {key: {"file": path} for key, path in secrets.items()},
         }
         own: dict[str, Any] = {network: {} for network in service.get("networks", []) if network not in NETWORKS}
@@ -215,33 +201,32 @@ class Service:
         """Its configuration directory on the host."""
         return self.project.directory / self.name
 
-    def steps(self, answers_at: str = "") -> list[str]:
+    def needed(self, answers_at: str = "") -> list[str]:
         """What is needed, in order: write, start, reload, restart."""
-        steps = ["write"] if self.stale() else []
+        needed = ["write"] if self.stale() else []
         if not self._runs():
-            steps.append("start")
+            needed.append("start")
         elif self._applied() != self.configuration:
-            steps.append("reload")
+            needed.append("reload")
         elif answers_at and refuses(answers_at):
             # What the engine publishes the port with has ended, and is started with the container alone.
-            steps.append("restart")
-        return steps
+            needed.append("restart")
+        return needed
 
-    def apply(self, steps: Sequence[str], reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
-        """Do them. Raises EngineError with the last words of a container that does not come up, or does not answer."""
+    def settle(self, reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
+        """Have its program load changed files, if it has not, and wait until it is ready.
+
+        Raises EngineError with the last words of a container that does not come up, or does not answer.
+        """
         engine = self.project.engine
-        before = {found["Id"]: found["RestartCount"] for found in engine.containers(self.name)}
-        if "write" in steps:
-            self.write()
-        if "start" in steps:
-            self.project.up(self.name, anew=self._altered())
-        if "reload" in steps:
+        if self._applied() != self.configuration:
             engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
-        if "restart" in steps:
-            engine.run("restart", str(engine.containers(self.name)[0]["Id"]))
-        if steps:
-            self._wait(answers_at, seconds, before)
-        if steps and self.configured:
+        self._wait(answers_at, seconds)
+        self.record_applied()
+
+    def record_applied(self) -> None:
+        """Take down that its program has loaded its files; one that is started finds them as they are."""
+        if self.configured:
             write_atomically(self.directory / ".applied", self.configuration.encode(), 0o644)
 
     def stale(self) -> bool:
@@ -271,12 +256,12 @@ class Service:
             right = container["Config"]["Labels"].get(LABEL) == self.hash and container["State"]["Running"]
             return bool(
                 right
-                and not self._altered()
+                and not self.altered()
                 and container["State"].get("Health", {}).get("Status", "healthy") == "healthy"
             )
         return False
 
-    def _altered(self) -> bool:
+    def altered(self) -> bool:
         """Whether somebody took its container from one of its networks, or gave it other variables."""
         engine, service = self.project.engine, self.part["services"][self.name]
         wanted = {f"{engine.project}_{name}" for name in service.get("networks", [])}
@@ -286,7 +271,7 @@ class Service:
         )
 
     def _applied(self) -> str:
-        """The hash of what the container was last configured with."""
+        """The hash of what its program has loaded, or loads when it is started."""
         if not self.configured:
             return self.configuration
         try:
@@ -294,12 +279,13 @@ class Service:
         except OSError:
             return ""
 
-    def _wait(self, answers_at: str, seconds: float, before: Mapping[str, int]) -> None:
-        """Wait until it is ready or has ended; how often a container had been restarted ``before`` does not count."""
+    def _wait(self, answers_at: str, seconds: float) -> None:
+        """Wait until it is ready or has ended, or ends again; how often it has before does not count."""
         deadline = time.monotonic() + seconds
+        before = {found["Id"]: found["RestartCount"] for found in self.project.engine.containers(self.name)}
         while True:
             found = self.project.engine.containers(self.name)
-            alive = [c for c in found if c["State"]["Running"] and c["RestartCount"] <= before.get(c["Id"], 0)]
+            alive = [c for c in found if _runs_on(c["State"]) and c["RestartCount"] <= before.get(c["Id"], 0)]
             if alive and self._runs() and (not answers_at or try_request(answers_at, "/")):
                 return
             if not alive or time.monotonic() > deadline:
@@ -307,6 +293,11 @@ class Service:
             time.sleep(POLL_SECONDS)
         where = f" or does not answer at {answers_at}" if answers_at else ""
         raise EngineError(f"the container does not get ready{where}; its last output:\n{self.last_output()}")
+
+
+def _runs_on(state: Mapping[str, Any]) -> bool:
+    """Whether a container runs, and does not wait for being started again."""
+    return bool(state["Running"] and not state["Restarting"])
 
 
 def other_variables(engine: DockerClient, container: Mapping[str, Any], service: Mapping[str, Any]) -> list[str]:

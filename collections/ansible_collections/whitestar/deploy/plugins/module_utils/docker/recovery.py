@@ -74,7 +74,7 @@ class ContainerRecovery:
         free, needed = self.backups.free_mebibytes(), backup.bytes // 2**20 + SPARE_MEBIBYTES
         if free is not None and free < needed:
             what = f"only {free} MiB are free where the engine keeps volumes, a restore needs {needed} MiB"
-            raise BackupError(f"titanic_engine: {what}: free some first")
+            raise BackupError(f"titanic_engine: {what}. Free some first.")
 
     def unpack(self, number: int, backup: Backup) -> None:
         """The data directory as the backup has it, each file checked. Raises BackupError, EngineError."""
@@ -119,7 +119,7 @@ class ContainerRecovery:
     def _told(self) -> str:
         text = self.engine.logs(self.container, 200)
         if NOT_REACHED in text:
-            return f"titanic_restore_to: '{self.target.text}' is after the last WAL: name an earlier moment, or latest"
+            return f"titanic_restore_to: '{self.target.text}' is after the last WAL. Name an earlier moment, or latest."
         lines = [line for line in text.splitlines() if any(word in line for word in ("ERROR", "FATAL", "PANIC"))]
         return f"what was restored does not start: {' '.join(lines[-3:]) or text[-500:]}"
 

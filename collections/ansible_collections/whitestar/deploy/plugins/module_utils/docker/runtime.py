@@ -25,7 +25,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     EngineTimeoutError,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import (
-    API_PORT,
     HARDENED,
     merged,
     service_of,
@@ -80,7 +79,7 @@ class ComposeBlueGreen(BlueGreen):
         for container in self.engine.containers(service_of(colour)):
             network = container["NetworkSettings"]["Networks"].get(f"{self.engine.project}_front") or {}
             if container["State"]["Running"] and network.get("IPAddress"):
-                found.append(f"{network['IPAddress']}:{API_PORT}")
+                found.append(f"{network['IPAddress']}:{self.workload['port']}")
         return found
 
     def ended(self, colour: str) -> str:
@@ -218,7 +217,7 @@ def memory(workload: Mapping[str, Any]) -> str:
 def api_part(workload: Mapping[str, Any], colour: str, state: State, drain_seconds: float) -> dict[str, Any]:
     """The part of the project that runs a workload as this colour; secrets have the same paths inside as outside."""
     own = {
-        "TITANIC_BIND": f"0.0.0.0:{API_PORT}",
+        "TITANIC_BIND": f"0.0.0.0:{workload['port']}",
         "TITANIC_DRAIN_FILE": "/run/titanic/drain",
         "TITANIC_METRICS_DIRECTORY": f"{SCRATCH}/metrics",
     }

@@ -71,10 +71,10 @@ class HostRestore:
     def target(self) -> Target:
         """The moment that was asked for. Raises BackupError for one that cannot be."""
         if self.state.ledger().current() is None:
-            raise BackupError(f"{NOTHING_YET}: run the whole site first, which makes what a restored database needs")
+            raise BackupError(f"{NOTHING_YET}. Run the whole site first, which makes what a restored database needs.")
         found = parse_target(self.options["to"], self.state.ledger())
         if found.time is not None and found.time > datetime.now(UTC):
-            raise BackupError(f"titanic_restore_to: '{found.text}' is yet to come: name an earlier moment, or latest")
+            raise BackupError(f"titanic_restore_to: '{found.text}' is yet to come. Name an earlier moment, or latest.")
         return found
 
     def timeline_at(self, time: datetime | None, newest: int) -> int:
@@ -134,14 +134,14 @@ class HostRestore:
             schema = LiveSchema.of_check(said, complaint)
         except RollbackRefusedError as error:
             raise BackupError(
-                f"titanic_restore_to: the schema of '{target.text}' cannot be read ({complaint or said}): "
-                f"name another moment"
+                f"titanic_restore_to: the schema of '{target.text}' cannot be read ({complaint or said}). "
+                f"Name another moment."
             ) from error
         entry = ledger.fitting(schema)
         if entry is None:
             raise BackupError(
                 f"titanic_restore_to: at '{target.text}' the schema was {schema.revision or 'none'}, with "
-                f"which no recorded release can live: name another moment"
+                f"which no recorded release can live. Name another moment."
             )
         recorded_workload(self.state, self.host, entry)
         return entry

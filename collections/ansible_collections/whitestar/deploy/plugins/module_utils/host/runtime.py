@@ -53,5 +53,5 @@ def recorded_workload(state: State, host: Runtime, entry: Entry | None) -> dict[
     found = state.workload(entry.release) if entry else {}
     if not found or not host.has_image(found["image"]):
         name = entry.release if entry else "of an unknown entry"
-        raise ReleaseError(f"release {name} is recorded, but its image or workload is gone: choose another release")
+        raise ReleaseError(f"release {name} is recorded, but its image or workload is gone. Choose another release.")
     return found

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A release as a Deployment: tried out in a pod of its own, rolled out without a dropped request, then watched."""
+"""A release as a Deployment: a smoke test in a pod of its own, rolled out without a dropped request, then watched."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
     try_out,
 )
 
-# What the pod is called in which a release is tried out; no Service sends it anything.
+# What the pod of the smoke test is called; no Service sends it anything.
 TRIAL = "trial"
 # More pods than there ever are.
 MANY = 2**31 - 1
@@ -123,7 +123,7 @@ class Rollout:
         pod = self._trial()
         name = pod["metadata"]["name"]
         watch = PodWaiter(self.cluster, pod["metadata"]["labels"])
-        report("try the release out in a pod of its own")
+        report("run the smoke test in a pod of its own")
         try:
             try:
                 self.cluster.create(pod)
@@ -140,7 +140,7 @@ class Rollout:
                 self.cluster.delete("v1", "Pod", name, now=True)
 
     def _trial(self) -> Object:
-        """The pod in which it is tried out."""
+        """The pod of the smoke test."""
         pod = deepcopy(self.template)
         labels = pod["metadata"]["labels"] | {COMPONENT: TRIAL, RELEASE: self.release}
         pod["metadata"] = {**pod["metadata"], "name": f"{self.key[2]}-{TRIAL}-{token_hex(3)}", "labels": labels}
@@ -151,7 +151,7 @@ class Rollout:
         return with_managed_labels({"apiVersion": "v1", "kind": "Pod", **pod})
 
     def tidy(self) -> None:
-        """Remove the pods in which releases were tried out by runs that were killed."""
+        """Remove the smoke tests' pods of runs that were killed."""
         for pod in self.cluster.list("v1", "Pod", **{COMPONENT: TRIAL}):
             self.cluster.delete("v1", "Pod", pod["metadata"]["name"], now=True)
 
@@ -178,16 +178,18 @@ class Rollout:
         """The same for who waits. Raises ReleaseError once somebody has paused it: nothing comes of waiting."""
         found = self.cluster.get(*self.key)
         if found and found["spec"].get("paused"):
-            remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
-            raise ReleaseError(f"{object_label(self.deployment)} is paused: {remedy} {self.key[2]}")
+            remedy = f"Resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
+            raise ReleaseError(f"{object_label(self.deployment)} is paused. {remedy} {self.key[2]}")
         if found:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             new, available = (status.get(name, 0) for name in ("updatedReplicas", "availableReplicas"))
             report(f"{new} of {wanted} replicas are new, {available} available")
         return _complete(found)
 
-    def watch(self, watch: PodWaiter, analysis: Analysis) -> None:
+    def watch(self, watch: PodWaiter, analysis: Analysis, probes: Mapping[str, Any]) -> None:
         """Ask the reverse proxy for what it kept before, then compare the metrics of all pods with the bounds.
+
+        ``probes`` are the workload's.
 
         Raises ReleaseError for a promise that is broken now, and when the metrics leave their bounds.
         """
@@ -203,7 +205,7 @@ class Rollout:
             pods = [str(pod["metadata"]["name"]) for pod in watch.pods()]
             addresses = [stack.enter_context(self.cluster.forwarded(pod, self.port)) for pod in pods]
             try:
-                analysis.watch(lambda: Traffic.at(addresses), watch.problem)
+                analysis.watch(lambda: Traffic.at(addresses, probes), watch.problem)
             except ReleaseError:
                 self._record_evidence(watch)
                 raise

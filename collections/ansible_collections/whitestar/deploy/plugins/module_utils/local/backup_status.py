@@ -45,11 +45,12 @@ def warnings(state: State) -> list[str]:
     if ledger.last_event("backup_first", repository=str(repository.root)):
         try:
             repository.record()
+            repository.check_right()
         except (BackupError, OSError, ValueError) as error:
             found.append(f"WAL is not archived and no backup is made: {error}")
     if given_up := repository.given_up():
         what = f"{len(given_up)} files of WAL were given up while the repository was away, the last one {given_up[-1]}"
-        found.append(f"{what}: moments of then cannot be restored; make a backup now (--tags backup)")
+        found.append(f"{what}: moments of then cannot be restored. Make a backup now (--tags backup).")
     return found
 
 

@@ -69,10 +69,10 @@ def make(repository: Repository, kind: str = "auto") -> Backup:
     """Make a base backup, complete or not at all. Raises BackupError, DatabaseError, OSError."""
     server = server_of(repository)
     if not (server.exists() and server.running()):
-        raise BackupError("the database does not run, so that there is nothing to back up: start it (--tags start)")
+        raise BackupError("the database does not run, so that there is nothing to back up. Start it (--tags start).")
     repository.check(server.major(), server.system())
     if server.run_sql("SHOW archive_mode") != "on":
-        raise BackupError("titanic_backup_enabled: the server does not archive yet: run the whole site once (make up)")
+        raise BackupError("titanic_backup_enabled: the server does not archive yet. Run the whole site once (make up).")
     backups = repository.backups()
     control = server.control()
     timeline = int(control["Latest checkpoint's TimeLineID"])

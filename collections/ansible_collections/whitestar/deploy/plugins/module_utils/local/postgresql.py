@@ -62,7 +62,8 @@ class PostgresServer(Server):
             text = self.run_program(["postgres", "--version"])
         except OSError as error:
             raise DatabaseError(
-                f"titanic_database_local_bindir: {self.bindir} has no working 'postgres' program ({error})"
+                f"titanic_database_local_bindir: {self.bindir} has no working 'postgres' program ({error}). "
+                "Name another directory."
             ) from error
         return text.split()[2]
 
@@ -76,7 +77,7 @@ class PostgresServer(Server):
         major = int(found[0]) if found else 0
         if major < OLDEST_MAJOR:
             raise DatabaseError(
-                f"titanic_database_local_bindir: {self.bindir} is PostgreSQL {major}, {OLDEST_MAJOR} or later is needed"
+                f"titanic_database_local_bindir: {self.bindir} is PostgreSQL {major}. Name {OLDEST_MAJOR} or later."
             )
         return major
 
@@ -89,8 +90,8 @@ class PostgresServer(Server):
         kept = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
         if int(kept) != self.major():
             raise DatabaseError(
-                f"the data in {self.data} are PostgreSQL {kept}'s, the programs in {self.bindir} are {self.major()}: "
-                f"set titanic_database_local_bindir to PostgreSQL {kept}, or dump and load into a new cluster"
+                f"the data in {self.data} are PostgreSQL {kept}'s, the programs in {self.bindir} are {self.major()}. "
+                f"Set titanic_database_local_bindir to PostgreSQL {kept}, or dump and load into a new cluster."
             )
 
     def make(self) -> None:

@@ -83,15 +83,16 @@ class Processes(Parts):
         daemon = self.state.daemon(name)
         with self.state.exclusively_of(name):
             if not daemon.process() and not daemon.restart():
-                raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
+                raise ReleaseError(f"{name}: how it is started is not recorded. Deploy once (make up).")
 
-    def remove(self) -> list[str]:
+    def remove(self) -> tuple[list[str], list[str]]:
         """Stop everything, reverse proxy first; nothing of others is near it."""
+        steps = [f"stop {name}" for name in self.running()]
         for name in DAEMONS:
             self.state.daemon(name).stop(GRACE_SECONDS)
         if self._database_runs():
             self.cluster.stop()
-        return []
+        return steps, []
 
     def _database_runs(self) -> bool:
         return self.cluster.exists() and self.cluster.running()

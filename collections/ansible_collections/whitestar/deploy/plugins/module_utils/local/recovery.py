@@ -67,8 +67,8 @@ class Recovery:
         if missing:
             why = "was given up while the repository was away" if missing[0] in given_up else "is missing"
             raise BackupError(
-                f"the repository {self.repository.root}: WAL {missing[0]} {why}, and {len(missing) - 1} more: "
-                f"name a moment before that, or make a new backup (--tags backup)"
+                f"the repository {self.repository.root}: WAL {missing[0]} {why}, and {len(missing) - 1} more. "
+                f"Name a moment before that, or make a new backup (--tags backup)."
             )
         free = shutil.disk_usage(next(path for path in self.place.parents if path.exists())).free // 2**20
         if problem := room_problem(free, self.needed_mebibytes(), self.place):
@@ -163,8 +163,8 @@ class Recovery:
         text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
         if NOT_REACHED in text:
             return (
-                f"titanic_restore_to: '{self.target.text}' is after the last WAL in {self.repository.root}: "
-                f"name an earlier moment, or latest"
+                f"titanic_restore_to: '{self.target.text}' is after the last WAL in {self.repository.root}. "
+                f"Name an earlier moment, or latest."
             )
         reasons = [line.partition("titanic archive: ")[2] for line in text.splitlines() if "titanic archive: " in line]
         fatal = [line.partition("FATAL:")[2].strip() for line in text.splitlines() if "FATAL:" in line]
@@ -184,5 +184,5 @@ def room_problem(free: int, needed: int, place: Path) -> str:
         return ""
     return (
         f"titanic_state_directory: only {free} MiB are free on the disk of {place.parent}, "
-        f"a restore needs {needed} MiB: free some first"
+        f"a restore needs {needed} MiB. Free some first."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
+    closed_to_others,
     make_directory,
     read_json,
     write_json,
@@ -54,7 +56,7 @@ class Repository:
         """That of a deployment. Raises BackupError where backups are off, ValueError if that cannot be read."""
         found = cls.of(state)
         if found is None:
-            raise BackupError("titanic_backup_enabled: backups are off here: turn them on, and run the whole site")
+            raise BackupError("titanic_backup_enabled: backups are off here. Turn them on, and run the whole site.")
         return found
 
     @property
@@ -99,10 +101,11 @@ class Repository:
         try:
             secret = Path(self.settings["key_file"]).read_bytes().strip()
         except FileNotFoundError as error:
-            raise BackupError(f"{KEY_VARIABLE}: there is no backup_key here yet: run the whole site") from error
+            raise BackupError(f"{KEY_VARIABLE}: there is no backup_key here yet. Run the whole site.") from error
         if len(secret) < SHORTEST_KEY:
             raise BackupError(
-                f"{KEY_VARIABLE}: backup_key has {len(secret)} characters, {SHORTEST_KEY} are needed: give a random one"
+                f"{KEY_VARIABLE}: backup_key has {len(secret)} characters, {SHORTEST_KEY} are needed. "
+                "Give a random one."
             )
         return hmac.new(secret, b"titanic repository", hashlib.sha256).hexdigest()[:32]
 
@@ -113,6 +116,22 @@ class Repository:
             what = "is empty" if self.root.is_dir() and not any(self.root.iterdir()) else "is away or is none of ours"
             raise BackupError(f"{VARIABLE}: {self.root} {what} ({RECORD} is missing): mount it, or name the right one")
         return dict(found)
+
+    def check_right(self) -> None:
+        """Refuse a directory that cannot be written to, or be made. Raises BackupError."""
+        made = self.root / "wal"
+        place = next(path for path in (made, self.root, *self.root.parents) if os.access(path, os.F_OK))
+        # Its owner writes to it; who deploys makes it.
+        who = self.process() if place == made else {}
+        words = ["test", "-d", str(place), "-a", "-w", str(place), "-a", "-x", str(place)]
+        if subprocess.run(words, check=False, **who).returncode:
+            raise BackupError(f"{VARIABLE}: {place} cannot be written to: grant that right, or name another directory")
+        way = place.parent if place == self.root else place
+        if self.owner and place != made and (closed := closed_to_others(way)):
+            raise BackupError(
+                f"{VARIABLE}: '{self.settings['account']}' archives WAL and cannot enter {closed}: open it to others, "
+                f"or name another directory"
+            )
 
     def create(self, system: str, major: int) -> None:
         """Have it be that of this database. Raises BackupError, OSError."""
@@ -125,33 +144,36 @@ class Repository:
             make_directory(self.root / name, 0o700, self.owner)
         write_json(self.root / RECORD, {**facts, "key_check": self.key_check()}, 0o600, self.owner)
 
-    def check(self, major: int, system: str = "") -> dict[str, Any]:
+    def check(self, major: int, system: str = "", *, writes: bool = True) -> dict[str, Any]:
         """Refuse a repository that is not this deployment's, before anything is touched. Raises BackupError, OSError.
 
-        ``system`` is the identifier of the database; empty where that need not be the same.
+        ``system`` is the identifier of the database; empty where that need not be the same. ``writes`` is whether
+        the caller cannot go on without the right to write.
         """
         found = self.record()
         if found["format"] != FORMAT:
             raise BackupError(f"{VARIABLE}: {self.root} has format {found['format']}, this collection reads {FORMAT}")
         if not hmac.compare_digest(found["key_check"], self.key_check()):
             raise BackupError(
-                f"{KEY_VARIABLE}: backup_key is not the key that {self.root} was made with: give that one"
+                f"{KEY_VARIABLE}: backup_key is not the key that {self.root} was made with. Give that one."
             )
         if found["site"] != self.settings["site"]:
             raise BackupError(
                 f"{VARIABLE}: {self.root} is the repository of the site '{found['site']}', and this one is "
-                f"'{self.settings['site']}' (titanic_backup_site): name another directory"
+                f"'{self.settings['site']}' (titanic_backup_site). Name another directory."
             )
         if found["major"] != major:
             raise BackupError(
                 f"titanic_database_local_bindir: the backups in {self.root} are PostgreSQL {found['major']}'s, the "
-                f"programs are {major}: set it to PostgreSQL {found['major']}, or name a new repository"
+                f"programs are {major}. Set it to PostgreSQL {found['major']}, or name a new repository."
             )
+        if writes:
+            self.check_right()
         if system and found["system"] != system:
             raise BackupError(
-                f"{VARIABLE}: {self.root} holds another database (system {found['system']}, this one is {system}): "
-                f"name a new directory, or take that database over (--tags restore "
-                f"-e titanic_restore_system={found['system']})"
+                f"{VARIABLE}: {self.root} holds another database (system {found['system']}, this one is {system}). "
+                f"Name a new directory, or take that database over (--tags restore "
+                f"-e titanic_restore_system={found['system']})."
             )
         return found
 

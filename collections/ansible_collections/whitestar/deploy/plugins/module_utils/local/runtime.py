@@ -171,8 +171,8 @@ def account(image: str, uid: int) -> tuple[int, int] | None:
     python = (Path(image) / "bin" / "python").resolve()
     if owner and python.exists() and (closed := closed_to_others(python)):
         raise ReleaseError(
-            f"a release does not run as root, and only root may use {closed}: "
-            "set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3"
+            f"a release does not run as root, and only root may use {closed}. "
+            "Set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3."
         )
     return owner
 

@@ -14,6 +14,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server, identifier, literal
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import matches, verifier
 
+TEXT, PASSWORD = {"type": "str", "required": True}, {"type": "path", "required": True, "no_log": False}
+# Of modules that read passwords from files.
+OPTIONS: dict[str, Any] = {
+    **dict.fromkeys(("database", "owner", "user"), TEXT),
+    **dict.fromkeys(("owner_password_file", "user_password_file"), PASSWORD),
+    "answer_file": {"type": "path"},
+}
 # What both roles may and may not.
 ATTRIBUTES = {
     "LOGIN": True,
@@ -106,8 +113,8 @@ def ensure_roles(
 ) -> list[str]:
     """Have the database, its roles and grants, or say what is missing. Returns the steps in words.
 
-    ``options`` has owner, user and database, ``passwords`` that of each role; ``granted`` is what the last migration
-    granted the role that serves, by relation, None where no migration has told.
+    ``options`` has owner, user and database, ``passwords`` that of each role. ``granted`` is what the last migration
+    granted the role that serves, by relation; None where no migration has told.
     """
     names = {name: options[name] for name in ("database", "owner", "user")}
     facts: Any = server.query(FACTS.format(**{key: literal(value) for key, value in names.items()}))
@@ -122,3 +129,9 @@ def ensure_roles(
     if kept and not check:
         server.run_sql(";\n".join(kept.values()), names["database"])
     return [*needed, *kept]
+
+
+def result(steps: Sequence[str]) -> dict[str, Any]:
+    """What a module gives back that has taken these steps."""
+    diff = {"before": "", "after": "".join(f"{step}\n" for step in steps)}
+    return {"changed": bool(steps), "steps": steps, "diff": diff}

@@ -146,7 +146,7 @@ def chain(backups: Mapping[str, Backup], label: str) -> list[Backup]:
     found: list[Backup] = []
     while label:
         if label not in backups:
-            raise BackupError(f"backup {label} is missing, and {found[-1].label} builds on it: name an earlier moment")
+            raise BackupError(f"backup {label} is missing, and {found[-1].label} builds on it. Name an earlier moment.")
         found.append(backups[label])
         label = backups[label].prior
     return found[::-1]
@@ -178,16 +178,18 @@ def parse_target(text: str, ledger: Ledger) -> Target:
     """``latest``, a time with its zone, ``release NAME`` or the name of a restore point. Raises BackupError."""
     variable = "titanic_restore_to"
     if not text.strip():
-        raise BackupError(f"{variable}: say to which moment: latest, a time, release NAME, or a restore point's name")
+        raise BackupError(
+            f"{variable}: it names no moment. Give latest, a time, release NAME, or a restore point's name."
+        )
     if text == LATEST:
         return Target(text)
     if _TIME.fullmatch(text):
         try:
             time = datetime.fromisoformat(text)
         except ValueError as error:
-            raise BackupError(f"{variable}: '{text}' is not a time ({error}): write 2026-11-30T12:00:00Z") from error
+            raise BackupError(f"{variable}: '{text}' is not a time ({error}). Write 2026-11-30T12:00:00Z.") from error
         if time.tzinfo is None:
-            raise BackupError(f"{variable}: '{text}' has no time zone: write it as {text.replace(' ', 'T')}Z for UTC")
+            raise BackupError(f"{variable}: '{text}' has no time zone. Write it as {text.replace(' ', 'T')}Z for UTC.")
         return Target(text, time=time.astimezone(UTC))
     name = text
     if text.startswith("release "):
@@ -208,7 +210,7 @@ def _point_of_release(name: str, ledger: Ledger) -> str:
     if not matches[0].point:
         raise BackupError(
             f"titanic_restore_to: release {matches[0].release} has no restore point, since backups were off when it "
-            f"was deployed: name a time, such as {matches[0].at}"
+            f"was deployed. Name a time, such as {matches[0].at}"
         )
     return matches[0].point
 
@@ -217,7 +219,7 @@ def base_of(target: Target, backups: Iterable[Backup], lineage: Lineage) -> Back
     """The newest backup from which this moment can be reached. Raises BackupError where there is none."""
     every = sorted(backups, key=lambda each: each.label)
     if not every:
-        raise BackupError("titanic_backup_repositories: the repository holds no backup: make one (--tags backup)")
+        raise BackupError("titanic_backup_repositories: the repository holds no backup. Make one (--tags backup).")
     known = [each for each in every if lineage.reaches(each)]
     earliest = f"the first backup ended at {every[0].ended}"
     if target.time is not None:
@@ -226,7 +228,7 @@ def base_of(target: Target, backups: Iterable[Backup], lineage: Lineage) -> Back
         known = [each for each in known if each.stop_lsn <= target.lsn]
         earliest = f"no backup is older than it; {earliest}"
     if not known:
-        raise BackupError(f"titanic_restore_to: '{target.text}' cannot be reached, {earliest}: name a later moment")
+        raise BackupError(f"titanic_restore_to: '{target.text}' cannot be reached, {earliest}. Name a later moment.")
     return known[-1]
 
 
@@ -245,7 +247,7 @@ def overdue(ledger: Ledger, settings: Mapping[str, Any], now: datetime) -> Itera
     backup = ledger.last_event("backup")
     limit = SCHEDULES[settings["schedule"]] * LATE
     if not backup:
-        yield "backups are on and there is none yet: make one (--tags backup)"
+        yield "backups are on and there is none yet. Make one (--tags backup)."
     elif (age := now - moment(backup["at"])) > limit:
         yield f"the newest backup is {days(age)} old, titanic_backup_schedule is {settings['schedule']}: --tags backup"
     drill = ledger.last_event("drill", outcome="succeeded")

@@ -11,52 +11,25 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION, Answer, Tls, request
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 MAINTENANCE = "urn:titanic:problem:maintenance"
 # A reverse proxy may not have seen yet that a release is ready, or that the one before is gone.
 SEEN_WITHIN_SECONDS = 30
 POLL_SECONDS = 0.2
-# So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
-# old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
+# So often in a row the new release has to answer before it is asked for the rest. An ingress controller may know an old
+# pod for a moment longer; as one of two, that pod would pass for the new release once in a thousand times.
 IN_A_ROW = 10
-REVERSE_PROXY_OPTION = {
-    "type": "dict",
-    "options": {"address": {"type": "str", "required": True}, "host": {"type": "str"}, "tls": TLS_OPTION},
-}
-
-JSON, PROBLEM = {"content-type": "application/json"}, {"content-type": "application/problem+json"}
-NOBODY = "/people/00000000-0000-0000-0000-000000000000"
-# A release on trial is held unready.
-NOT_ON_TRIAL = "/readyz"
-# How long it takes is a matter of how many people there are, not of the release; so is that there are too many for one.
-WHOLE_LIST = "/people"
-WHOLE_LIST_SECONDS = 30
-TOO_LONG = "urn:titanic:problem:list-too-long"
 
 
-# Of the Titanic API; {release} stands for the release's name.
-PROMISES: list[dict[str, Any]] = [
-    {"name": "the process is alive", "path": "/healthz"},
-    {"name": "the release is ready", "path": "/readyz"},
-    {"name": "this release answers", "path": "/version", "json": {"release": "{release}"}},
-    {"name": "the root is a JSON document", "path": "/", "headers": JSON},
-    {"name": "the whole list comes, in one array", "path": WHOLE_LIST, "headers": {**JSON, "etag": '"'}},
-    {"name": "a page is a page", "path": "/people?limit=5&sort=name", "headers": {"x-total-count": "", "link": "<"}},
-    {"name": "the document is there", "path": "/openapi.json", "headers": JSON},
-    {"name": "an unknown person is a problem document", "path": NOBODY, "status": 404, "headers": PROBLEM},
-    {"name": "a bad query is a problem document", "path": "/people?limit=many", "status": 400, "headers": PROBLEM},
-]
-
-
-def release_promises(wanted: Iterable[Mapping[str, Any]] | None, release: str) -> list[dict[str, Any]]:
-    """Promises as the module http_checks takes them, in full and for this release; the Titanic API's for None.
+def release_promises(wanted: Iterable[Mapping[str, Any]], release: str) -> list[dict[str, Any]]:
+    """Promises as the module http_checks takes them, in full and for this release: it is put for ``{release}``.
 
     Without a release's name what needs it is not promised.
     """
     defaults: dict[str, Any] = {"request_headers": {}, "status": 200, "headers": {}, "json": {}}
-    found = [defaults | dict(promise) for promise in (PROMISES if wanted is None else wanted)]
+    found = [defaults | dict(promise) for promise in wanted]
     for promise in found:
         values = {key: release if value == "{release}" else value for key, value in promise["json"].items()}
         promise["json"] = {key: value for key, value in values.items() if value != ""}
@@ -79,7 +52,7 @@ class ReverseProxy:
     def check(self, promise: Mapping[str, Any], seconds: float = 5) -> tuple[Answer | None, str]:
         """The answer, None if there is none, and what differs from the promise; nothing if it is kept."""
         headers = promise["request_headers"] | ({"Host": self.host} if self.host else {})
-        seconds = WHOLE_LIST_SECONDS if promise["path"] == WHOLE_LIST else seconds
+        seconds = promise.get("seconds") or seconds
         try:
             answer = request(self.address, promise["path"], headers=headers, seconds=seconds, tls=self.tls)
         except (OSError, http.client.HTTPException) as error:
@@ -118,12 +91,14 @@ class ReverseProxy:
 class Checks:
     """What a new release promises, asked before it gets requests and, of what was ``kept`` before, afterwards.
 
-    ``named`` are promises that only this ``release`` keeps, of those that another one answered before.
+    ``named`` are promises that only this ``release`` keeps, of those that another one answered before. In the smoke
+    test no release keeps what is asked at the path ``ready``, since it is held unready.
     """
 
     promises: Sequence[Mapping[str, Any]] = ()
     reverse_proxy: ReverseProxy | None = None
     release: str = ""
+    ready: str = ""
     kept: Sequence[Mapping[str, Any]] = ()
     named: Sequence[Mapping[str, Any]] = ()
 
@@ -131,11 +106,12 @@ class Checks:
     def of(cls, workload: Mapping[str, Any], reverse_proxy: Mapping[str, Any] | None) -> Checks:
         """For a release, with a module's ``reverse_proxy`` option; the reverse proxy is not asked without one."""
         door = ReverseProxy.of(reverse_proxy) if reverse_proxy else None
-        return cls(workload["probes"].get("promises", []), door, workload["release"])
+        probes = workload["probes"]
+        return cls(probes.get("promises", []), door, workload["release"], probes["ready"])
 
     def on_trial(self) -> list[Mapping[str, Any]]:
         """What a release can be asked before it gets requests."""
-        return [promise for promise in self.promises if promise["path"] != NOT_ON_TRIAL]
+        return [promise for promise in self.promises if promise["path"] != self.ready]
 
     def look(self) -> None:
         """Note what is kept while the release before serves: what is broken then is no fault of the new one."""
@@ -154,7 +130,7 @@ class Checks:
 
 def difference(promise: Mapping[str, Any], answer: Answer) -> str:
     """What differs from the promise; empty if it is kept."""
-    if promise["path"] == WHOLE_LIST and _is(answer, TOO_LONG):
+    if promise.get("or_problem") and _is(answer, promise["or_problem"]):
         return ""
     if answer.status != promise["status"]:
         return f"status is {answer.status}, not {promise['status']}: {answer.body[:200].decode(errors='replace')}"

@@ -17,7 +17,7 @@ EVENTS_KEPT = 200
 FAILURE_REPORTS_KEPT = 10
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
-NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"
+NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}. Run the whole site first, without --tags and --skip-tags."
 
 
 class RollbackRefusedError(ValueError):
@@ -40,8 +40,8 @@ class LiveSchema:
         schema = said.get("schema") if isinstance(said, dict) else None
         if not isinstance(schema, dict) or not schema.get("oldest_tolerated"):
             raise RollbackRefusedError(
-                f"the live schema is not known, since the database does not answer ({complaint or said}): "
-                f"bring it up first by running the site"
+                f"the live schema is not known, since the database does not answer ({complaint or said}). "
+                f"Run the site first, which starts it."
             )
         return cls(str(schema.get("current") or ""), str(schema["oldest_tolerated"]))
 
@@ -108,7 +108,7 @@ class Ledger:
     def from_document(cls, document: Mapping[str, Any], kept: Iterable[str] | None = None) -> Ledger:
         """Read what :meth:`document` wrote. Raises ValueError for another format."""
         if document.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}: upgrade it")
+            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}. Upgrade it.")
         entries = tuple(Entry(**entry) for entry in document.get("entries", []))
         return cls(entries, None if kept is None else frozenset(kept), tuple(document.get("events", [])))
 
@@ -140,6 +140,15 @@ class Ledger:
         """The newest entry for ``release``, whatever its outcome."""
         return next((entry for entry in reversed(self.entries) if entry.release == release), None)
 
+    def earlier_failure(self, release: str) -> str:
+        """A warning when the last attempt to serve ``release`` did not succeed; empty otherwise."""
+        last = self.last_attempt(release)
+        if last is None or last.outcome == "succeeded":
+            return ""
+        if last.outcome != "failed":
+            return f"release {release}: the run that deployed it at {last.at} was cut off. This run continues."
+        return f"release {release}: it failed at {last.at}, and this run tries it again. The reason was: {last.reason}"
+
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
 
@@ -153,6 +162,10 @@ class Ledger:
             if entry.outcome == "succeeded" and deployment and self._is_kept(deployment):
                 found.setdefault(deployment.release, deployment)
         return [entry for entry in found.values() if not current or entry.release != current.release]
+
+    def rollback_to(self) -> str:
+        """The release that a rollback goes back to unless another is named or the schema forbids it; empty if none."""
+        return next((entry.release for entry in self.eligible()), "")
 
     def _is_kept(self, entry: Entry) -> bool:
         return self.kept is None or entry.release in self.kept
@@ -181,25 +194,25 @@ class Ledger:
         if wanted:
             matches = [entry for entry in candidates if entry.release.startswith(wanted)]
             if current.release.startswith(wanted) and not matches:
-                raise RollbackRefusedError(f"release {current.release} is the one that serves already")
+                raise RollbackRefusedError(f"release {current.release} serves already. Name another one.")
             if len(matches) != 1:
                 what = "is not in the ledger" if not matches else "fits more than one release"
-                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}; recorded releases: {known}")
+                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}. Recorded releases: {known}.")
             target = matches[0]
         else:
             before = self._before(current)
             if before is None:
                 raise RollbackRefusedError(
-                    f"release {current.release} is the oldest recorded one: there is nothing further back; "
-                    f"name one with -e titanic_rollback_to=RELEASE (recorded: {known}) or deploy the source again"
+                    f"release {current.release} is the oldest recorded one. "
+                    f"Name one with -e titanic_rollback_to=RELEASE (recorded: {known}), or deploy the source again."
                 )
             target = before
         if why := live.refuses(target):
             served = ", ".join(entry.release for entry in candidates if not live.refuses(entry))
             older = live.revision and target.schema_required > live.revision
-            choice = f"choose an older release ({served})" if older else f"choose a newer release ({served})"
-            remedy = choice if served else "no other is recorded: correct the source"
-            raise RollbackRefusedError(f"release {target.release} {why}: {remedy}")
+            choice = f"Choose an older release ({served})." if older else f"Choose a newer release ({served})."
+            remedy = choice if served else "No other is recorded. Correct the source."
+            raise RollbackRefusedError(f"release {target.release} {why}. {remedy}")
         return target
 
     def fitting(self, live: LiveSchema) -> Entry | None:
@@ -227,7 +240,7 @@ class Ledger:
     def close_interrupted(self) -> Ledger:
         """The same with every entry that never came to an end named so."""
         return self._with(
-            lambda entry: entry.outcome == "started", "interrupted", "the run ended before the release did"
+            lambda entry: entry.outcome == "started", "interrupted", "the run was cut off before the release took over"
         )
 
     def _with(self, chosen: Callable[[Entry], bool], outcome: str, reason: str) -> Ledger:

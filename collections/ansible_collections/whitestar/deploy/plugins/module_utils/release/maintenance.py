@@ -67,3 +67,12 @@ def wanted(options: Mapping[str, Any], now: Maintenance | None) -> Maintenance |
     same = now and (now.message, now.retry_seconds) == (options["message"], options["retry_seconds"])
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return now if same else Maintenance(options["message"], options["retry_seconds"], options["by"], at)
+
+
+def result(now: Maintenance | None, then: Maintenance | None) -> dict[str, Any]:
+    """What a module gives back that has brought the one about instead of the other."""
+    return {
+        "changed": now != then,
+        "maintenance": asdict(then) if then else {},
+        "diff": {"before": f"{now or 'no maintenance'}\n", "after": f"{then or 'no maintenance'}\n"},
+    }

@@ -31,52 +31,60 @@ DAY = 86400
 VARIABLE = "titanic_backup_repositories"
 KEY_VARIABLE = "titanic_secrets_values"
 KINDS = {"full": "full", "diff": "incremental", "incr": "incremental"}
-# What pgBackRest says, and what that is to whoever reads it; the first that fits counts.
+# What pgBackRest says, the problem that it is to whoever reads it, and the remedy; the first that fits counts.
 COMPLAINTS = (
-    ("RequestTimeTooSkewed|request time.*too", "titanic_backup_repositories: the clock of the target is off: set it"),
-    ("NoSuchBucket", "titanic_backup_repositories: there is no such bucket: make it, or name the right one"),
+    (
+        "RequestTimeTooSkewed|request time.*too",
+        "titanic_backup_repositories: the clock of the target is off",
+        "Set it.",
+    ),
+    (
+        "NoSuchBucket",
+        "titanic_backup_repositories: there is no such bucket",
+        "Make it, or name the right one.",
+    ),
     (
         "SignatureDoesNotMatch|InvalidAccessKeyId|AccessDenied|Forbidden|\\(403\\)",
-        (
-            "titanic_secrets_values: the store does not take backup_s3_key and backup_s3_key_secret for this bucket: "
-            "give those of an account that may read, write and list it"
-        ),
+        "titanic_secrets_values: the store does not take backup_s3_key and backup_s3_key_secret for this bucket",
+        "Give those of an account that may read, write and list the bucket.",
     ),
     (
         "unable to verify certificate|certificate verify failed|unable to set user-defined CA",
-        "titanic_backup_repositories: the store's certificate is signed by nobody who is trusted: name its authority",
+        "titanic_backup_repositories: the store's certificate is signed by nobody who is trusted",
+        "Name its authority.",
     ),
     (
         "do not match the database|version .* do(es)? not match|system-id .* do(es)? not match|\\[0(28|51)\\]",
-        (
-            "titanic_backup_repositories: the repository holds another database's backups: name another place, another "
-            "titanic_backup_site, or restore that database here"
-        ),
+        "titanic_backup_repositories: the repository holds another database's backups",
+        "Name another place or another titanic_backup_site, or restore that database here.",
     ),
     (
         "unable to flush|bad decrypt|CryptoError|cipher header invalid|invalid checksum, actual|\\[095\\]",
-        "titanic_secrets_values: backup_key is not the key that the repository was made with: give that one",
+        "titanic_secrets_values: backup_key is not the key that the repository was made with",
+        "Give that one.",
     ),
-    ("No space left", "titanic_backup_repositories: the disk of the repository is full: free some"),
+    ("No space left", "titanic_backup_repositories: the disk of the repository is full", "Free some."),
     (
         "Permission denied|\\[13\\]|Read-only file system",
-        "titanic_backup_repositories: the repository may not be written to by user id 999: let it",
+        "titanic_backup_repositories: the repository may not be written to by user id 999",
+        "Grant that right, or name another directory.",
     ),
-    ("unable to acquire lock", "another backup is being made: try again when that has ended"),
+    ("unable to acquire lock", "another backup is being made", "Try again when that has ended."),
     (
         "HostConnectError|unable to connect|unable to get address|timeout|Connection refused|\\[049\\]",
-        "titanic_backup_repositories: the store does not answer: see that it runs, and that the target reaches it",
+        "titanic_backup_repositories: the store does not answer",
+        "See that it runs, and that the target reaches it.",
     ),
 )
 
 
 def explained(said: str) -> str:
-    """What pgBackRest complained of: the variable, the problem, the remedy, and its own last words."""
+    """What pgBackRest complained of: the variable, the problem, its own last words, and the remedy."""
     lines = [line for line in said.splitlines() if line.strip()]
     own = re.sub(r"^([-:. 0-9]*P\d+ +)?", "", " ".join(line.strip() for line in lines[-4:]))[-600:]
-    for pattern, meaning in COMPLAINTS:
+    for pattern, problem, remedy in COMPLAINTS:
         if re.search(pattern, said, re.IGNORECASE):
-            return f"{meaning} ({own})"
+            return f"{problem} ({own}). {remedy}"
     return own or "it said nothing"
 
 
@@ -88,7 +96,7 @@ def files(settings: Mapping[str, Any]) -> dict[str, str]:
     """
     site = str(settings["site"])
     if not POINT.fullmatch(site):
-        raise BackupError(f"titanic_backup_site: '{site}' is no name: use letters, digits, '.', _ and -")
+        raise BackupError(f"titanic_backup_site: '{site}' is no name. Use letters, digits, '.', _ and -.")
     places = list(enumerate(settings["repositories"], 1))
     lines = ["[global]", "log-level-console=off", "log-level-stderr=warn", "log-level-file=off", "start-fast=y"]
     lines += [
@@ -133,9 +141,9 @@ def key_problem(secret: str) -> str:
     """Why this cannot be the key of backups, in one sentence; empty if it can."""
     if len(secret) < SHORTEST_KEY:
         what = f"backup_key has {len(secret)} characters, {SHORTEST_KEY} are needed"
-        return f"{KEY_VARIABLE}: {what}: give a random one"
+        return f"{KEY_VARIABLE}: {what}. Give a random one."
     if not re.fullmatch(r"[!-~]+", secret):
-        return f"{KEY_VARIABLE}: backup_key has a space or what is not ASCII: give a random one without"
+        return f"{KEY_VARIABLE}: backup_key has a space or what is not ASCII. Give a random one without."
     return ""
 
 
@@ -198,11 +206,11 @@ def wrong_database(told: Sequence[Mapping[str, Any]], system: str, major: int) -
         for number, each in newest.items():
             if int(str(each["version"]).partition(".")[0]) != major:
                 what = f"the backups in repository {number} are PostgreSQL {each['version']}'s, the image is {major}"
-                return f"titanic_database_image: {what}: set it to PostgreSQL {each['version']}, or name a new place"
+                return f"titanic_database_image: {what}. Set it to PostgreSQL {each['version']}, or name a new place."
             if system and str(each["system-id"]) != system:
                 what = f"repository {number} holds another database (system {each['system-id']}, this one is {system})"
                 remedy = f"take that one over (--tags restore -e titanic_restore_system={each['system-id']})"
-                return f"{VARIABLE}: {what}: name another place or titanic_backup_site, or {remedy}"
+                return f"{VARIABLE}: {what}. Name another place or titanic_backup_site, or {remedy}."
     return ""
 
 

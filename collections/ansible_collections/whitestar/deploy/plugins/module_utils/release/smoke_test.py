@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a release is tried out before it gets requests and watched after it has them, on every kind of target."""
+"""The smoke test of a release before it gets requests, and its analysis afterwards, on every kind of target."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import ReverseProxy
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import in_words as promise_in_words
 
-# Names in the service's metrics, and the routes that nobody's request is for.
+# Names in the service's metrics.
 METRICS = ("titanic_http_requests_total", "titanic_http_errors_total", "titanic_http_request_duration_seconds_sum")
-PROBES = ("/healthz", "/readyz", "/health", "/ready", "/metrics")
 FEWEST_REQUESTS = 20
 WATCH_SECONDS = 0.5
 # A release is asked for each of its smoke paths so often, and each answer may take so long, before it gets traffic.
@@ -75,19 +75,20 @@ class Traffic:
         return Traffic(self.requests - earlier.requests, self.errors - earlier.errors, self.seconds - earlier.seconds)
 
     @classmethod
-    def at(cls, addresses: Iterable[str]) -> Traffic:
-        """What all replicas together have answered."""
-        answers = [try_request(address, "/metrics") for address in addresses]
-        return cls.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer))
+    def at(cls, addresses: Iterable[str], probes: Mapping[str, Any]) -> Traffic:
+        """What all replicas together have answered, by a workload's ``probes``; nothing where they name no metrics."""
+        answers = [try_request(address, probes["metrics"]) for address in addresses if "metrics" in probes]
+        return cls.of("\n".join(answer.body.decode(errors="replace") for answer in answers if answer), probes)
 
     @classmethod
-    def of(cls, metrics: str) -> Traffic:
-        """From the text of ``/metrics``, in Prometheus' exposition format 0.0.4."""
+    def of(cls, metrics: str, probes: Mapping[str, Any]) -> Traffic:
+        """From metrics in Prometheus' exposition format 0.0.4, without what was asked for the ``probes``' own paths."""
+        nobody = [*(probes.get(name) for name in ("alive", "ready", "metrics")), *probes.get("aliases", ())]
         sums = dict.fromkeys(METRICS, 0.0)
         for line in metrics.splitlines():
             name, _, rest = line.partition("{")
             labels, _, value = rest.rpartition("} ")
-            if name in sums and not any(f'route="{route}"' in labels for route in PROBES):
+            if name in sums and not any(f'route="{route}"' in labels for route in nobody):
                 sums[name] += float(value)
         return cls(*sums.values())
 
@@ -126,7 +127,7 @@ def try_out(
     for address in [*addresses] * TRIES:
         for path in wanted:
             if failure := _smoke(address, path, transcript):
-                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
+                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{readable(output())}")
     for address in addresses:
         for promise in promises:
             check_promise(ReverseProxy(address), promise, transcript)

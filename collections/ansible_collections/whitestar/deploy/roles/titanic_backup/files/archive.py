@@ -25,14 +25,11 @@ from typing import IO, Any
 
 MAGIC = b"TITANIC1"
 METHODS = ("none", "zstd")
-SALT_BYTES = 32
-FRAME_BYTES = 2**20
-TAG_BYTES = 16
+SALT_BYTES, FRAME_BYTES, TAG_BYTES = 32, 2**20, 16
 # PostgreSQL takes any status from 126 on for the end: of a shutdown's archiving, and of a recovery.
 FAILED, FINAL = 1, 200
-PUSH_SECONDS = 10.0
-# For how long a server that is told to stop goes on archiving what is left, and each file of it at most.
-STOP_SECONDS, LAST_PUSH_SECONDS = 15.0, 5.0
+# What a file may take; and of a server that is told to stop, what a file and what all that is left may take.
+PUSH_SECONDS, LAST_PUSH_SECONDS, STOP_SECONDS = 10.0, 5.0, 15.0
 
 
 class DamagedError(RuntimeError):
@@ -123,7 +120,11 @@ class Writer:
 
     def write(self, chunk: bytes) -> None:
         """More of it."""
-        self.waiting += self.pack.compress(chunk) if self.pack else chunk
+        self.add(self.pack.compress(chunk) if self.pack else chunk)
+
+    def add(self, packed: bytes) -> None:
+        """What is to be encrypted; the rest of the last frame waits."""
+        self.waiting += packed
         while len(self.waiting) > FRAME_BYTES:
             self.frame(bytes(self.waiting[:FRAME_BYTES]), last=False)
             del self.waiting[:FRAME_BYTES]
@@ -140,10 +141,7 @@ class Writer:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self.waiting += self.pack.flush() if self.pack else b""
-            while len(self.waiting) > FRAME_BYTES:
-                self.frame(bytes(self.waiting[:FRAME_BYTES]), last=False)
-                del self.waiting[:FRAME_BYTES]
+            self.add(self.pack.flush() if self.pack else b"")
             self.frame(bytes(self.waiting), last=True)
             self.stream.flush()
             os.fsync(self.stream.fileno())
@@ -178,8 +176,7 @@ def decompressed(frames: Iterator[bytes]) -> Iterator[bytes]:
 
 def chunks_of(stream: IO[bytes]) -> Iterator[bytes]:
     """A stream, a piece at a time."""
-    while chunk := stream.read(FRAME_BYTES):
-        yield chunk
+    return iter(lambda: stream.read(FRAME_BYTES), b"")
 
 
 def sync(directory: Path) -> None:
@@ -277,12 +274,11 @@ def push(sealed: Sealed, path: Path, name: str) -> None:
     if (system := system_here()) not in ("", record["system"]):
         raise OSError(f"the repository {sealed.repository} is that of system {record['system']}, and this is {system}")
     kept = f"wal/{name}"
-    if sealed.path(kept).exists():
-        if b"".join(sealed.read(kept)) != path.read_bytes():
-            raise OSError(f"{name} is in the repository with another content: whose is it?")
-        return
-    with path.open("rb") as stream:
-        sealed.write(kept, chunks_of(stream))
+    if not sealed.path(kept).exists():
+        with path.open("rb") as stream:
+            sealed.write(kept, chunks_of(stream))
+    elif b"".join(sealed.read(kept)) != path.read_bytes():
+        raise OSError(f"{name} is in the repository with another content: whose is it?")
 
 
 def system_here() -> str:
@@ -392,11 +388,8 @@ def main(arguments: list[str]) -> int:
             print(json.dumps({name: json.loads(b"".join(sealed.read(name))) for name in json.load(sys.stdin)}))
         elif command == "write":
             sealed.write(rest[0], chunks_of(sys.stdin.buffer))
-        elif command == "verify":
+        else:  # verify
             print(json.dumps({name: why for name in json.load(sys.stdin) if (why := problem(sealed, name))}))
-        else:
-            say(f"there is no command {command}")
-            return FAILED
     except (OSError, DamagedError, tarfile.TarError, ValueError) as error:
         say(f"{rest[0] if rest else command}: {error}")
         return FAILED

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
+from ansible_collections.whitestar.deploy.tests.engine_helpers import keep_service
 from ansible_collections.whitestar.deploy.tests.helpers import Result, open_directory, run_module
 
 ALL = [
@@ -52,15 +53,13 @@ class Database:
             },
         }
         given = {
-            "state_directory": str(self.place / "state"),
-            "engine": self.options,
             "name": "database",
             "image": "postgres:17",
             "definition": definition,
             "volumes": {"database": {}},
             "secret_files": {"superuser": str(self.place / "superuser")},
         }
-        return run_module("compose_service", given)
+        return keep_service(self.place / "state", self.options, given)
 
     def keep(self, *, check: bool = False, **options: Any) -> Result:
         given = {
@@ -96,7 +95,7 @@ def kept(engine: dict[str, Any]) -> Iterator[Database]:
     seen = database.keep(check=True)
     assert seen.changed
     assert seen["steps"] == ["make the roles and the database"]
-    assert database.keep().message == "no container of database runs: run the whole site once"
+    assert database.keep().message == "no container of database runs. Run the whole site once."
     assert not database.serve().failed
     seen = database.keep(check=True)
     assert seen["steps"] == ALL
@@ -150,7 +149,7 @@ def test_rows_survive_another_container(database: Database) -> None:
     database.sign_in(*sign_in, "CREATE TABLE kept AS SELECT 5 AS five")
     (container,) = database.engine.containers("database")
     database.engine.run("rm", "--force", container["Id"])
-    assert database.serve()["steps"] == ["start"]
+    assert database.serve()["steps"] == ["start the service database"]
     assert not database.keep().changed
     assert database.sign_in(*sign_in, "SELECT five FROM kept") == "5"
 

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,16 @@ import pytest
 import yaml
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import host_port, published
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, pinned
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+    DockerClient,
+    pinned,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.tests.engine_helpers import TASKS, keep_service, needed
 from ansible_collections.whitestar.deploy.tests.helpers import (
+    COLLECTION,
     RUN_SECONDS,
     Result,
     finish_module,
@@ -27,6 +36,7 @@ from ansible_collections.whitestar.deploy.tests.helpers import (
     lock_options,
     open_directory,
     require_ipv6,
+    run_ansible,
     run_module,
     spool,
     start_module,
@@ -64,10 +74,8 @@ class Door:
             "volumes": ["proxy:/data", f"{self.state.root}/project/proxy:/etc/caddy:ro"],
         }
 
-    def arguments(self, words: str = "one", **options: Any) -> dict[str, Any]:
+    def service(self, words: str = "one", **options: Any) -> dict[str, Any]:
         given = {
-            "state_directory": str(self.state.root),
-            "engine": self.options,
             "name": "proxy",
             "image": "caddy:2",
             "definition": self.definition,
@@ -80,8 +88,10 @@ class Door:
         }
         return given | options
 
-    def keep(self, words: str = "one", *, check: bool = False, **options: Any) -> Result:
-        return run_module("compose_service", self.arguments(words, **options), check=check)
+    def keep(
+        self, words: str = "one", *, check: bool = False, engine: dict[str, Any] | None = None, **options: Any
+    ) -> Result:
+        return keep_service(self.state.root, engine or self.options, self.service(words, **options), check=check)
 
     def answer(self) -> str:
         found = try_request(self.address, "/")
@@ -113,16 +123,15 @@ def test_twelve_steps(place: Path, own_engine: dict[str, Any]) -> None:
     """From nothing, a change of a file, a change of the definition; each in check mode and for real, and again."""
     door = Door(place, own_engine)
     seen = door.keep(check=True)
-    assert seen["steps"] == ["write", "start"]
+    assert needed(seen) == ["write", "start"]
     assert '"proxy"' in seen["diff"]["after"]
     assert not door.state.root.exists()
     assert door.engine.containers() == []
     done = door.keep()
-    assert done["steps"] == ["write", "start"]
+    assert needed(done) == ["write", "start"]
     assert door.answer() == "one"
-    assert done["image"] == pinned(door.engine, "caddy:2", pull=False)
     (container,) = door.engine.containers()
-    assert container["Config"]["Image"] == done["image"]
+    assert container["Config"]["Image"] == pinned(door.engine, "caddy:2", pull=False)
     assert container["HostConfig"]["ReadonlyRootfs"] is True
     assert container["HostConfig"]["CapDrop"] == ["ALL"]
     assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
@@ -130,32 +139,32 @@ def test_twelve_steps(place: Path, own_engine: dict[str, Any]) -> None:
     first, before = door.run(), spool(door.state.root)
     for check in (True, False):
         again = door.keep(check=check)
-        assert again["steps"] == []
+        assert needed(again) == []
         assert again["diff"]["before"] == again["diff"]["after"]
     assert door.run() == first
     assert spool(door.state.root) == before
 
-    assert door.keep("two", check=True)["steps"] == ["write", "reload"]
+    assert needed(door.keep("two", check=True)) == ["write", "reload"]
     assert spool(door.state.root) == before
     assert door.answer() == "one"
-    assert door.keep("two")["steps"] == ["write", "reload"]
+    assert needed(door.keep("two")) == ["write", "reload"]
     assert door.answer() == "two"
     assert door.run() == first, "a changed file restarted the container"
-    assert door.keep("two", check=True)["steps"] == door.keep("two")["steps"] == []
+    assert needed(door.keep("two", check=True)) == needed(door.keep("two")) == []
 
     definition = door.definition | {"environment": {"NOTE": "$HOME is ${not} replaced"}}
     seen = door.keep("two", check=True, definition=definition)
-    assert seen["steps"] == ["write", "start"]
+    assert needed(seen) == ["write", "start"]
     assert "NOTE" in seen["diff"]["after"]
     assert "NOTE" not in seen["diff"]["before"]
     assert door.run() == first
-    assert door.keep("two", definition=definition)["steps"] == ["write", "start"]
+    assert needed(door.keep("two", definition=definition)) == ["write", "start"]
     assert door.run()[0] != first[0]
     (container,) = door.engine.containers()
     assert "NOTE=$HOME is ${not} replaced" in container["Config"]["Env"]
     assert door.answer() == "two"
-    assert door.keep("two", check=True, definition=definition)["steps"] == []
-    assert door.keep("two", definition=definition)["steps"] == []
+    assert needed(door.keep("two", check=True, definition=definition)) == []
+    assert needed(door.keep("two", definition=definition)) == []
 
 
 def test_a_broken_file_is_refused_before_it_replaces_the_old_one(door: Door) -> None:
@@ -170,29 +179,44 @@ def test_a_broken_file_is_refused_before_it_replaces_the_old_one(door: Door) -> 
 
 
 def test_files_are_judged_whatever_our_umask_is(door: Door) -> None:
-    assert not finish_module(start_module("compose_service", door.arguments("masked"), umask=0o077)).failed
+    given = {"state_directory": str(door.state.root), "engine": door.options, "service": door.service("masked")}
+    assert needed(finish_module(start_module("compose_service", given, umask=0o077))) == ["write", "reload"]
+    assert not door.keep("masked").failed
     assert door.answer() == "masked"
 
 
 def test_a_reload_that_was_cut_off_is_made_up_for(door: Door) -> None:
     run = door.run()
-    text = door.arguments("written")["files"]["Caddyfile"]
+    text = door.service("written")["files"]["Caddyfile"]
     (door.state.root / "project" / "proxy" / "Caddyfile").write_text(text)
     assert door.answer() == "one"
     (door.state.root / "project" / "proxy" / ".applied").unlink()
-    assert door.keep("written", check=True)["steps"] == ["reload"]
-    assert door.keep("written")["steps"] == ["reload"]
+    assert needed(door.keep("written", check=True)) == ["reload"]
+    assert needed(door.keep("written")) == ["reload"]
     assert door.answer() == "written"
     assert door.run() == run
     assert not door.keep("written").changed
 
 
+def test_a_run_that_was_cut_off_before_compose_is_made_up_for(door: Door) -> None:
+    """What was planned is written, and a container that is made afterwards finds its files as they are."""
+    changed = door.service("cut off", definition=door.definition | {"environment": {"NOTE": "cut off"}})
+    given = {"state_directory": str(door.state.root), "engine": door.options, "service": changed}
+    planned = run_module("compose_service", given)
+    assert needed(planned) == ["write", "start"]
+    assert [call["state"] for call in planned["compose"]] == ["present"]
+    assert door.answer() == "one"
+    assert needed(door.keep("cut off", definition=changed["definition"])) == ["start"]
+    assert door.answer() == "cut off"
+    assert not door.keep("cut off", definition=changed["definition"]).changed
+
+
 def test_a_container_that_was_killed_is_started_again(door: Door) -> None:
     name, started = door.run()
     door.engine.run("kill", name)
-    assert door.keep(check=True)["steps"] == ["start"]
+    assert needed(door.keep(check=True)) == ["start"]
     assert door.answer() == ""
-    assert door.keep()["steps"] == ["start"]
+    assert needed(door.keep()) == ["start"]
     assert door.run()[0] == name
     assert door.run()[1] != started
     assert door.answer() == "one"
@@ -200,8 +224,8 @@ def test_a_container_that_was_killed_is_started_again(door: Door) -> None:
 
 def test_a_container_that_was_removed_is_made_again(door: Door) -> None:
     door.engine.run("rm", "--force", door.run()[0])
-    assert door.keep(check=True)["steps"] == ["start"]
-    assert door.keep()["steps"] == ["start"]
+    assert needed(door.keep(check=True)) == ["start"]
+    assert needed(door.keep()) == ["start"]
     assert door.answer() == "one"
 
 
@@ -215,9 +239,9 @@ def test_a_port_that_the_engine_passes_on_no_more_is_opened_again(door: Door) ->
     for process in proxies:
         os.kill(int(process.name), signal.SIGKILL)
     wait_for(lambda: door.answer() == "")
-    assert door.keep(check=True)["steps"] == ["restart"]
+    assert needed(door.keep(check=True)) == ["restart"]
     assert door.run() == (name, started)
-    assert door.keep()["steps"] == ["restart"]
+    assert needed(door.keep()) == ["restart"]
     assert door.answer() == "one"
     assert door.run()[0] == name
     assert not door.keep().changed
@@ -264,7 +288,6 @@ def test_an_image_that_nobody_has_is_a_change_and_then_a_failure(door: Door) -> 
     before = spool(door.state.root)
     seen = door.keep(check=True, image="localhost:1/nobody/has:1")
     assert seen.changed
-    assert seen["image"] == ""
     assert "docker pull --quiet localhost:1/nobody/has:1 failed" in door.keep(image="localhost:1/nobody/has:1").message
     assert spool(door.state.root) == before
 
@@ -327,7 +350,7 @@ def test_what_lies_beside_the_project_s_file_changes_nothing(door: Door) -> None
         assert not door.keep(definition=definition).changed
         assert door.run() == run
         door.engine.run("rm", "--force", run[0])
-        assert door.keep(definition=definition)["steps"] == ["start"]
+        assert needed(door.keep(definition=definition)) == ["start"]
         (container,) = door.engine.containers("proxy")
         assert f"NOTE={definition['environment']['NOTE']}" in container["Config"]["Env"]
         assert container["HostConfig"]["Memory"] == 0
@@ -347,7 +370,7 @@ def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str,
         return [entry for entry in container["Config"]["Env"] if "127.0.0.1:9" in entry]
 
     door.engine.run("rm", "--force", door.run()[0])
-    assert door.keep(engine=door.options | proxied)["steps"] == ["start"]
+    assert needed(door.keep(engine=door.options | proxied)) == ["start"]
     assert proxies() == []
     client.run("compose", "up", "--detach", "--force-recreate", directory=directory)
     assert proxies() == []
@@ -360,7 +383,7 @@ def test_proxies_of_the_client_reach_no_container(door: Door, proxied: dict[str,
     client.run("compose", "up", "--detach", directory=directory)
     file.write_text(text)
     assert len(proxies()) == 10
-    assert door.keep(check=True)["steps"] == door.keep()["steps"] == ["start"]
+    assert needed(door.keep(check=True)) == needed(door.keep()) == ["start"]
     assert proxies() == []
     assert "NOTE=added" not in door.engine.containers("proxy")[0]["Config"]["Env"]
     assert not door.keep().changed
@@ -381,21 +404,21 @@ def test_it_is_published_at_any_kind_of_address(door: Door, host: str, asked: st
 def test_what_is_optional_is_offered_and_started_by_people_alone(door: Door) -> None:
     directory, part = door.state.root / "project", {"image": "caddy:2", "definition": {"command": ["sleep", "60"]}}
     one, two = ({"beside": part | {"files": {"note": note}}} for note in ("one", "two"))
-    assert door.keep(check=True, optional=one)["optional"] == ["offer beside"]
+    assert door.keep(check=True, optional=one)["steps"] == ["offer the service beside"]
     assert not (directory / "beside").exists()
     run = door.run()
-    assert door.keep(optional=one)["optional"] == ["offer beside"]
+    assert door.keep(optional=one)["steps"] == ["offer the service beside"]
     assert not door.keep(optional=one).changed
     assert (door.run(), door.engine.containers("beside")) == (run, [])
     door.engine.run("compose", "--profile", "beside", "up", "--detach", directory=str(directory))
     (started,) = door.engine.containers("beside")
     assert (started["State"]["Running"], started["HostConfig"]["CapDrop"]) == (True, ["ALL"])
 
-    assert door.keep(optional=two)["optional"] == ["offer beside"]
+    assert door.keep(optional=two)["steps"] == ["offer the service beside"]
     assert (directory / "beside" / "note").read_text() == "two"
-    assert door.keep(check=True, optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert door.keep(check=True, optional={"beside": {}})["steps"] == ["withdraw the service beside"]
     assert len(door.engine.containers("beside")) == 1
-    assert door.keep(optional={"beside": {}})["optional"] == ["withdraw beside"]
+    assert door.keep(optional={"beside": {}})["steps"] == ["withdraw the service beside"]
     assert (door.run(), door.engine.containers("beside")) == (run, [])
     assert not (directory / "beside").exists()
     assert not door.keep(optional={"beside": {}}).changed
@@ -406,3 +429,76 @@ def test_an_engine_that_does_not_answer_is_named(place: Path) -> None:
     for check in (True, False):
         message = door.keep(check=check).message
         assert message.startswith(f"proxy: no Docker engine answers at {place}/none.sock")
+
+
+def test_what_is_withdrawn_takes_no_network_from_what_is_stopped(place: Path, own_engine: dict[str, Any]) -> None:
+    """A container that is stopped keeps no network from being removed, and does not start without it."""
+    door = Door(place, own_engine)
+    beside = {"beside": {"image": "caddy:2", "definition": {"command": ["sleep", "60"], "networks": ["front"]}}}
+    other = door.service(name="other", files={}, check_command=[], answers_at=None, volumes={})
+    other["definition"] = {"command": ["sleep", "600"], "networks": ["data"], "stop_grace_period": "1s", "init": True}
+    assert door.keep().changed
+    assert keep_service(door.state.root, own_engine, other | {"optional": beside}).changed
+    directory = str(door.state.root / "project")
+    door.engine.run("compose", "--profile", "beside", "up", "--detach", "beside", directory=directory)
+    door.engine.run("stop", door.run()[0])
+    withdrawn = keep_service(door.state.root, own_engine, other | {"optional": {"beside": {}}})
+    assert withdrawn["steps"] == ["withdraw the service beside"]
+    assert door.engine.containers("beside") == []
+    assert needed(door.keep()) == ["start"]
+    assert door.answer() == "one"
+
+
+def play(door: Door, words: str = "one", **options: Any) -> dict[str, Any]:
+    """A play that does with the service what roles do."""
+    engine = {key: value for key, value in door.options.items() if key != "project"}
+    variables = yaml.safe_load((COLLECTION / "roles/titanic_common/vars/main.yml").read_text())
+    return {
+        "vars": {
+            "ansible_python_interpreter": sys.executable,
+            "titanic_state_directory": str(door.state.root),
+            "titanic_engine": engine,
+            "__titanic_common_engine": door.options,
+            "__titanic_common_compose_environment": variables["__titanic_common_compose_environment"],
+            "__titanic_common_compose_service": door.service(words, **options),
+        },
+        "tasks": [{"ansible.builtin.include_tasks": str(TASKS)}],
+    }
+
+
+def test_roles_have_it_done_by_docker_compose_v2_and_say_so_once(place: Path, own_engine: dict[str, Any]) -> None:
+    """What a role includes: check mode, for real, nothing to do, a changed file, what somebody's environment says."""
+    door = Door(place / "door", own_engine)
+    # A file is loaded by the program, and Compose has no part in it.
+    for words, arguments, counts in (
+        ("one", ["--check", "--diff"], "changed=1 .*failed=0 .*skipped=2 "),
+        ("one", [], "changed=2 .*failed=0 .*skipped=0 "),
+        ("one", [], "changed=0 .*failed=0 .*skipped=2 "),
+        ("two", [], "changed=1 .*failed=0 .*skipped=1 "),
+    ):
+        told = run_ansible(place, play(door, words), *arguments, others=True).stdout
+        assert re.search(counts, told), told
+        assert bool(door.engine.containers()) == (not arguments)
+    assert door.answer() == "two"
+
+
+def test_the_environment_of_a_run_says_nothing_to_compose(
+    place: Path, own_engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door(place, own_engine)
+    for name, value in {
+        "COMPOSE_FILE": "/nowhere.yaml",
+        "COMPOSE_PROJECT_NAME": "other",
+        "COMPOSE_PROFILES": "beside",
+        "COMPOSE_REMOVE_ORPHANS": "true",
+        "DOCKER_HOST": "unix:///nowhere.sock",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_API_VERSION": "1.99",
+    }.items():
+        monkeypatch.setenv(name, value)
+    stranger = ["--label", f"{PROJECT_LABEL}={door.engine.project}", "--label", f"{SERVICE_LABEL}=stranger"]
+    door.engine.run("run", "--detach", *stranger, "caddy:2", "sleep", "600")
+    assert door.keep(optional={"beside": {"image": "caddy:2", "definition": {"command": ["sleep", "60"]}}}).changed
+    assert door.answer() == "one"
+    assert len(door.engine.containers("stranger")) == 1
+    assert door.engine.containers("beside") == []

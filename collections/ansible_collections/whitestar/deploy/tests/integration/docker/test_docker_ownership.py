@@ -14,7 +14,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import own_containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.tests.helpers import Result, free_port, lock_options, run_module
+from ansible_collections.whitestar.deploy.tests.engine_helpers import keep_service
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE, Result, free_port, lock_options, run_module
 
 ALL = ("container", "network", "volume")
 
@@ -51,8 +52,6 @@ class Deployment:
     def deploy(self) -> None:
         assert not self.begin().failed
         door = {
-            "state_directory": str(self.state),
-            "engine": self.options,
             "name": "proxy",
             "image": "caddy:2",
             "definition": {
@@ -64,12 +63,12 @@ class Deployment:
             "volumes": {"mine": {}},
             "seconds": 60,
         }
-        assert not run_module("compose_service", door).failed
+        assert not keep_service(self.state, self.options, door).failed
 
     def tear_down(self) -> Result:
         address = f"127.0.0.1:{free_port()}"
         options = {"state_directory": str(self.state), "engine": self.options, "state": "absent", "address": address}
-        return run_module("host_lifecycle", options)
+        return run_module("host_lifecycle", options | {"probes": SERVICE["probes"]})
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_somebody_s_project_is_refused_by_name_and_left_as_it_was(place: Path, d
         message = deployment.begin(check=check).message
         for thing in ("container {}-database-1", "container {}-web-1", "network {}_default", "volume {}_kept"):
             told = f"titanic_project: {thing.format(engine.project)} is not of the deployment in {deployment.state}"
-            assert f"{told}: choose another titanic_project" in message
+            assert f"{told}. Choose another titanic_project" in message
     assert not deployment.state.exists()
     assert not deployment.tear_down().changed
     assert seen(engine) == before

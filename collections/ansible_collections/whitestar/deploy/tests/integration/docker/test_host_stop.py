@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import SERVICE_LABEL, DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.tests.helpers import Result, run_module, tiny_workload
+from ansible_collections.whitestar.deploy.tests.helpers import SERVICE, Result, run_module, tiny_workload
 
 
 def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) -> None:
@@ -28,7 +28,11 @@ def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) ->
     assert not done.failed, done.output
 
     def have(wanted: str, *, check: bool = False) -> Result:
-        return run_module("host_lifecycle", given | {"state": wanted, "address": "127.0.0.1:9"}, check=check)
+        return run_module(
+            "host_lifecycle",
+            given | {"state": wanted, "address": "127.0.0.1:9", "probes": SERVICE["probes"]},
+            check=check,
+        )
 
     def running() -> list[str]:
         found = [each for each in engine.containers() if each["State"]["Running"]]
@@ -57,5 +61,8 @@ def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) ->
     for check in (True, False):
         assert not have("started", check=check).changed
     have("stopped")
+    status = have("reported")["status"]
+    assert set(status["processes"].values()) == {"exited"}, "health is no matter of what does not run"
+    assert status["down"] == "all of it, since it was stopped"
     assert have("absent").changed
     assert engine.containers() == []

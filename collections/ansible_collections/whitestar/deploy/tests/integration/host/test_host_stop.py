@@ -16,6 +16,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import FRONT, POSTGRESQL
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
+    SERVICE,
     DriftTarget,
     Result,
     make_workload,
@@ -49,7 +50,11 @@ class Site:
 
     def have(self, wanted: str, *, check: bool = False) -> Result:
         given = {"state_directory": str(self.state.root), "state": wanted, "account": ACCOUNT, "by": "bob@laptop"}
-        given |= {"bindir": str(self.bindir), "address": f"unix:{self.state.root}/door.sock"}
+        given |= {
+            "bindir": str(self.bindir),
+            "address": f"unix:{self.state.root}/door.sock",
+            "probes": SERVICE["probes"],
+        }
         return run_module("host_lifecycle", given | {"drain_seconds": 3, "ready_seconds": 20}, check=check)
 
     def runs(self) -> list[str]:
@@ -129,7 +134,7 @@ def test_what_cannot_be_started_is_told_and_stays_stopped(site: Site) -> None:
     record.write_bytes(json_bytes({"pid": 2**22, "started": 1, "argv": ["false"], "environment": {}}))
     assert "caddy ended at once" in site.have("started").message
     record.write_bytes(json_bytes({"pid": 2**22, "started": 1}))
-    assert "caddy: how it is started is not recorded; deploy once" in site.have("started").message
+    assert "caddy: how it is started is not recorded. Deploy once" in site.have("started").message
     assert site.have("reported")["status"]["stopped"] != "no"
 
 

@@ -215,6 +215,28 @@ def test_what_no_backup_made_is_left_alone(backed_up: BackedUp) -> None:
     backed_up.prepare()
 
 
+def test_a_place_that_cannot_be_written_to_is_refused(backed_up: BackedUp) -> None:
+    file = backed_up.place / "file"
+    file.write_text("")
+    done = backed_up.prepare(repository=str(file / "backups"))
+    assert f"titanic_backup_repositories: {file} cannot be written to: grant that right" in done.message
+    closed = backed_up.place / "closed"
+    closed.mkdir(mode=0o700)
+    if backed_up.repository.owner:
+        done = backed_up.prepare(repository=str(closed / "backups"))
+        assert f"'{ACCOUNT}' archives WAL and cannot enter {closed}: open it to others" in done.message
+    wal = backed_up.root / "wal"
+    wal.chmod(0o500)
+    try:
+        for done in (backed_up.backup(), backed_up.plan("latest"), backed_up.drill()):
+            assert f"titanic_backup_repositories: {wal} cannot be written to: grant that right" in done.message
+        assert not backed_up.prepare().failed, "a release does not wait for that"
+        (line,) = warnings(backed_up.state)
+        assert "WAL is not archived and no backup is made: " in line
+    finally:
+        wal.chmod(0o700)
+
+
 def test_a_short_key_is_refused(backed_up: BackedUp) -> None:
     key = backed_up.place / "short"
     key.write_text("hunter2")

@@ -141,7 +141,7 @@ def test_the_release_that_fits_the_schema_is_chosen(backed_up: BackedUp) -> None
 @pytest.mark.parametrize(
     ("to", "why"),
     [
-        ("", "titanic_restore_to: say to which moment"),
+        ("", "titanic_restore_to: it names no moment"),
         ("2026-01-01T00:00:00", "has no time zone"),
         ("2020-01-01T00:00:00Z", "'2020-01-01T00:00:00Z' cannot be reached, the first backup ended at"),
         ("2096-01-01T00:00:00Z", "'2096-01-01T00:00:00Z' is yet to come"),
@@ -203,7 +203,7 @@ def test_the_volume_of_the_database_is_lost(backed_up: BackedUp) -> None:
     replaced = kept_data(backed_up.state)
     kill(backed_up)
     shutil.rmtree(backed_up.server.data)
-    assert "is not here, and a new one would be made in its place: bring it back" in backed_up.prepare().message
+    assert "is not here, and a new one would be made in its place. Bring it back" in backed_up.prepare().message
     planned = backed_up.plan("latest")
     assert not planned.failed, planned.message
     assert planned["plan"]["lost_rows"] == "unknown"

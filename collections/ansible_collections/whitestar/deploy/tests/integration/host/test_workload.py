@@ -41,6 +41,7 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
         "release_promises",
         "reverse_proxy",
         "run_identity",
+        "run_kind",
         "server_arguments",
         "state_directory",
         "summary",

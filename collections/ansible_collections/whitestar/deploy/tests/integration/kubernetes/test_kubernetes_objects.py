@@ -225,6 +225,15 @@ def test_one_bad_object_keeps_all_from_being_made(space: Space, stage: str) -> N
     assert space.versions() == before
 
 
+def test_one_bad_object_of_a_later_stage_keeps_the_first_from_being_made(space: Space, stage: str) -> None:
+    before = space.versions()
+    good = {"unit": [config("first")], "other": [config("second")]}
+    assert not space.run("kubernetes_objects", state="accepted", stages=good).changed
+    bad = space.run("kubernetes_objects", state="accepted", stages=good | {"other": [service(70000)]})
+    assert "the cluster refuses Service door: " in bad.message
+    assert space.versions() == before
+
+
 def test_a_run_that_was_cut_off_forgets_nothing(space: Space, stage: str, kubernetes: KubernetesClient) -> None:
     """What is to be made is written down before it is made, so that it can go again."""
     half = [config("half-1"), config("half-2")]
@@ -337,7 +346,7 @@ def test_a_volume_grows_where_it_may_and_what_uses_it_stays(space: Space, stage:
     for check in (True, False):
         assert not keep(space, [on_volume("32Mi", growing)], check=check).changed
     for size, of, words in (
-        ("16Mi", growing, "the volume data-server-0 has 32Mi, and none gets smaller: set it to 32Mi or more"),
+        ("16Mi", growing, "the volume data-server-0 has 32Mi, and none gets smaller. Set it to 32Mi or more"),
         ("32Mi", "no-such", f"the volume data-server-0 is of the class {growing}, which no volume changes"),
     ):
         for check in (True, False):

@@ -18,7 +18,7 @@ from ansible_collections.whitestar.deploy.tests.cluster_helpers import (
     objects_of,
     tiny_release,
 )
-from ansible_collections.whitestar.deploy.tests.helpers import OWNER, Result
+from ansible_collections.whitestar.deploy.tests.helpers import OWNER, SERVICE, Result
 
 RELEASE = tiny_release("a" * 12, TINY_LIVE_SCHEMA="0001")
 ALLOWED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -57,7 +57,7 @@ def deploy(space: Space) -> Result:
 
 def have(space: Space, wanted: str, *, check: bool = False) -> Result:
     given = {"state": wanted, "address": "127.0.0.1:9", "by": "bob@laptop", "ready_seconds": 60}
-    return space.run("kubernetes_lifecycle", check=check, **given)
+    return space.run("kubernetes_lifecycle", probes=SERVICE["probes"], check=check, **given)
 
 
 def pods(space: Space) -> int:
