@@ -13,6 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups im
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.tests.engine_helpers import keep_service
 from ansible_collections.whitestar.deploy.tests.helpers import (
     COLLECTION,
     Result,
@@ -120,8 +121,7 @@ class ContainerBackedUp:
         volumes = {"database": {}, "database-sockets": SOCKETS}
         given: dict[str, Any] = {"image": self.image, "volumes": volumes, "postgresql_volume": "database"}
         secrets = {"superuser": str(self.secrets / "superuser")}
-        done = self.run("compose_service", name="database", definition=definition, secret_files=secrets, **given)
-        assert not done.failed, done.message
+        self.keep(given | {"name": "database", "definition": definition, "secret_files": secrets})
         done = run_module("compose_database", {"engine": self.options, **self.accounts()})
         assert not done.failed, done.message
         schedule = {
@@ -132,9 +132,11 @@ class ContainerBackedUp:
             "tmpfs": ["/tmp:mode=1777,noexec,nosuid"],
             "volumes": ["database:/var/lib/postgresql/data:ro", *self.mounts(), sockets],
         }
-        done = self.run(
-            "compose_service", name="backup", definition=schedule, secret_files=self.secret_files(), **given
-        )
+        self.keep(given | {"name": "backup", "definition": schedule})
+
+    def keep(self, service: dict[str, Any]) -> None:
+        """Have a service of the project as it should be."""
+        done = keep_service(self.state.root, self.options, service)
         assert not done.failed, done.message
 
     @property
