@@ -130,8 +130,8 @@ SETTINGS = {
     "keep_days": {"type": "float"},
     "drill_max_days": {"type": "float"},
 }
-# What pgBackRest has at the root of a repository.
-OWN = {"archive", "backup", "lost+found"}
+# What pgBackRest has at the root of a repository, and what a check that was interrupted has left there.
+OWN = {"archive", "backup", "lost+found", "titanic-check"}
 OWNER = (ACCOUNT, ACCOUNT)
 
 

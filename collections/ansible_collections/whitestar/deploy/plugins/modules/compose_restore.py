@@ -130,7 +130,7 @@ def act(restore: Restore, *, check: bool) -> tuple[bool, dict[str, Any]]:
         return False, restore.plan_way_back(check=check)
     if state == "planned":
         if check:
-            _, _, base = restore.check()
+            _, _, base = restore.check(archived=not restore.running())
             return False, {"to": wanted, "backup": base.label}
         return False, restore.plan()
     return (True, {}) if check else (True, restore.switch())

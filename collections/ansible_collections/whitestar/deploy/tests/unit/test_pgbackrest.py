@@ -18,7 +18,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.recovery i
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import with_data_volume
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.restore import HostRestore
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, Target
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, Lineage, Target
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.pgbackrest import (
     archive_id,
     empty,
@@ -29,6 +29,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.pgbackres
     newest_timeline,
     problems,
     restore_words,
+    segments,
     verify_problem,
     wrong_database,
 )
@@ -151,7 +152,14 @@ def test_what_cannot_be_read_is_told_and_what_is_new_is_not() -> None:
         ("ERROR: [039]: <Code>NoSuchBucket</Code>", "titanic_backup_repositories: there is no such bucket"),
         ("<Code>SignatureDoesNotMatch</Code>", "titanic_secrets_values: the store does not take backup_s3_key"),
         ("<Code>RequestTimeTooSkewed</Code>", "titanic_backup_repositories: the clock of the target is off"),
-        ("unable to verify certificate presented by 's3'", "titanic_backup_repositories: the store's certificate"),
+        (
+            "unable to verify certificate presented by 's3'",
+            "titanic_backup_repositories: the store's certificate is signed",
+        ),
+        (
+            "unable to find hostname 's3' in certificate common name",
+            "titanic_backup_repositories: the store's certificate has",
+        ),
         ("ERROR: [049]: unable to connect to 's3:443'", "titanic_backup_repositories: the store does not answer"),
         ("unable to open '/x' for write: [13] Permission denied", "titanic_backup_repositories: the repository may"),
         ("unable to acquire lock on file", "another backup is being made"),
@@ -189,7 +197,33 @@ def test_what_verify_finds_is_told() -> None:
     assert verify_problem(good) == ""
     bad = "stanza: prod\nstatus: error\n  backup: X, status: invalid, total files checked: 9\n    missing: 1\n"
     assert "backup: X, status: invalid" in verify_problem(bad)
+    gone = good.replace("archiveId", "backup: X, status: manifest missing\n  archiveId")
+    assert "backup: X, status: manifest missing" in verify_problem(gone)
     assert verify_problem("") != ""
+
+
+def test_the_wal_that_a_repository_has_is_read_from_its_list_of_files() -> None:
+    first, second = "000000010000000000000001", "00000001000000000000000A"
+    hashed = "0123456789abcdef0123456789abcdef01234567"
+    said = f"0000000100000000\n0000000100000000/{first}-{hashed}.zst\n{second}-{hashed}\n00000002.history\n"
+    said += f"0000000100000000/{second}.00000028.backup\n0000000100000000/00000001000000000000000B.partial-{hashed}\n"
+    assert segments(said) == {first, second}
+
+
+def test_a_repository_without_the_wal_is_passed_over_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backups = ComposeBackups(DockerClient("/nowhere", "docker", "titanic"), State(tmp_path), {"site": "prod"})
+    found = told(0, 0)
+    found[0]["db"].append({**found[0]["db"][0], "repo-key": 2})
+    found[0]["backup"].append(told_backup(FULL, "full", None, 1795990000, 2))
+    needed, end = "000000020000000000000003", "000000020000000000000004"
+    has = {1: {end}, 2: {needed, end}}
+    monkeypatch.setattr(ComposeBackups, "wal", lambda _, __, number, ___: has[number])
+    monkeypatch.setattr(ComposeBackups, "lineage", lambda *_: Lineage.of(2))
+    recovery = ContainerRecovery(backups, "restore", "database-1", Target("latest"))
+    assert recovery.choose(found, "7001", 2)[0] == 2
+    has[2] = {end}
+    with pytest.raises(BackupError, match=f"^repository 1: WAL {needed} is missing, and 0 more"):
+        recovery.choose(found, "7001", 2)
 
 
 def test_a_service_has_the_volume_that_was_restored() -> None:

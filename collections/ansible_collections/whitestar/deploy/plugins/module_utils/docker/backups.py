@@ -176,6 +176,11 @@ class ComposeBackups:
                 history = self.run("rest", f"--repo={number}", "repo-get", place)
         return Lineage.of(timeline, history)
 
+    def wal(self, told: Sequence[Mapping[str, Any]], number: int, system: str) -> set[str]:
+        """The files of a database's WAL that a repository has. Raises BackupError."""
+        place = f"archive/{self.settings['site']}/{pgbackrest.archive_id(told, number, system)}"
+        return pgbackrest.segments(self.run("rest", f"--repo={number}", "--recurse", "repo-ls", place))
+
     def mark(self, name: str, *, named: bool = False) -> dict[str, Any]:
         """Make a restore point, as an event of the ledger has it. Raises BackupError, EngineError."""
         return {"name": name, "at": stamp(), "named": named, **restore_point(self.server(), name)}

@@ -24,6 +24,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
     Lineage,
     Target,
     base_of,
+    missing_for,
+    wal_problem,
 )
 
 RECOVERY_SECONDS = 3600
@@ -57,16 +59,26 @@ class ContainerRecovery:
         self.server = ContainerServer(self.engine, self.container)
         self.lineage = Lineage.of(1)
 
-    def choose(self, told: Sequence[Mapping[str, Any]], system: str, timeline: int) -> tuple[int, Backup]:
-        """The backup to begin with, and its repository. Raises BackupError where no moment like that can be had."""
+    def choose(
+        self, told: Sequence[Mapping[str, Any]], system: str, timeline: int, *, archived: bool = True
+    ) -> tuple[int, Backup]:
+        """The backup to begin with, and its repository. Raises BackupError where no moment like that can be had.
+
+        ``archived`` is whether all WAL is in the repositories that ever will be.
+        """
         refusals = []
         for number, backups in sorted(pgbackrest.listed(told).items()):
             self.lineage = self.backups.lineage(told, number, system, timeline)
             try:
-                mine = [each for each in backups.values() if each.system == system]
-                return number, base_of(self.target, mine, self.lineage)
+                base = base_of(self.target, [each for each in backups.values() if each.system == system], self.lineage)
             except BackupError as error:
                 refusals.append(str(error))
+                continue
+            wal = self.backups.wal(told, number, system)
+            missing = missing_for(self.target, base, self.lineage, wal, archived=archived)
+            if not missing:
+                return number, base
+            refusals.append(wal_problem(missing, self.backups.given_up(), f"repository {number}"))
         raise BackupError(refusals[0] if refusals else "titanic_backup_repositories: there is no repository yet")
 
     def require_room(self, backup: Backup) -> None:

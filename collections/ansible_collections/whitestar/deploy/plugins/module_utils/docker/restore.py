@@ -49,8 +49,11 @@ class Restore(HostRestore):
     def running(self) -> bool:
         return self.backups.running()
 
-    def check(self) -> tuple[ContainerRecovery, int, Backup]:
-        """Refuse what cannot be done, before anything is touched. Raises BackupError, EngineError, OSError."""
+    def check(self, *, archived: bool) -> tuple[ContainerRecovery, int, Backup]:
+        """Refuse what cannot be done, before anything is touched. Raises BackupError, EngineError, OSError.
+
+        ``archived`` is whether all WAL is in the repositories that ever will be.
+        """
         target = self.target()
         told = self.backups.told()
         consent = self.options["system"] or ""
@@ -63,7 +66,8 @@ class Restore(HostRestore):
             found: Any = self.live.query(TIMELINE)
             newest = int(found["timeline"])
         recovery = ContainerRecovery(self.backups, "restore", f"database-{datetime.now(UTC):%Y%m%dt%H%M%Sz}", target)
-        number, base = recovery.choose(told, system, target.timeline or self.timeline_at(target.time, newest))
+        timeline = target.timeline or self.timeline_at(target.time, newest)
+        number, base = recovery.choose(told, system, timeline, archived=archived)
         recovery.require_room(base)
         return recovery, number, base
 
@@ -72,13 +76,13 @@ class Restore(HostRestore):
 
         Raises BackupError, EngineError, OSError; nothing is left beside then.
         """
-        self.check()
+        self.check(archived=not self.running())
         maintained = self.maintained()
         if self.options["drain"]:
             self.begin_maintenance()
         lost = self._archive()
         self.clear()
-        recovery, number, base = self.check()
+        recovery, number, base = self.check(archived=True)
         began = datetime.now(UTC)
         try:
             make_directory(self.place, 0o755)

@@ -49,6 +49,11 @@ COMPLAINTS = (
         "Give those of an account that may read, write and list the bucket.",
     ),
     (
+        "unable to find hostname",
+        "titanic_backup_repositories: the store's certificate has another name than endpoint",
+        "Write endpoint as the certificate names it.",
+    ),
+    (
         "unable to verify certificate|certificate verify failed|unable to set user-defined CA",
         "titanic_backup_repositories: the store's certificate is signed by nobody who is trusted",
         "Name its authority.",
@@ -230,7 +235,8 @@ def restore_words(target: Target, label: str, number: int, timeline: int) -> lis
 
 def verify_problem(said: str) -> str:
     """What the command ``verify`` found, in one sentence; empty if all is whole."""
-    if re.search(r"^\s*status: ok", said, re.MULTILINE) and not re.search(r"status: error", said):
+    # Of a manifest that is missing it says so, and that all is well.
+    if re.search(r"^\s*status: ok", said, re.MULTILINE) and not re.search(r"status: (error|invalid|manifest)", said):
         return ""
     found = [line.strip() for line in said.splitlines() if re.search(r"missing|invalid|mismatch|other|error", line)]
     return f"a repository is damaged: {'; '.join(found[:6]) or said.strip()[-500:]}"
@@ -248,6 +254,11 @@ def archive_id(told: Sequence[Mapping[str, Any]], number: int, system: str) -> s
             if each["database"]["repo-key"] == number and each["database"]["id"] in ours:
                 return str(each["id"])
     return ""
+
+
+def segments(said: str) -> set[str]:
+    """The files of WAL in what the command ``repo-ls`` printed of an archive."""
+    return set(re.findall(r"^(?:.*/)?([0-9A-F]{24})-[0-9a-f]{40}", said, re.MULTILINE))
 
 
 def newest_timeline(told: Sequence[Mapping[str, Any]]) -> int:
