@@ -33,6 +33,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.pgbackres
     verify_problem,
     wrong_database,
 )
+from ansible_collections.whitestar.deploy.plugins.modules.compose_backup import ensure_directories
 
 PROGRAM = Path(__file__).parents[2] / "roles/titanic_backup/files/image/titanic-pgbackrest"
 KEY = "hunter2-key-of-backups-with-forty-characters"
@@ -244,6 +245,26 @@ def test_a_disk_that_is_too_small_for_a_restore_is_refused(tmp_path: Path, monke
     for free in (200, None):
         monkeypatch.setattr(ComposeBackups, "free_mebibytes", lambda _, free=free: free)
         recovery.require_room(backup)
+
+
+def test_a_directory_is_made_for_backups_alone(tmp_path: Path) -> None:
+    state, path = State(tmp_path / "state"), tmp_path / "backups"
+    place = {"type": "directory", "path": str(path)}
+
+    def steps(**other: str) -> list[str]:
+        return ensure_directories(state, [{"type": "s3"}, place | other], check=True)
+
+    assert steps() == [f"make the directory {path}"]
+    for name in ("archive", "backup", "titanic-check"):
+        (path / name).mkdir(parents=True)
+    assert steps() == [], "what pgBackRest has made, and what a check that was interrupted has left"
+    (path / "somebody").touch()
+    with pytest.raises(BackupError, match=r"holds what no backup made \(somebody\). Empty it, or name another one"):
+        steps()
+    (state.root / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(state.root)
+    with pytest.raises(BackupError, match="is inside the state directory, and would be lost with it"):
+        steps(path=str(tmp_path / "link" / "backups"))
 
 
 def test_a_moment_is_of_the_timeline_that_served_then(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def result(label: str, tables: Mapping[str, str], rpo: float, rto: float) -> dic
     return {
         "backup": label,
         "lsn": tables["point"],
-        "tables": {name: told.partition(" ")[0] for name, told in tables.items() if name != "point"},
+        "tables": {name: told.partition(" ")[0] for name, told in tables.items() if "." in name},
         "rpo_seconds": round(rpo, 1),
         "rto_seconds": round(rto, 1),
     }
