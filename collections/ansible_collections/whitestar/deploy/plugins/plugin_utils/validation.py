@@ -13,6 +13,7 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import SHORTEST_KEY
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS
 from cryptography import x509
 
@@ -29,8 +30,6 @@ STORE_KEYS = ("backup_s3_key", "backup_s3_key_secret")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens", *STORE_KEYS)
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
-# Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
-SHORTEST_KEY = 32
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 # Why there are no backups of a database on a cluster, by its kind.
 NO_BACKUPS = {

@@ -129,9 +129,7 @@ def test_its_list_of_backups_is_ours() -> None:
         "7001",
     )
     assert (backup.start_lsn, backup.stop_lsn) == (0x3000028, 0x3000158)
-    assert backup.ended == datetime.fromtimestamp(1796000002, UTC).isoformat(timespec="milliseconds").replace(
-        "+00:00", "Z"
-    )
+    assert backup.ended == stamp(datetime.fromtimestamp(1796000002, UTC))
     assert listed([]) == {}
     assert archive_id(told(0), 1, "7001") == "17-1"
     assert archive_id(told(0), 1, "7002") == ""

@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     POINT,
     SCHEDULES,
+    SHORTEST_KEY,
     Backup,
     BackupError,
     Target,
@@ -26,7 +27,6 @@ REPOSITORIES = "/var/lib/titanic-repository"
 DATA = "/var/lib/postgresql/data"
 SOCKETS = "/var/run/postgresql"
 SEGMENT_BYTES = 16 * 2**20
-SHORTEST_KEY = 32
 DAY = 86400
 VARIABLE = "titanic_backup_repositories"
 KEY_VARIABLE = "titanic_secrets_values"
