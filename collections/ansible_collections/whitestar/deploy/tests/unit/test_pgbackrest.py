@@ -18,7 +18,12 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.recovery i
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import with_data_volume
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.restore import HostRestore
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, Lineage, Target
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
+    BackupError,
+    Lineage,
+    Target,
+    stamp,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.pgbackrest import (
     archive_id,
     empty,
@@ -169,6 +174,13 @@ def test_what_cannot_be_read_is_told_and_what_is_new_is_not() -> None:
 )
 def test_its_complaints_name_a_variable(said: str, meaning: str) -> None:
     assert explained(said).startswith(meaning)
+
+
+def test_what_is_no_text_is_not_repeated() -> None:
+    """pgBackRest repeats what another key makes of a file."""
+    told = explained("FormatError: key/value found outside of section at line 1: \ufffd\x01|")
+    assert told.startswith("titanic_secrets_values: backup_key is not the key")
+    assert "at line 1: ??|" in told
 
 
 def test_backups_of_another_database_are_refused() -> None:

@@ -212,7 +212,9 @@ class DockerClient:
                 [self.program, *arguments],
                 input=standard_input,
                 capture_output=True,
-                text=True,
+                # A program in a container may print what is no text, as pgBackRest does with another key.
+                encoding="utf-8",
+                errors="replace",
                 check=False,
                 cwd=directory,
                 timeout=seconds,

@@ -64,9 +64,9 @@ COMPLAINTS = (
         "Name another place or another titanic_backup_site, or restore that database here.",
     ),
     (
-        "unable to flush|bad decrypt|CryptoError|cipher header invalid|invalid checksum, actual|\\[095\\]",
-        "titanic_secrets_values: backup_key is not the key that the repository was made with",
-        "Give that one.",
+        "unable to flush|bad decrypt|CryptoError|cipher header invalid|FormatError|invalid checksum, actual|\\[095\\]",
+        "titanic_secrets_values: backup_key is not the key that the repository was made with, or that is damaged",
+        "Give the right key.",
     ),
     ("No space left", "titanic_backup_repositories: the disk of the repository is full", "Free some."),
     (
@@ -87,6 +87,7 @@ def explained(said: str) -> str:
     """What pgBackRest complained of: the variable, the problem, its own last words, and the remedy."""
     lines = [line for line in said.splitlines() if line.strip()]
     own = re.sub(r"^([-:. 0-9]*P\d+ +)?", "", " ".join(line.strip() for line in lines[-4:]))[-600:]
+    own = "".join(letter if letter.isprintable() else "?" for letter in own.replace("\ufffd", "?"))
     for pattern, problem, remedy in COMPLAINTS:
         if re.search(pattern, said, re.IGNORECASE):
             return f"{problem} ({own}). {remedy}"
