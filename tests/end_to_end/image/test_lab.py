@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,10 @@ def test_object_store_comes_and_goes(play: Play, tmp_path: Path) -> None:
     assert play("lab-object-store", **place)[0] == 0
     assert play("lab-object-store", **{**place, "lab_object_store_buckets": ["one", "two"]})[0] == 1
     trusted = ssl.create_default_context(cafile=str(directory / "authority.pem"))
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=trusted)
-    connection.request("GET", "/one/thing")
-    assert connection.getresponse().status == 403, "nobody is let in without the account"
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=trusted)) as connection:
+        connection.request("GET", "/one/thing")
+        with connection.getresponse() as answer:
+            assert answer.status == 403, "nobody is let in without the account"
     assert (directory / "secret_key").stat().st_mode & 0o777 == 0o600
     taken, output = play("lab-object-store", **{**place, "lab_object_store_directory": f"{tmp_path}/other"})
     assert taken == -1
