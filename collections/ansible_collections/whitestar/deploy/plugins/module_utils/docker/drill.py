@@ -59,7 +59,7 @@ class Drill:
             began = time.monotonic()
             self.project.claim(VOLUME)
             recovery.unpack(number, base)
-            recovery.recover({**self.settings, **BOUNDS}, [])
+            recovery.recover({**self.settings, **BOUNDS})
             seconds = time.monotonic() - began
             compare(recovery.server, self.database, found["tables"])
             self._amcheck(recovery.container)

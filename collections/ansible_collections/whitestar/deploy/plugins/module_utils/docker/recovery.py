@@ -100,8 +100,11 @@ class ContainerRecovery:
         except BackupError as error:
             raise BackupError(f"backup {backup.label} does not restore: {error}") from error
 
-    def recover(self, settings: Mapping[str, Any], networks: Sequence[str]) -> float:
-        """Replay WAL up to the moment, and open for writing: the seconds it took. Raises BackupError, EngineError."""
+    def recover(self, settings: Mapping[str, Any], network: str = "") -> float:
+        """Replay WAL up to the moment, and open for writing: the seconds it took. Raises BackupError, EngineError.
+
+        It is on ``network`` as well, if that is named.
+        """
         report(f"replay WAL up to {self.target.text}")
         began = time.monotonic()
         # hot_standby: it answers only once the moment is reached and it has a timeline of its own.
@@ -110,10 +113,13 @@ class ContainerRecovery:
         words = ["--name", self.container, "--label", f"{LABEL}=recovery", "--init=false", "--memory", MEMORY]
         words += ["--stop-signal", "SIGINT", "--volume", f"{self.volume}:{pgbackrest.DATA}"]
         words += ["--tmpfs", f"{pgbackrest.SOCKETS}:mode=0755,uid=999,gid=999"]
-        for network in networks or [self.backups.network()]:
-            words += ["--network", network]
+        out = self.backups.settings["reaches_out"]
+        words += ["--network", network if network and not out else self.backups.network()]
         image = str(self.backups.settings["image"])
         self.engine.run("run", "--detach", "--pull", "never", *self.backups.options(*words), image, *command)
+        if network and out:
+            # One command cannot name both.
+            self.engine.run("network", "connect", network, self.container)
         self._wait(began + RECOVERY_SECONDS)
         self.server.run_sql(";".join(f"ALTER SYSTEM RESET {name}" for name in RECOVERED))
         return time.monotonic() - began

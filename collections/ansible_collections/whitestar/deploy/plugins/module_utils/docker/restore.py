@@ -89,8 +89,7 @@ class Restore(HostRestore):
             self.project.claim(recovery.volume_key)
             write_atomically(self.place / "volume", recovery.volume_key.encode(), 0o644)
             recovery.unpack(number, base)
-            out = ["bridge"] if self.backups.settings["reaches_out"] else []
-            seconds = recovery.recover(self.options["settings"], [self.project.full_name("data"), *out])
+            seconds = recovery.recover(self.options["settings"], self.project.full_name("data"))
             plan = self.compared(recovery.target, base)
             plan |= {"to": self.options["to"], "backup": base.label, "volume": recovery.volume_key}
             plan |= {"replay_seconds": round(seconds, 1), "maintained": maintained, "not_archived": lost}
