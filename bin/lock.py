@@ -27,6 +27,7 @@ LOCKS = [
     ("service/image", "sbom.txt", ["sbom.in"]),
     ("roles/lab_images/files/caddy", "requirements.txt", ["requirements.in"]),
     ("roles/lab_cluster/files/programs", "requirements.txt", ["requirements.in"]),
+    ("roles/lab_object_store/files", "requirements.txt", ["requirements.in"]),
     ("requirements", "bootstrap.txt", ["bootstrap.in"]),
     ("requirements", "deploy.txt", ["deploy.in"]),
     ("requirements", "collections.txt", ["collections.in"]),

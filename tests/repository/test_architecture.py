@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "common": set(),
     "release": {"common"},
     "postgresql": {"common"},
-    "host": {"common", "release"},
+    "host": SHARED,
     "local": HOST,
     "docker": HOST,
     "kubernetes": SHARED,

@@ -1,15 +1,18 @@
-"""The lab itself (lab_engine, lab_images, lab_registry): a second run does nothing, check mode never does, all goes.
+"""The lab itself (lab_engine, lab_images, lab_registry, lab_object_store): a second run does nothing, and all goes.
 
 The engine that is up serves other tests, so what would take it away is tried with directories and ports of its own.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +107,35 @@ def test_registry_says_that_its_port_is_taken(docker: Docker, play: Play, tmp_pa
     changed, output = play("lab-up", lab_registry_directory=f"{tmp_path}/registry", lab_registry_port=5055)
     assert changed == -1
     assert "address already in use" in output
+
+
+def test_object_store_comes_and_goes(play: Play, tmp_path: Path) -> None:
+    """It speaks HTTPS as who it says it is, takes its account alone, and has the buckets that it was told to have."""
+    directory, port = tmp_path / "store", free_port()
+    place: dict[str, Any] = {
+        "lab_object_store_directory": str(directory),
+        "lab_object_store_cache": f"{tmp_path}/cache",
+    }
+    place |= {
+        "lab_object_store_port": port,
+        "lab_object_store_address": "127.0.0.1",
+        "lab_object_store_buckets": ["one"],
+    }
+    assert play("lab-object-store", "--check", **place)[0] == 1
+    assert not directory.exists()
+    changed, output = play("lab-object-store", **place)
+    assert changed == 1, output
+    assert play("lab-object-store", **place)[0] == 0
+    assert play("lab-object-store", **{**place, "lab_object_store_buckets": ["one", "two"]})[0] == 1
+    trusted = ssl.create_default_context(cafile=str(directory / "authority.pem"))
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=trusted)) as connection:
+        connection.request("GET", "/one/thing")
+        with connection.getresponse() as answer:
+            assert answer.status == 403, "nobody is let in without the account"
+    assert (directory / "secret_key").stat().st_mode & 0o777 == 0o600
+    taken, output = play("lab-object-store", **{**place, "lab_object_store_directory": f"{tmp_path}/other"})
+    assert taken == -1
+    assert "address already in use" in output
+    changed, output = play("lab-object-store", lab_object_store_state="absent", **place)
+    assert changed == 1, output
+    assert not directory.exists()

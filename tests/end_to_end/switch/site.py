@@ -392,6 +392,7 @@ class ComposeSite(HostSite):
             **engine.variables,
             "titanic_project": self.project,
             "titanic_image_repository": self.project,
+            "titanic_backup_image_repository": f"{self.project}-postgresql",
         }
 
     def containers(self, name: str) -> list[dict[str, Any]]:
@@ -454,10 +455,12 @@ class ComposeSite(HostSite):
 
     def left(self) -> list[str]:
         directory = [str(self.state)] if self.state.exists() else []
-        return directory + self.engine.left(self.project, self.project)
+        images = self.engine.images(f"{self.project}-postgresql")
+        return directory + self.engine.left(self.project, self.project) + [f"image {name}" for name in images]
 
     def clear(self) -> None:
         self.engine.clear(self.project, self.project)
+        self.engine.clear(self.project, f"{self.project}-postgresql")
         shutil.rmtree(self.state, ignore_errors=True)
 
 

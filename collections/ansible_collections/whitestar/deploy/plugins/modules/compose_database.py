@@ -16,6 +16,11 @@ author: The Titanic team (@whitestar)
 extends_documentation_fragment: [whitestar.deploy.engine, whitestar.deploy.twins.database]
 options:
   service: {description: Service of the project that PostgreSQL runs as., type: str, default: database}
+  backup_settings_file:
+    description: >-
+      File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
+      what is overdue.
+    type: path
 attributes:
   check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
   diff_mode: {description: Lists the steps., support: full}
@@ -36,6 +41,8 @@ RETURN = r"""
 steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
@@ -46,7 +53,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec=roles.OPTIONS
-        | {"engine": DockerClient.OPTION, "service": {"type": "str", "default": "database"}},
+        | {
+            "engine": DockerClient.OPTION,
+            "service": {"type": "str", "default": "database"},
+            "backup_settings_file": {"type": "path"},
+        },
         supports_check_mode=True,
     )
     options = module.params
@@ -62,6 +73,11 @@ def main() -> None:
             )
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs. Run the whole site once.")
+        left = Path(options["backup_settings_file"] or "/nonexistent")
+        if left.exists():
+            steps = ["turn backups off", *steps]
+            if not module.check_mode:
+                left.unlink()
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**roles.result(steps))

@@ -42,9 +42,10 @@ options:
       volumes: {description: Volumes of the project that it uses., type: dict, default: {}}
       postgresql_volume:
         description: >-
-          Volume with the data of PostgreSQL, where the service is one. Nothing is done when the data are another major
-          version's than the image.
+          Volume with the data of PostgreSQL, where the service has them. The volume that was last restored stands for
+          it. Nothing is done when the data are another major version's than the image.
         type: str
+        choices: [database]
       secret_files:
         description: Files with secrets on the target, by name. They have the same paths in the container.
         type: dict
@@ -140,6 +141,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError, pinned
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project, Service
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import data_volume, with_data_volume
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
@@ -184,7 +186,10 @@ def wanted(state: State, engine: DockerClient, options: dict[str, Any], *, check
     """The service as it is wanted, its image fetched unless ``check``. Raises EngineError."""
     image = pinned(engine, options["image"], pull=not check)
     if options["postgresql_volume"]:
-        check_major(engine, options["postgresql_volume"], image)
+        current = data_volume(state)
+        check_major(engine, current, image)
+        definition, volumes = with_data_volume(options["definition"], options["volumes"], current)
+        options = options | {"definition": definition, "volumes": volumes}
     watched = fingerprint(state, options["watched"], check=check) if options["watched"] else ""
     return Service(Project.of(state, engine), options["name"], image or options["image"], options, watched)
 
@@ -268,7 +273,7 @@ def main() -> None:
                     "image": text,
                     "definition": {"type": "dict", "required": True},
                     "volumes": things,
-                    "postgresql_volume": {"type": "str"},
+                    "postgresql_volume": {"type": "str", "choices": ["database"]},
                     "secret_files": things | {"no_log": False},
                     "files": things,
                     "watched": {"type": "list", "elements": "path", "default": []},

@@ -88,6 +88,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import bare_host, host_port
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others, make_directory
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import warnings as compose_warnings
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     DockerClient,
     EngineError,
@@ -267,7 +268,8 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
         dead = Lock(state.lock).acquire(owner, options["lease_seconds"])
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
-    for line in warnings(state):
+    engine = options["engine"]
+    for line in compose_warnings(DockerClient.of(engine), state) if engine else warnings(state):
         module.warn(line)
     ledger = state.ledger()
     current = ledger.current()

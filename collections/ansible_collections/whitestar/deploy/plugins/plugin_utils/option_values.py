@@ -52,6 +52,8 @@ KEPT = (
     "database_superuser_password",
     "pgadmin_password",
     "backup_key",
+    "backup_s3_key",
+    "backup_s3_key_secret",
 )
 # How variables end that name something to read.
 FILES = ("_csv", "_context", "image_dockerfile", "image_requirements")

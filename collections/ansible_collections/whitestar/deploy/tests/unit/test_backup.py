@@ -40,7 +40,13 @@ MIB = 2**20
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 LOCAL = {"titanic_provider": "local"}
 ONE = Lineage.of(1)
+OPERATED = {"titanic_provider": "kubernetes", "titanic_database_kind": "cloudnative_pg"}
+S3 = {"type": "s3", "endpoint": "s3.example.org", "bucket": "titanic"}
 SETTINGS = {"schedule": "daily", "drill_max_days": 30}
+
+
+def places(*found: dict[str, Any]) -> dict[str, Any]:
+    return {"titanic_backup_repositories": list(found)}
 
 
 def backup(days_ago: float, kind: str = "full", prior: str = "", **facts: Any) -> Backup:
@@ -249,10 +255,19 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        (
-            {"titanic_provider": "compose"},
-            "backups are on titanic_provider local only, until titanic_backup serves compose",
-        ),
+        ({"titanic_provider": "kubernetes"}, "until titanic_backup serves pods"),
+        ({"titanic_provider": "kubernetes", "titanic_database_kind": "external"}, "have its owner archive WAL"),
+        (OPERATED, "kubernetes keeps backups in one repository, and 0 are named. Name a bucket"),
+        ({**OPERATED, **places({"path": "/a"})}, "CloudNativePG keeps backups in a bucket"),
+        ({**OPERATED, **places(S3)}, "takes backup_s3_key and backup_s3_key_secret"),
+        ({"titanic_provider": "compose"}, "compose keeps backups in one repository or two, and 0 are named"),
+        ({"titanic_provider": "compose", **places({"path": "here"})}, "here is not an absolute path"),
+        ({"titanic_provider": "compose", **places({"type": "s3"})}, "has no endpoint and no bucket"),
+        ({"titanic_provider": "compose", **places({**S3, "endpoint": "https://s3"})}, "https://s3 is no host"),
+        ({"titanic_provider": "compose", **places({**S3, "path": "/a"})}, "an S3 repository has no path"),
+        ({"titanic_provider": "compose", **places({**S3, "authority": "me"})}, "authority is no certificate in PEM"),
+        ({"titanic_provider": "compose", **places(S3)}, "takes backup_s3_key and backup_s3_key_secret"),
+        ({"titanic_provider": "local", **places(S3)}, "local keeps backups in a directory"),
         (LOCAL, "local keeps backups in one repository, and 0 are named"),
         (
             {"titanic_provider": "local", "titanic_backup_repositories": [{"path": "here"}]},
@@ -267,6 +282,14 @@ def test_digests_tell_rows_that_differ_and_their_order() -> None:
                 "titanic_provider": "local",
                 "titanic_state_directory": "/srv/titanic",
                 "titanic_backup_repositories": [{"path": "/srv/titanic/backups"}],
+            },
+            "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
+        ),
+        (
+            {
+                "titanic_provider": "compose",
+                "titanic_state_directory": "/srv/titanic",
+                **places({"path": "/srv/backups"}, {"path": "/srv/titanic/backups"}),
             },
             "/srv/titanic/backups is inside titanic_state_directory, and would be lost with it",
         ),
@@ -287,6 +310,12 @@ def test_what_cannot_be_is_refused_on_the_controller(values: dict[str, Any], why
 
 
 def test_backups_that_can_be_are_not_refused() -> None:
+    secrets = {"titanic_secrets_values": {"backup_s3_key": "a", "backup_s3_key_secret": "b"}}
+    two = {"titanic_provider": "compose", "titanic_backup_enabled": True, **places(S3, {"path": "/srv/backups"})}
+    assert wrong_backups({**two, **secrets}) == []
+    operated = {**OPERATED, "titanic_backup_enabled": True, **places(S3)}
+    assert wrong_backups({**operated, **secrets}) == []
+    assert wrong_backups({**operated, "titanic_secrets_source": "external_secrets"}) == []
     values = {**LOCAL, "titanic_backup_enabled": True}
     assert wrong_backups({**values, "titanic_backup_repositories": [{"path": "/srv/backups"}]}) == []
 

@@ -9,8 +9,9 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, ClassVar
@@ -172,6 +173,19 @@ class DockerClient:
             raise _failure(arguments, process.returncode, "".join(said))
         return "".join(said)
 
+    def stream(self, arguments: Sequence[str], standard_input: bytes) -> Iterator[bytes]:
+        """The lines that the client prints, however many. Raises EngineError with its words at the end if it failed."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
+            given.write(standard_input)
+            given.seek(0)
+            streams: dict[str, Any] = {"stdin": given, "stdout": subprocess.PIPE, "stderr": complaints}
+            with subprocess.Popen([self.program, *arguments], cwd="/", env=self.environment(), **streams) as client:
+                if client.stdout:
+                    yield from client.stdout
+            if client.returncode:
+                complaints.seek(0)
+                raise _failure(arguments, client.returncode, complaints.read().decode(errors="replace"))
+
     def run_container(
         self, image: str, command: Sequence[str], *options: str, seconds: float
     ) -> subprocess.CompletedProcess[str]:
@@ -198,7 +212,9 @@ class DockerClient:
                 [self.program, *arguments],
                 input=standard_input,
                 capture_output=True,
-                text=True,
+                # A program in a container may print what is no text, as pgBackRest does with another key.
+                encoding="utf-8",
+                errors="replace",
                 check=False,
                 cwd=directory,
                 timeout=seconds,

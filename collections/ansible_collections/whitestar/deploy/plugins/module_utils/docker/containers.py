@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import stable_hash
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import ComposeBackups
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     LABEL,
     PROJECT_LABEL,
@@ -17,13 +18,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import everything, remove
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.restore import kept_volumes
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.volumes import data_volume
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import GRACE_SECONDS, SPARE_SECONDS, Parts
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
 # Services, each started before the next; the release is neither.
-STARTED = ("database", "proxy")
+STARTED = ("database", "backup", "proxy")
 # In which order they are stopped; releases and whatever else come between.
 RANKS = {"proxy": 0, "database": 2}
 
@@ -35,7 +38,9 @@ class Containers(Parts):
         self.engine = DockerClient.of(options["engine"])
         self.project = Project.of(state, self.engine)
         self.state, self.host = state, ComposeRuntime(self.engine, state)
-        self.database = f"container {self.engine.project}-database-1, volume {self.engine.project}_database"
+        self.database = (
+            f"container {self.engine.project}-database-1, volume {self.project.full_name(data_volume(state))}"
+        )
 
     def listed(self) -> dict[str, str]:
         """Each container in a few words, by name."""
@@ -50,7 +55,8 @@ class Containers(Parts):
         }
 
     def backups(self) -> dict[str, str]:
-        return {"newest": "off"}
+        backups = ComposeBackups.of(self.engine, self.state)
+        return backups.told_of(kept_volumes(self.project, self.state)) if backups else {"newest": "off"}
 
     def running(self) -> list[str]:
         """What runs, or is started again and again, in the order in which it is stopped."""
@@ -85,6 +91,8 @@ class Containers(Parts):
         gone = [thing for thing in there if thing not in left]
         for directory in self.state.images.glob("*"):
             self.host.discard_image(directory.name)
+        for directory in (self.state.backup / "images").glob("*"):
+            self.host.discard(directory)
         return ([f"remove {', '.join(gone)}"] if gone else []), left
 
 

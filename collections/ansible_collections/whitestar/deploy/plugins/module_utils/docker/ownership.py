@@ -16,13 +16,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     SERVICE_LABEL,
     EngineError,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import NETWORKS, service_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import VOLUMES, Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
 # Compose notes on each container from where it was made: ours are made in the project's directory.
 MADE_IN = "com.docker.compose.project.working_dir"
-SERVICES = ("proxy", *map(service_of, COLOURS), "database", "pgadmin")
+SERVICES = ("proxy", *map(service_of, COLOURS), "backup", "database", "pgadmin")
 
 
 def refusals(project: Project) -> list[str]:
@@ -56,7 +56,7 @@ def remove(project: Project, seconds: float) -> list[str]:
             engine.run("rm", "--force", "--volumes", str(container["Id"]))
         used = {name for container in engine.containers() for name in container["NetworkSettings"]["Networks"]}
         for network in _labelled_networks(project):
-            if network["Name"] in {project.full_name(name) for name in NETWORKS} - used:
+            if network["Name"] in set(project.networks()) - used:
                 _try_to_remove(project, "network", network["Name"])
         kept = {mount.get("Name") for container in engine.containers() for mount in container["Mounts"]}
         for volume in engine.volumes():
@@ -99,7 +99,7 @@ def _met(project: Project) -> Iterator[str]:
     for key, container in found.items():
         if (_service(container) or key in named) and not _is_own(project, container):
             yield f"container {container['Name'].lstrip('/')}"
-    for name in map(project.full_name, NETWORKS):
+    for name in project.networks():
         network = engine.get(f"/networks/{name}")
         if network and (network.get("Labels") or {}).get(PROJECT_LABEL) != engine.project:
             yield f"network {name}"
@@ -115,7 +115,7 @@ def _rest(project: Project) -> Iterator[str]:
         yield f"container {container['Name'].lstrip('/')}"
     for network in _labelled_networks(project):
         yield f"network {network['Name']}"
-    for name in map(project.full_name, NETWORKS):
+    for name in project.networks():
         if engine.get(f"/networks/{name}"):
             yield f"network {name}"
     for volume in engine.volumes():

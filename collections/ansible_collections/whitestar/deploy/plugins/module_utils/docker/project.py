@@ -99,6 +99,16 @@ class Project:
         """Names of the volumes that a service of it has had, as its record has them."""
         return [self.full_name(name) for name in self._owned()["volumes"]]
 
+    def claim(self, volume: str) -> None:
+        """Take down that a volume is ours before it is made, so that nobody else's is taken for it."""
+        self._record({volume: {}})
+
+    def networks(self) -> list[str]:
+        """Names of its networks, as the engine has them: those of every project, and those of single services."""
+        parts = [read_json(path, {}) for path in sorted((self.directory / "parts").glob("*.json"))]
+        own = [name for part in parts for name in part.get("networks", {})]
+        return [self.full_name(name) for name in dict.fromkeys([*NETWORKS, *own])]
+
     def full_name(self, name: str) -> str:
         """The engine's name of a network or volume of the project."""
         return f"{self.engine.project}_{name}"
@@ -127,7 +137,7 @@ class Project:
     def _text(self) -> bytes:
         """The Compose file as the parts make it."""
         parts = self.directory / "parts"
-        whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": NETWORKS}
+        whole: dict[str, Any] = {"name": self.engine.project, "services": {}, "networks": dict(NETWORKS)}
         for section in SECTIONS:
             for path in sorted(parts.glob("*.json")):
                 whole.setdefault(section, {}).update(read_json(path, {}).get(section, {}))
@@ -182,6 +192,9 @@ class Service:
             "volumes": dict(options.get("volumes") or {}),
             "secrets": {key: {"file": path} for key, path in secrets.items()},
         }
+        own: dict[str, Any] = {network: {} for network in service.get("networks", []) if network not in NETWORKS}
+        if own:
+            self.part["networks"] = own
 
     @property
     def directory(self) -> Path:

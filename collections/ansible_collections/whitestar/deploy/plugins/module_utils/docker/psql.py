@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
@@ -20,3 +21,8 @@ class ContainerServer(Server):
     def run_sql(self, sql: str, database: str = "postgres") -> str:
         words = ["exec", "--interactive", self.container, *PSQL, "-d", database, "-f", "-"]
         return self.engine.run(*words, standard_input=sql).strip()
+
+    def stream_sql(self, sql: str, database: str) -> Iterator[bytes]:
+        """The lines that ``sql`` prints, however many. Raises EngineError at the end if it failed."""
+        words = ["exec", "--interactive", self.container, *PSQL, "-d", database, "-f", "-"]
+        return self.engine.stream(words, sql.encode())

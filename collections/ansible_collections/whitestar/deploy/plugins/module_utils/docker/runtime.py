@@ -12,9 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, make_directory, read_json
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.backups import ComposeBackups
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
     LABEL,
     DockerClient,
@@ -34,6 +37,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green i
     BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 SCRATCH = "/tmp"  # noqa: S108 - in a container, a tmpfs of its own
 # Where the replicas of a release find what they count together.
@@ -171,8 +176,14 @@ class ComposeRuntime:
         return ComposeBlueGreen(self.engine, self.state, workload, fingerprint, *limits)
 
     def restore_point(self) -> dict[str, Any]:
-        """None: there are no backups of containers yet (titanic_backup refuses them by name)."""
-        return {}
+        """Mark this moment in the database's WAL; empty where there are no backups. Raises ReleaseError."""
+        backups = ComposeBackups.of(self.engine, self.state)
+        if backups is None:
+            return {}
+        try:
+            return backups.mark(f"before-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        except (BackupError, EngineError) as error:
+            raise ReleaseError(f"no restore point could be made for it, and so it is not deployed: {error}") from error
 
     def database_output(self) -> str:
         """The last lines of the database's container."""
@@ -184,7 +195,10 @@ class ComposeRuntime:
 
     def discard_image(self, identity: str) -> None:
         """Remove an image and what was recorded of it; one that something else uses stays."""
-        directory = self.state.images / identity
+        self.discard(self.state.images / identity)
+
+    def discard(self, directory: Path) -> None:
+        """Remove the image that was recorded in a directory, and the record; one that something uses stays."""
         found = read_json(directory / "image.json", {})
         with suppress(EngineError):
             own = (self.engine.image(found["reference"]) if found else None) or {"Id": ""}

@@ -27,7 +27,7 @@ RIGHTS = (
 CHOICES = (
     ("", "persistentvolumeclaims", "patch"),
     ("gateway.networking.k8s.io", "httproutes", "get list create patch delete"),
-    ("postgresql.cnpg.io", "clusters", "get list create patch delete"),
+    ("postgresql.cnpg.io", "clusters scheduledbackups", "get list create patch delete"),
     ("external-secrets.io", "secretstores externalsecrets", "get list create patch delete"),
 )
 # To look at the namespace itself. To change its labels would be to lift what it refuses.

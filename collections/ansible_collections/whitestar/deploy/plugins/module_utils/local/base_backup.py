@@ -18,7 +18,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import literal
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import (
+    restore_point,
+    wal_not_archived,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
     Backup,
     BackupError,
@@ -35,11 +38,6 @@ ARCHIVE_SECONDS = 30
 WAL_SECONDS, LOOK_SECONDS = 300, 5
 PHASE = "SELECT json_build_object('phase', (SELECT phase FROM pg_stat_progress_basebackup LIMIT 1))"
 WAITS = "waiting for wal archiving to finish"
-POINT = """
-SELECT json_build_object('lsn', pg_create_restore_point({name}),
-    'timeline', (SELECT timeline_id FROM pg_control_checkpoint()))
-"""
-ARCHIVED = "SELECT json_build_object('last', last_archived_wal, 'failed', last_failed_time) FROM pg_stat_archiver"
 
 
 def server_of(repository: Repository) -> PostgresServer:
@@ -49,25 +47,16 @@ def server_of(repository: Repository) -> PostgresServer:
 
 def mark(server: PostgresServer, name: str, *, named: bool = False) -> dict[str, Any]:
     """Make a restore point, as an event of the ledger has it. Raises DatabaseError."""
-    found: Any = server.query(POINT.format(name=literal(name)))
-    return {"name": name, "at": stamp(), "named": named, **found}
+    return {"name": name, "at": stamp(), "named": named, **restore_point(server, name)}
 
 
 def archive_now(server: PostgresServer) -> None:
     """Have all WAL that was written so far in the repository. Raises BackupError if that takes too long."""
-    # A commit, so that a moment between the last one and now can be recognised; and a new file of WAL.
-    wanted = server.run_sql("SELECT pg_current_xact_id() IS NULL; SELECT pg_walfile_name(pg_switch_wal())").split()[-1]
-    deadline = datetime.now(UTC) + timedelta(seconds=ARCHIVE_SECONDS)
-    while True:
-        found: Any = server.query(ARCHIVED)
-        if str(found["last"] or "")[:24] >= wanted:
-            return
-        if datetime.now(UTC) > deadline:
-            raise BackupError(
-                f"titanic_backup_repositories: WAL {wanted} was not archived within {ARCHIVE_SECONDS} s: the server's "
-                f"log in {server.directory / 'log'} says why"
-            )
-        server.run_sql("SELECT pg_sleep(0.1)")
+    if wanted := wal_not_archived(server, ARCHIVE_SECONDS):
+        raise BackupError(
+            f"titanic_backup_repositories: WAL {wanted} was not archived within {ARCHIVE_SECONDS} s: the server's "
+            f"log in {server.directory / 'log'} says why"
+        )
 
 
 def next_kind(backups: Mapping[str, Backup], kind: str, full_days: float, now: datetime, timeline: int) -> str:

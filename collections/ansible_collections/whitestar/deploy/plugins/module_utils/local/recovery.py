@@ -21,7 +21,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
     BackupError,
     Lineage,
     Target,
-    missing_segments,
+    missing_for,
+    wal_problem,
 )
 
 RECOVERY_SECONDS = 3600
@@ -54,22 +55,10 @@ class Recovery:
 
         ``archived`` is whether all WAL is in the repository that ever will be; its end may be on its way otherwise.
         """
-        base = self.chain[-1]
-        given_up = set(self.repository.given_up())
-        missing = missing_segments(wal, base, self.lineage)
-        if not self.target.latest:
-            # Where in the WAL a time is, is known once it is reached.
-            end = self.target.lsn if self.target.point else base.stop_lsn
-            last = self.lineage.segment(max(end - 1, 0), base.segment_bytes)
-            missing = [name for name in missing if name < last] + ([] if last in wal else [last])
-        if not archived:
-            missing = [name for name in missing if name < max(wal, default="")]
-        if missing:
-            why = "was given up while the repository was away" if missing[0] in given_up else "is missing"
-            raise BackupError(
-                f"the repository {self.repository.root}: WAL {missing[0]} {why}, and {len(missing) - 1} more. "
-                f"Name a moment before that, or make a new backup (--tags backup)."
-            )
+        missing = missing_for(self.target, self.chain[-1], self.lineage, wal, archived=archived)
+        place = f"the repository {self.repository.root}"
+        if problem := wal_problem(missing, set(self.repository.given_up()), place):
+            raise BackupError(problem)
         free = shutil.disk_usage(next(path for path in self.place.parents if path.exists())).free // 2**20
         if problem := room_problem(free, self.needed_mebibytes(), self.place):
             raise BackupError(problem)

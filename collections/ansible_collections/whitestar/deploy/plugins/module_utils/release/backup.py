@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -137,6 +137,31 @@ def missing_segments(names: Iterable[str], backup: Backup, lineage: Lineage | No
             if not any(other > name and line.segment(_lsn(other, size), size) == other for other in known):
                 return found + [name for name in wait if name <= line.segment(max(backup.stop_lsn - 1, 0), size)]
         lsn += size
+
+
+def missing_for(target: Target, base: Backup, lineage: Lineage, wal: set[str], *, archived: bool = True) -> list[str]:
+    """The files of WAL that a recovery from a backup up to a moment needs and ``wal`` has not, oldest first.
+
+    ``archived`` is whether all WAL is in the repository that ever will be; its end may be on its way otherwise.
+    """
+    missing = missing_segments(wal, base, lineage)
+    if not target.latest:
+        # Where in the WAL a time is, is known once it is reached.
+        end = target.lsn if target.point else base.stop_lsn
+        last = lineage.segment(max(end - 1, 0), base.segment_bytes)
+        missing = [name for name in missing if name < last] + ([] if last in wal else [last])
+    return missing if archived else [name for name in missing if name < max(wal, default="")]
+
+
+def wal_problem(missing: Sequence[str], given_up: Container[str], place: str) -> str:
+    """Why a recovery cannot end well where these files of WAL are not in ``place``; empty where there are none."""
+    if not missing:
+        return ""
+    why = "was given up while the repository was away" if missing[0] in given_up else "is missing"
+    return (
+        f"{place}: WAL {missing[0]} {why}, and {len(missing) - 1} more. "
+        f"Name a moment before that, or make a new backup (--tags backup)."
+    )
 
 
 def _lsn(name: str, segment_bytes: int) -> int:

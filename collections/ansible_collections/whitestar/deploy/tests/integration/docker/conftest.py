@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, engine_problems
+from ansible_collections.whitestar.deploy.tests.compose_backup_helpers import IMAGE, ContainerBackedUp
 from ansible_collections.whitestar.deploy.tests.helpers import (
     IMAGES,
     TINY,
@@ -91,3 +92,32 @@ def tiny_image(engine_options: dict[str, Any]) -> Iterator[str]:
     finally:
         remove_project(engine)
         shutil.rmtree(context)
+
+
+@pytest.fixture(scope="session")
+def backup_image(engine_options: dict[str, Any]) -> Iterator[str]:
+    """PostgreSQL with pgBackRest, as the role titanic_backup has it built: its id."""
+    engine = DockerClient(**engine_options, project=f"unit-{secrets.token_hex(4)}")
+    name = f"{engine.project}-postgresql:1"
+    try:
+        engine.run("buildx", "build", "--load", "--provenance", "false", "--tag", name, str(IMAGE), seconds=600)
+        yield str((engine.image(name) or {})["Id"])
+    finally:
+        remove_project(engine)
+
+
+@pytest.fixture(scope="module")
+def backed_up(engine: dict[str, Any], backup_image: str, tiny_image: str) -> Iterator[ContainerBackedUp]:
+    """A deployment with backups and one full backup; tests that share it go on from what it has come to."""
+    place = open_directory()
+    site = ContainerBackedUp(place, engine, backup_image, tiny_image)
+    try:
+        assert not (done := site.prepare()).failed, done.message
+        site.database()
+        site.fill()
+        site.deploy()
+        assert not (done := site.run("compose_backup", state="first")).failed, done.message
+        yield site
+    finally:
+        remove_project(site.engine)
+        shutil.rmtree(place)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.whitestar.deploy.plugins.module_utils.host import drill
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.drill import Drill
@@ -62,13 +63,13 @@ def test_a_check_restores_nothing(backed_up: BackedUp) -> None:
 
 @pytest.mark.parametrize(("what", "named"), [("public.people", r"public\.people"), ("constraints", "constraints")])
 def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch, what: str, named: str) -> None:
-    real = Drill._digests
+    real = drill._digests
 
-    def other(self: Drill, server: object, tables: list[str], point: str = "") -> dict[str, str]:
-        found = real(self, server, tables, point)  # type: ignore[arg-type]
+    def other(server: drill.StreamingServer, database: str, tables: list[str], point: str = "") -> dict[str, str]:
+        found = real(server, database, tables, point)
         return found | ({} if point else {what: "1 abc"})
 
-    monkeypatch.setattr(Drill, "_digests", other)
+    monkeypatch.setattr(drill, "_digests", other)
     with pytest.raises(BackupError, match=rf"not what the live database had: {named}: \d+ rows with SHA-256 .* 1 rows"):
         Drill(backed_up.repository, "people", QUICK).run()
     assert not (backed_up.state.root / "drill").exists()
@@ -77,7 +78,7 @@ def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPa
 def test_a_table_that_somebody_has_is_not_waited_for_by_writers(
     backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ansible_collections.whitestar.deploy.plugins.module_utils.local.drill.LOCK_TRIES", 2)
+    monkeypatch.setattr("ansible_collections.whitestar.deploy.plugins.module_utils.host.drill.LOCK_TRIES", 2)
     holder = threading.Thread(
         target=lambda: backed_up.server.run_sql(
             "BEGIN; INSERT INTO people (name) VALUES ('held'); SELECT pg_sleep(3); COMMIT", "people"
@@ -87,7 +88,7 @@ def test_a_table_that_somebody_has_is_not_waited_for_by_writers(
     time.sleep(0.5)
     began = time.monotonic()
     with pytest.raises(BackupError, match="could not be locked for a moment"):
-        Drill(backed_up.repository, "people", QUICK)._live_digests()
+        drill.live_digests(backed_up.server, "people")
     assert time.monotonic() - began < 2
     holder.join()
 
