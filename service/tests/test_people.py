@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid as uuids
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -589,6 +591,22 @@ def test_write_tokens(serve: Serve, person: dict[str, Any], tmp_path: Any) -> No
     for token in ("one-token", "another-token"):
         assert service.post(person, Authorization=f"Bearer {token}").status_code == 201
     assert "one-token" not in service.output + service.errors
+
+
+def test_a_write_token_ends_when_its_file_says_so(serve: Serve, person: dict[str, Any], tmp_path: Any) -> None:
+    tokens = tmp_path / "tokens"
+    moments = {"old": datetime.now(UTC) - timedelta(seconds=1), "overlapping": datetime.now(UTC) + timedelta(seconds=3)}
+    lines = [f"{name}-token until {at:%Y-%m-%dT%H:%M:%S.%fZ}" for name, at in moments.items()]
+    tokens.write_text("\n".join(["new-token", *lines]))
+    service = serve(WRITE_TOKENS_FILE=tokens)
+
+    def status(token: str) -> int:
+        return int(service.post(person, Authorization=f"Bearer {token}").status_code)
+
+    assert [status(f"{name}-token") for name in ("new", "old", "overlapping")] == [201, 401, 201]
+    assert status(lines[1]) == 401, "the line is no token"
+    time.sleep(max(0.0, (moments["overlapping"] - datetime.now(UTC)).total_seconds()) + 0.05)
+    assert [status(f"{name}-token") for name in ("new", "overlapping")] == [201, 401]
 
 
 def test_rate_limit_counts_over_all_workers(serve: Serve) -> None:

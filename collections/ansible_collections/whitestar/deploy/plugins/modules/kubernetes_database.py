@@ -27,6 +27,12 @@ options:
   database: {description: Name of the database., type: str, required: true}
   owner: {description: Role that owns it and migrates., type: str, required: true}
   user: {description: Role that serves., type: str, required: true}
+  finish:
+    description: >-
+      Whether every release has the login of the last rotation, so that the login of the one before is taken away and
+      its sessions end.
+    type: bool
+    default: false
 attributes:
   check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
   diff_mode: {description: Lists the steps., support: full}
@@ -45,14 +51,57 @@ RETURN = r"""
 steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import TEXT, ensure_roles, result
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_in, write_rotation
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ADMINISTRATOR, Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
+    TEXT,
+    ensure_roles,
+    result,
+    signs_in_with,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD, SUPERUSER, Rotation
+
+
+def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], *, check: bool) -> list[str]:
+    """Have the database and its roles as rotations have come to: what was done, in words.
+
+    Raises KeyError for a secret that is not there, ClusterError, ValueError.
+    """
+    kept = dict(ClusterRecords(cluster).secrets())
+    rotation = rotation_in(cluster.get("v1", "Secret", SECRETS))
+    if options["finish"]:
+        rotation = rotation.finished()
+    roles = {options["owner"]: "database_owner_password", f"{options['user']}{rotation.wanted}": PASSWORD}
+    passwords = {role: kept[name] for role, name in roles.items()}
+    if SUPERUSER[0] in kept:
+        passwords[ADMINISTRATOR] = kept[SUPERUSER[0]]
+    if rotation.login != rotation.wanted:
+        refuse_the_same(cluster, server, rotation, options["user"], kept[PASSWORD])
+    granted = Command(cluster, "migrate").last_answer().get("grants")
+    retired = [f"{options['user']}{login}" for login in rotation.retired]
+    steps = ensure_roles(server, options, passwords, retired=retired, granted=granted, check=check)
+    if rotation.login != rotation.wanted and not check:
+        write_rotation(cluster, rotation.reached())
+    return steps
+
+
+def refuse_the_same(cluster: KubernetesClient, server: Server, rotation: Rotation, user: str, password: str) -> None:
+    """Raises ValueError, with the rotation undone, for a store that has the password that is in use."""
+    if signs_in_with(server, f"{user}{rotation.login}", password):
+        others = {kind: since for kind, since in rotation.unfinished.items() if kind != "database"}
+        write_rotation(cluster, Rotation(rotation.login, rotation.login, others))
+        raise ValueError(f"titanic_secrets_store: {PASSWORD} is the one in use: put a new one there, and rotate again")
 
 
 def main() -> None:
@@ -63,6 +112,7 @@ def main() -> None:
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
             **dict.fromkeys(("database", "owner", "user"), TEXT),
+            "finish": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -72,11 +122,8 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             pods = [pod for pod in cluster.list("v1", "Pod", **options["labels"]) if ready(pod) and not leaving(pod)]
             if pods:
-                kept = dict(ClusterRecords(cluster).secrets())
-                passwords = {options[role]: kept[f"database_{part}_password"] for role, part in ROLES.items()}
                 server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
-                granted = Command(cluster, "migrate").last_answer().get("grants")
-                steps = ensure_roles(server, options, passwords, granted=granted, check=module.check_mode)
+                steps = keep(cluster, server, options, check=module.check_mode)
             elif not module.check_mode:
                 module.fail_json(msg="the database's pod is not ready: run the whole site once")
     except KeyError as error:
@@ -84,9 +131,6 @@ def main() -> None:
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result(steps))
-
-
-ROLES = {"owner": "owner", "user": "app"}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import keyed
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import Rotation
 from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_secrets import contents
+
+
+def asked(given: dict[str, Any], *generated: str) -> dict[str, Any]:
+    return {"given": given, "generated": generated}
 
 
 @pytest.mark.parametrize(
@@ -24,18 +29,18 @@ from ansible_collections.whitestar.deploy.plugins.modules.kubernetes_secrets imp
 )
 def test_what_cannot_be_a_secret_is_refused_by_its_name_alone(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="titanic_secrets_values") as caught:
-        contents({}, given, [])
+        contents({}, asked(given), Rotation())
     assert str(caught.value).startswith(words)
     assert "planted" not in str(caught.value)
     assert "71234567" not in str(caught.value)
 
 
 def test_generated_ones_stay_and_given_ones_go_before() -> None:
-    first = contents({}, {}, ["a", "b"])
-    assert contents(first, {}, ["a", "b"]) == first
-    assert contents(first, {"a": "given"}, ["a", "b"]) == first | {"a": "given"}
+    first = contents({}, asked({}, "a", "b"), Rotation())
+    assert contents(first, asked({}, "a", "b"), Rotation()) == first
+    assert contents(first, asked({"a": "given"}, "a", "b"), Rotation()) == first | {"a": "given"}
     assert len({*first.values()}) == 3
-    assert contents({}, {}, ["a"])["a"] != first["a"]
+    assert contents({}, asked({}, "a"), Rotation())["a"] != first["a"]
 
 
 def test_a_name_tells_that_a_secret_changed_and_nothing_about_it() -> None:
