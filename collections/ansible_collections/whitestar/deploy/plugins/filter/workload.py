@@ -30,8 +30,9 @@ CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 # Tags of the site under which no release is started, and those that go on from a deployment.
-BESIDE_DEPLOYING = {"seed", "verify", "status", "drift", "rollback", "maintenance", "stop", "start", "teardown"}
-GOES_ON = ("schema", "seed", "api", "verify", "maintenance")
+BESIDE_DEPLOYING = {"seed", "verify", "status", "drift", "rollback", "rotate", "maintenance", "stop"}
+BESIDE_DEPLOYING |= {"start", "teardown"}
+GOES_ON = ("schema", "seed", "api", "verify", "maintenance", "rotate")
 SERVES = "no new release: {release} serves already"
 # What the summary says of each action, once it is done and in check mode.
 RELEASES = {
@@ -47,6 +48,10 @@ RELEASES = {
     "resumed": (
         "release {release} serves; a deployment that was cut off is finished",
         "release {release} serves; a deployment that was cut off would be finished",
+    ),
+    "rotated": (
+        "release {release} serves with the new secrets",
+        "release {release} would serve with new secrets",
     ),
     "deployed": ("release {release} serves{instead}", "release {release} would serve{instead}"),
 }
@@ -220,6 +225,7 @@ def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False)
         "deploys": not asked <= BESIDE_DEPLOYING,
         "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
         "needs_running": bool(asked & {*GOES_ON, "rollback"}) and not asked & {"all", "database", "start"},
+        "rotates": "rotate" in asked,
         "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
     }
     return [kind for kind, holds in kinds.items() if holds]

@@ -27,6 +27,7 @@ PASSWORDS = ("database_owner_password", "database_app_password")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+REMOTE = "titanic_secrets_remote"
 CHOOSE_CLASS = "name one that there is, or make one the default"
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 
@@ -44,6 +45,29 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
     return []
+
+
+def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each secret that is to be rotated and is not there, or is not ours."""
+    kinds = check_type_list(values.get("titanic_rotate", []))
+    kind, stored = (
+        values.get("titanic_database_kind", "pod"),
+        values.get("titanic_secrets_source") == "external_secrets",
+    )
+    tokens = values.get("titanic_api_write_tokens") or (stored and "write_tokens" in _mapping(values, REMOTE))
+    encrypted = values.get("titanic_api_tls", "none") == "given" or boolean(values.get("titanic_database_tls", False))
+    others = "others run the database (titanic_database_external): they change it, and titanic_secrets_values follows"
+    operated = "its operator keeps the one role of the service: let a second role take over (titanic_database_user)"
+    lacking = {
+        "database": {"external": others, "cloudnative_pg": operated}.get(kind, ""),
+        "superuser": others if kind == "external" else "",
+        "tokens": "" if tokens else "there are none, so that anyone may write: set titanic_api_write_tokens",
+        "tls": "" if encrypted else "no certificate is given (titanic_api_tls, titanic_database_tls): leave it out",
+        "backup_key": "nothing is backed up here (titanic_backup): leave it out",
+    }
+    if not kinds:
+        return [f"titanic_rotate: it says which secrets: name some of {', '.join(lacking)}"]
+    return [f"titanic_rotate: {name}: {lacking[name]}" for name in kinds if lacking.get(name)]
 
 
 def _redirect(values: Mapping[str, Any]) -> list[str]:
