@@ -183,10 +183,10 @@ def playbooks() -> str:
         comment = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
         sentence = " ".join(comment).partition(". ")[0].removesuffix(".")
         lines.append(f"| `whitestar.deploy.{path.stem}` | {text_of(sentence)} |")
-    tags = [(stage["name"].lower(), stage["tags"]) for stage in site() if "always" not in stage["tags"]]
-    always, asked = (
-        ", ".join(f"`{name}`" for name, own in tags if ("never" in own) == never) for never in (False, True)
-    )
+    # A stage that has no tag of its name belongs to another one's, and one with a condition has something to do seldom.
+    stages = [(stage["name"].lower(), stage) for stage in site() if stage["name"].lower() in stage["tags"]]
+    tags = [(name, "never" in stage["tags"] or "when" in stage) for name, stage in stages]
+    always, asked = (", ".join(f"`{name}`" for name, never in tags if never == kind) for kind in (False, True))
     lines += ["", f"Tags of `site`, in its order: {always}; when they are asked for: {asked}."]
     return "\n".join([*lines, "", PLAYBOOKS_END])
 

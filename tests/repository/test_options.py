@@ -42,6 +42,7 @@ STAGES = {
     "plan": "plan",
     "preflight": "site target",
     "rollback": "roll_back",
+    "rotate": "rotate_secrets",
     "secrets": "site secrets",
     "seed": "site seed",
     "target": "site target",

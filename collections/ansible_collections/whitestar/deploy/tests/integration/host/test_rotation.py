@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A login's password is rotated on a real PostgreSQL: both are good until the release has moved, however it is cut off."""
+"""A password is rotated on a real PostgreSQL: both logins are good until the release has moved, however it ends."""
 
 from __future__ import annotations
 
