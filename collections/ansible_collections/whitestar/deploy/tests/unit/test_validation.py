@@ -11,6 +11,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import
     asked_of_a_cluster,
     wrong_choices,
     wrong_elsewhere,
+    wrong_rotation,
 )
 
 GIVEN = {"titanic_secrets_values": {"database_owner_password": "one", "database_app_password": "other"}}
@@ -90,3 +91,31 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
     assert not asked["adopt"]
     other = asked_of_a_cluster(EXTERNAL | {"titanic_target_namespace_adopt": "yes", "titanic_api_node_port": 30500})
     assert (other["volume"], other["overlays"], other["adopt"]) == ({}, [], True)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "titanic_rotate: it says which secrets: name some of database, superuser, tokens, tls, backup_key"),
+        ({"titanic_rotate": "database,superuser"}, ""),
+        ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
+        (
+            {"titanic_rotate": ["superuser"], "titanic_database_kind": "external"},
+            "titanic_rotate: superuser: others run",
+        ),
+        (
+            {"titanic_rotate": ["database"], "titanic_database_kind": "cloudnative_pg"},
+            "titanic_rotate: database: its op",
+        ),
+        ({"titanic_rotate": ["tokens"]}, "titanic_rotate: tokens: there are none, so that anyone may write"),
+        ({"titanic_rotate": ["tokens"], "titanic_api_write_tokens": ["new"]}, ""),
+        (STORE | {"titanic_rotate": ["tokens"], "titanic_secrets_remote": {"write_tokens": "a"}}, ""),
+        ({"titanic_rotate": ["tls"]}, "titanic_rotate: tls: no certificate is given"),
+        ({"titanic_rotate": ["tls"], "titanic_api_tls": "given"}, ""),
+        ({"titanic_rotate": ["backup_key"]}, "titanic_rotate: backup_key: nothing is backed up here (titanic_backup)"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_not_rotated(values: dict[str, Any], words: str) -> None:
+    found = wrong_rotation(values)
+    assert len(found) == bool(words)
+    assert "".join(found).startswith(words)
