@@ -154,6 +154,8 @@ OTHERS = {
     "titanic_secrets_generated": Other(["database_owner_password", "database_app_password", "other"]),
     "titanic_secrets_remote": cluster({"database_app_password": "other"}, beside=STORED),
     "titanic_secrets_source": cluster("external_secrets", along={"titanic_secrets_store": STORE}),
+    "titanic_rotate": Other(["database"], beside={"titanic_rotate": ["superuser"]}),
+    "titanic_secrets_overlap_seconds": Other(60),
     "titanic_secrets_store": cluster({"vault": {"server": "https://other.example.org"}}, beside=STORED),
     "titanic_secrets_tls": compose(certificate("localhost")),
     "titanic_secrets_values": Other(PASSWORDS),

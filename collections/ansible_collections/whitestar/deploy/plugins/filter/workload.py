@@ -24,6 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import release_promises
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import kinds_of
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
@@ -348,6 +349,7 @@ class FilterModule:
             "release_objects": release_objects,
             "release_promises": release_promises,
             "reverse_proxy": reverse_proxy,
+            "rotation_kinds": kinds_of,
             "run_identity": run_identity,
             "run_kind": run_kind,
             "server_arguments": server_arguments,

@@ -55,14 +55,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_in, write_rotation
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_of, write_rotation
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ADMINISTRATOR, Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
     TEXT,
@@ -79,7 +78,7 @@ def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], 
     Raises KeyError for a secret that is not there, ClusterError, ValueError.
     """
     kept = dict(ClusterRecords(cluster).secrets())
-    rotation = rotation_in(cluster.get("v1", "Secret", SECRETS))
+    rotation = rotation_of(kept)
     if options["finish"]:
         rotation = rotation.finished()
     roles = {options["owner"]: "database_owner_password", f"{options['user']}{rotation.wanted}": PASSWORD}

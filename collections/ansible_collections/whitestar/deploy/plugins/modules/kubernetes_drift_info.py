@@ -68,7 +68,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.drift import objects_drift
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
@@ -77,7 +76,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded, rotation_in
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded, rotation_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
@@ -104,7 +103,7 @@ def in_database(
     if not pods:
         return [Difference(f"database {options['database']}", said="does not run: its pod is not ready")], []
     kept = dict(records.secrets())
-    rotation = rotation_in(cluster.get("v1", "Secret", SECRETS))
+    rotation = rotation_of(kept)
     roles = {options["owner"]: OWNER, f"{options['user']}{rotation.wanted}": PASSWORD}
     passwords = {role: kept[name] for role, name in roles.items() if name in kept}
     logins, retired = ([f"{options['user']}{login}" for login in some] for some in (rotation.logins, rotation.retired))

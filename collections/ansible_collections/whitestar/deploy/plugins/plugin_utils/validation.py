@@ -12,7 +12,8 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import kinds_of
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS, suggestion
 from cryptography import x509
 
 # RFC 1123, as Kubernetes names a namespace.
@@ -49,7 +50,7 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each secret that is to be rotated and is not there, or is not ours."""
-    kinds = check_type_list(values.get("titanic_rotate", []))
+    kinds = kinds_of(values.get("titanic_rotate", []))
     kind, stored = (
         values.get("titanic_database_kind", "pod"),
         values.get("titanic_secrets_source") == "external_secrets",
@@ -67,7 +68,10 @@ def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     }
     if not kinds:
         return [f"titanic_rotate: it says which secrets: name some of {', '.join(lacking)}"]
-    return [f"titanic_rotate: {name}: {lacking[name]}" for name in kinds if lacking.get(name)]
+    names = sorted(lacking)
+    unknown = {name: f"there is no such secret{suggestion(name, names)}" for name in kinds if name not in lacking}
+    told = {**lacking, **unknown}
+    return [f"titanic_rotate: {name}: {told[name]}" for name in kinds if told[name]]
 
 
 def _redirect(values: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles 
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.scram import verifier
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import (
     Rotation,
+    kinds_of,
     nothing_new,
     tokens_text,
     with_login,
@@ -148,3 +149,9 @@ PASSWORDS = {"people_owner": "o", "people_app_a": "a", "postgres": "s"}
 )
 def test_a_role_that_is_a_group_signs_in_by_its_logins(wrong: dict[str, Any], steps: list[str]) -> None:
     assert list(role_steps(FACTS | wrong, NAMES, PASSWORDS, ["people_app", "people_app_b"])) == steps
+
+
+@pytest.mark.parametrize("given", ["[database,tls]", "database, tls", "['database', 'tls']", ["database", "tls"]])
+def test_kinds_are_named_in_a_list_or_as_a_command_line_has_it(given: object) -> None:
+    assert kinds_of(given) == ["database", "tls"]
+    assert kinds_of("") == kinds_of([]) == kinds_of({"database": 1}) == kinds_of(None) == []

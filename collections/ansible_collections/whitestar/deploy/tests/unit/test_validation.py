@@ -97,7 +97,9 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
     ("values", "words"),
     [
         ({}, "titanic_rotate: it says which secrets: name some of database, superuser, tokens, tls, backup_key"),
-        ({"titanic_rotate": "database,superuser"}, ""),
+        ({"titanic_rotate": "[database,superuser]"}, ""),
+        ({"titanic_rotate": "tls"}, "titanic_rotate: tls: no certificate is given"),
+        ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret; did you mean database?"),
         ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
         (
             {"titanic_rotate": ["superuser"], "titanic_database_kind": "external"},

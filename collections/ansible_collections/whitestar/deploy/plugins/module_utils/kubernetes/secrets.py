@@ -48,8 +48,13 @@ def encoded(values: Mapping[str, str]) -> dict[str, str]:
 
 def rotation_in(found: Mapping[str, Any] | None) -> Rotation:
     """What rotations have come to, in the Secret that has all of them. Raises ValueError if it cannot be read."""
+    return rotation_of(decoded(found))
+
+
+def rotation_of(secrets: Mapping[str, str]) -> Rotation:
+    """The same out of all secrets by name."""
     try:
-        return Rotation.of_document(json.loads(decoded(found).get(ROTATION, "{}")))
+        return Rotation.of_document(json.loads(secrets.get(ROTATION, "{}")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"Secret {SECRETS}: {ROTATION} is not readable ({error}): restore it") from error
 

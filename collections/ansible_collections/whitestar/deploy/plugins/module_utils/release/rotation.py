@@ -87,6 +87,12 @@ class Rotation:
         return f"half done: {'; '.join(parts)}: {REMEDY}" if parts else "none"
 
 
+def kinds_of(given: object) -> list[str]:
+    """Kinds as a list, of one or of text as a command line has it: ``[database,tls]``, ``database, tls``."""
+    parts = given.strip().strip("[]").split(",") if isinstance(given, str) else given
+    return [str(part).strip(" '\"") for part in parts if str(part).strip()] if isinstance(parts, list | tuple) else []
+
+
 def with_login(workload: dict[str, Any], login: str) -> dict[str, Any]:
     """A workload as it is recorded, for a host, with the login's own role and password file."""
     files = workload.get("secret_files", {})
