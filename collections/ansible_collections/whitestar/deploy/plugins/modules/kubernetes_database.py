@@ -85,7 +85,7 @@ def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], 
     passwords = {role: kept[name] for role, name in roles.items()}
     if SUPERUSER[0] in kept:
         passwords[ADMINISTRATOR] = kept[SUPERUSER[0]]
-    if rotation.login != rotation.wanted:
+    if rotation.login != rotation.wanted and not check:
         refuse_the_same(cluster, server, rotation, options["user"], kept[PASSWORD])
     granted = Command(cluster, "migrate").last_answer().get("grants")
     retired = [f"{options['user']}{login}" for login in rotation.retired]

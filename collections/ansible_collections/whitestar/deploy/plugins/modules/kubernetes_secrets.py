@@ -179,9 +179,11 @@ def begin(kept: Mapping[str, str], options: Mapping[str, Any], rotation: Rotatio
 def start_alone(cluster: KubernetesClient, name: str, thing: Object, initial: Collection[str]) -> bool:
     """Whether a reader's Secret of this name differs from what is wanted only in what a first start needs."""
     found = cluster.get("v1", "Secret", name) if name and initial else None
-    return bool(found) and all(
-        (found or {})["data"].get(key) == value for key, value in thing["data"].items() if key not in initial
+    kept, wanted = (
+        {key: value for key, value in data.items() if key not in initial}
+        for data in ((found or {}).get("data", {}), thing["data"])
     )
+    return bool(found) and kept == wanted
 
 
 def of_readers(options: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[tuple[str, Object]]:
