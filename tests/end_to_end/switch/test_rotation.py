@@ -73,7 +73,7 @@ def test_a_rotation_cut_off_anywhere_is_ended_by_the_next_run(site: Site) -> Non
             assert site.rows() == rows
             if rotation(site)["unfinished"]:
                 assert "half done: database since" in site.succeed("--tags", "status")
-                assert "rotation database: is half done" in site.refuse("--tags", "drift")
+                assert "rotation: database: is half done" in site.refuse("--tags", "drift")
             # By turns a rotation and a run of the site.
             site.succeed(*(DATABASE if left % 2 else ()))
             assert rotation(site)["unfinished"] == {}
