@@ -9,10 +9,11 @@ INVENTORY ?= inventories/local
 CONFIRM ?= local
 LAB := /var/lib/titanic-lab/engine/environment
 
-.PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean
+.PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean \
+	prepare summary findings secrets licences audit cosign image sign sign-source
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 up: ## deploy: from this clone to the API serving on 127.0.0.1:5000
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
@@ -53,6 +54,36 @@ UPGRADE_FROM ?= 97da1e90
 test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade
 	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 TESTS_ROTATIONS=20 \
 		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
+
+prepare: ## install what the tests take for granted and a bare Debian lacks; as root
+	@.ci/prepare
+
+summary: ## what the last run of the suite did, as Markdown: outcomes, times, tests left out, findings
+	@bin/run bench python -m tests.job_summary
+
+findings: ## what ruff, zizmor and gitleaks find, as SARIF in .reports/sarif
+	@bin/run bench python bin/findings.py
+
+secrets: ## look for secrets in the whole history and in the files as they are
+	@bin/run bench python -m tests.suite lint-secrets
+
+licences: ## the licence of each package that is locked, and whether it may be used here
+	@bin/run bench python bin/licences.py $(ARGS)
+
+audit: ## known vulnerabilities of what is locked, asked of OSV; "not scanned" where it cannot be reached
+	@bin/run bench python bin/audit.py $(ARGS)
+
+cosign: ## the path of Sigstore's cosign, which is fetched from Debian where there is none
+	@bin/run bench python -m bin.cosign
+
+image: ## build the image of this checkout and push it, as INVENTORY says; .reports/image.json tells which it is
+	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(ARGS)
+
+sign: ## sign that image and attest its provenance and bill of materials; by COSIGN_KEY, or by a workflow's identity
+	@bin/run bench python -m bin.image sign
+
+sign-source: ## attest the source of a release of the local provider, in service.sigstore.json
+	@bin/run bench python -m bin.image sign-source
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
 	@bin/run bench python -m bench $(ARGS)

@@ -299,6 +299,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: this is Python {sys.version.split()[0]}: Python 3.11 or later is needed.", file=sys.stderr)
         return 2
     name, command = arguments[0], arguments[1:]
+    if name == "deploy" and (lost := wheel_collections.lost_inventories(command, os.environ, ROOT)):
+        known = sorted(f"inventories/{path.name}" for path in ROOT.glob("inventories/*/"))
+        print(f"error: {lost[0]}: there is no such inventory. This checkout has {', '.join(known)}.", file=sys.stderr)
+        return 2
     providers = wheel_collections.providers(command, os.environ, ROOT) if name == "deploy" else set()
     if "kubernetes" in providers:
         name = "collections"

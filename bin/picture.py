@@ -1,6 +1,6 @@
 """Draws what a command shows on a terminal: `python bin/picture.py first-run.svg make up` runs it and writes an SVG.
 
-The command gets a terminal of 100 columns. What it clears again, such as a line that moves, is not in the picture. The
+The command gets a terminal of 120 columns. What it clears again, such as a line that moves, is not in the picture. The
 exit status is the command's.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-ROWS, COLUMNS = 50, 100
+ROWS, COLUMNS = 50, 120
 CLEAR = "\r\x1b[K"
 STYLE = re.compile(r"\x1b\[([0-9;]*)m")
 # Select Graphic Rendition (ECMA-48) as colours that are read on a dark ground.
@@ -75,18 +75,32 @@ def spans(line: str) -> Iterator[tuple[str, str]]:
             yield part, colour
 
 
+def folded(line: str) -> list[list[tuple[str, str]]]:
+    """The rows that a line takes on the terminal, each as its parts with their colours."""
+    rows: list[list[tuple[str, str]]] = [[]]
+    free = COLUMNS
+    for part, colour in spans(line):
+        text = part
+        while text:
+            if not free:
+                rows.append([])
+                free = COLUMNS
+            rows[-1].append((text[:free], colour))
+            text, free = text[free:], free - len(text[:free])
+    return rows
+
+
 def drawing(lines: Sequence[str]) -> str:
     """The lines as an SVG."""
-    width = round(2 * MARGIN + CHARACTER * max([len(STYLE.sub("", line)) for line in lines]))
-    height = 2 * MARGIN + LINE * len(lines)
+    rows = [row for line in lines for row in folded(line)]
+    lengths = [sum(len(part) for part, _ in row) for row in rows]
+    width = round(2 * MARGIN + CHARACTER * max(lengths))
+    height = 2 * MARGIN + LINE * len(rows)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     font = f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{SIZE}"'
     texts = [f'<rect width="100%" height="100%" rx="6" fill="{GROUND}"/>', f"<g {font}>"]
-    for number, line in enumerate(lines):
-        parts = "".join(
-            f'<tspan fill="{colour}">{escape(part).replace(" ", NO_BREAK)}</tspan>' for part, colour in spans(line)
-        )
-        length = len(STYLE.sub("", line))
+    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        parts = "".join(f'<tspan fill="{colour}">{escape(part).replace(" ", NO_BREAK)}</tspan>' for part, colour in row)
         if parts:
             place = f'x="{MARGIN}" y="{MARGIN + LINE * number + SIZE}" textLength="{length * CHARACTER:.1f}"'
             texts.append(f"<text {place}>{parts}</text>")

@@ -42,6 +42,13 @@ def providers(command: Sequence[str], environment: Mapping[str, str], root: Path
     return {name for name in WITH if values - {WITHOUT, *WITH} or name in values}
 
 
+def lost_inventories(command: Sequence[str], environment: Mapping[str, str], root: Path) -> list[Path]:
+    """The inventories that a command of Ansible's names and that are not there."""
+    if not (command and Path(command[0]).name.startswith("ansible")):
+        return []
+    return [path for path in inventories(command, environment, root) if not path.exists()]
+
+
 def files(command: Sequence[str], environment: Mapping[str, str], root: Path) -> Iterator[Path]:
     """What a command of Ansible's reads variables from: inventories, and what it names with ``@``."""
     for place in inventories(command, environment, root):

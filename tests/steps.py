@@ -22,6 +22,8 @@ ALONE = ("options", "bootstrap")
 PLAYBOOK = [sys.executable, "-m", "ansible", "playbook"]
 LAB = "lab"
 CLUSTER = "kubernetes-up"
+# What is found is named by file and line, never shown: logs are kept, and others read them.
+GITLEAKS = ["--no-banner", "--redact", "--verbose", f"--config={ROOT / '.gitleaks.toml'}", str(ROOT)]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ def python_paths() -> list[str]:
     return [path for path in candidates if any((ROOT / path).rglob("*.py"))]
 
 
+def go_tool(step: str, program: str, *arguments: str, after: Sequence[str] = ()) -> Step:
+    """A step that runs a Go program of requirements/programs, which ``go tool`` builds once.
+
+    Two at a time would each build it: the second of a program comes ``after`` the first.
+    """
+    return Step(
+        step,
+        ["go", "tool", program, *arguments],
+        directory=f"requirements/programs/{program}",
+        after=after,
+        environment={"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"},
+    )
+
+
 def linters() -> list[Step]:
     """Steps that read the checkout and start nothing."""
     python = [sys.executable, "-m"]
@@ -92,6 +108,10 @@ def linters() -> list[Step]:
             needs=["bin/lint_ansible.py", "site.yml", f"{COLLECTION}/roles"],
         ),
         Step("lint-shell", ["shellcheck", *shell_scripts()]),
+        Step("lint-workflows", ["zizmor", "--offline", "--persona=auditor", "--quiet", "."]),
+        go_tool("lint-actions", "actionlint", "-no-color"),
+        go_tool("lint-secrets", "gitleaks", "git", "--log-opts=--full-history HEAD", *GITLEAKS),
+        go_tool("lint-secrets-tree", "gitleaks", "dir", *GITLEAKS, after=["lint-secrets"]),
         Step(
             "lint-changelog",
             ["antsibull-changelog", "lint"],
@@ -192,7 +212,9 @@ def steps() -> list[Step]:
             "cluster", "tests/lab/test_cluster.py", engine=True, after=[CLUSTER, *(step.name for step in on_cluster)]
         ),
         pytest_step(
-            "integration", *(f"{COLLECTION}/tests/integration/{part}" for part in ("host", "docker")), engine=True
+            "integration-docker",
+            *(f"{COLLECTION}/tests/integration/{part}" for part in ("host", "docker")),
+            engine=True,
         ),
         *(step for step in sites if not step.after),
         pytest_step("site", *deploying, engine=True),

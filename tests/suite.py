@@ -121,6 +121,8 @@ def left_out(step: Step) -> str | None:
     """Why a step cannot run on this machine, if so."""
     if missing := step.missing():
         return f"there is no {missing}"
+    if not shutil.which(step.command[0]):
+        return f"there is no {step.command[0]}"
     if step.pytest:  # which has tests that need no engine beside those that do and skip themselves
         return None
     if step.name == LAB or step.engine:

@@ -73,7 +73,10 @@ def _ended(outcome: Outcome) -> float:
 
 
 def recorded(outcomes: Sequence[Outcome], seconds: float, reports: Path) -> dict[str, Any]:
-    """What times.json holds; times in seconds, ``began`` since the beginning of the suite."""
+    """What times.json holds; times in seconds, ``began`` since the beginning of the suite.
+
+    ``outcomes`` has the word, the counts and the reasons of each step, one that was left out too.
+    """
     entries = {
         outcome.step.name: {
             "lane": outcome.lane,
@@ -87,6 +90,16 @@ def recorded(outcomes: Sequence[Outcome], seconds: float, reports: Path) -> dict
     return {
         "seconds": round(seconds, 1),
         "steps": entries,
+        "outcomes": {
+            outcome.step.name: {
+                "word": outcome.word,
+                "passed": outcome.passed,
+                "failed": outcome.failed,
+                "skipped": outcome.skipped,
+                "reasons": dict(outcome.reasons),
+            }
+            for outcome in outcomes
+        },
         "critical_path": [outcome.step.name for outcome in critical_path(outcomes)],
         "slowest_tests": slowest_tests(reports / f"{outcome.step.name}.xml" for outcome in outcomes),
     }

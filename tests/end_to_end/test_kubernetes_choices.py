@@ -188,10 +188,10 @@ def test_what_is_not_installed_is_named_with_its_remedy_before_anything_is_touch
         }
         refused = site.refuse(*with_(**choices)) + site.refuse(*with_(titanic_api_tls="acme"))
         for words in (
-            "titanic_database_kind: the cluster knows no Cluster (postgresql.cnpg.io/v1): install the CloudNativePG",
-            "titanic_secrets_source: the cluster knows no SecretStore (external-secrets.io/v1): install the External",
-            "titanic_api_front: the cluster knows no HTTPRoute (gateway.networking.k8s.io/v1): install the Gateway API",
-            "titanic_api_issuer: the cluster knows no ClusterIssuer (cert-manager.io/v1): install cert-manager",
+            "titanic_database_kind: the cluster knows no Cluster (postgresql.cnpg.io/v1). Install the CloudNativePG",
+            "titanic_secrets_source: the cluster knows no SecretStore (external-secrets.io/v1). Install the External",
+            "titanic_api_front: the cluster knows no HTTPRoute (gateway.networking.k8s.io/v1). Install the Gateway API",
+            "titanic_api_issuer: the cluster knows no ClusterIssuer (cert-manager.io/v1). Install cert-manager",
         ):
             assert words in " ".join(refused.split()), refused
         assert site.left() == []

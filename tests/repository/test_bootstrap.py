@@ -137,6 +137,18 @@ def test_unknown_set_is_refused(checkout: Checkout) -> None:
     assert "the sets are small" in only_line(result)
 
 
+def test_an_inventory_that_is_not_there_is_refused_before_anything_is_installed(checkout: Checkout) -> None:
+    (checkout.place / "inventories/staging").mkdir(parents=True)
+    command = ["ansible-playbook", "site.yml", "-i", "inventories/stagin"]
+    result = subprocess.run(
+        [checkout.place / "bin/run", "deploy", *command], cwd=checkout.place, capture_output=True, text=True
+    )
+    assert only_line(result).endswith(
+        "inventories/stagin: there is no such inventory. This checkout has inventories/staging."
+    )
+    assert not (checkout.place / ".venv").exists()
+
+
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Checkout:
     """One that has been prepared, which tests go on with in their order, after an index that could not be reached."""

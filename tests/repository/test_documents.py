@@ -277,7 +277,7 @@ def test_how_long_a_connection_may_take_to_bring_its_request_is_told() -> None:
 
 
 # What only processes need in a state directory.
-OF_PROCESSES = {"Caddyfile", "database", "log", "supervise.py", "tools"}
+OF_PROCESSES = {"Caddyfile", "backup", "database", "drill", "log", "restore", "supervise.py", "tools"}
 
 
 def test_the_page_on_compose_says_what_is_in_the_state_directory() -> None:

@@ -270,7 +270,7 @@ def test_tags_are_closed() -> None:
     assert documented == preflight_tags()
 
 
-GROUP = "no host is in the group titanic, so that nothing would be deployed: name an inventory"
+GROUP = "no host is in the group titanic, so that nothing would be deployed. Name an inventory"
 
 
 @pytest.mark.parametrize(

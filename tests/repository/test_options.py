@@ -33,9 +33,11 @@ OF_COLLECTIONS = {"kubernetes.core": ["k8s"], "community.docker": ["docker_compo
 # What tags of the site a role's options are looked for with, or which other playbook.
 STAGES = {
     "api": "site api",
+    "backup": "site database",
     "common": "site target",
     "database": "site database",
     "drift": "find_drift",
+    "drill": "site database",
     "image": "site image",
     "maintenance": "maintain",
     "manifests": "render_manifests",
@@ -54,6 +56,7 @@ PASSWORDS = {"database_owner_password": "one", "database_app_password": "other"}
 STORE = {"vault": {"server": "https://vault.example.org"}}
 STORED = {"titanic_secrets_source": "external_secrets", "titanic_secrets_store": STORE}
 NETWORKS = ["192.0.2.0/24"]
+BACKUPS = {"titanic_backup_enabled": True, "titanic_backup_repositories": [{"path": "/srv/backups"}]}
 FILE = str(Path(__file__))
 
 
@@ -76,6 +79,11 @@ def cluster(value: Any, **more: Any) -> Other:
 def compose(value: Any, **more: Any) -> Other:
     """Another value for containers."""
     return Other(value, "compose", **more)
+
+
+def backups(value: Any, stage: str = "") -> Other:
+    """Another value where backups are on."""
+    return Other(value, beside=BACKUPS, stage=stage)
 
 
 OTHERS = {
@@ -104,7 +112,23 @@ OTHERS = {
     "titanic_api_trusted_proxies": Other(["198.51.100.0/24"]),
     "titanic_api_write_tokens": Other(["a-token"], stage="site secrets"),
     "titanic_api_workers": Other(3),
+    "titanic_backup_compression": backups("none"),
+    "titanic_backup_enabled": Other(
+        True, along={"titanic_backup_repositories": BACKUPS["titanic_backup_repositories"]}
+    ),
+    "titanic_backup_full_days": backups(5.5),
+    "titanic_backup_keep_days": backups(40.5),
+    "titanic_backup_keep_full": backups(9),
+    "titanic_backup_kind": backups("full", "back_up"),
+    "titanic_backup_name": backups("before-import", "back_up"),
+    "titanic_backup_python": backups("/opt/python"),
+    "titanic_backup_repositories": backups([{"path": "/srv/others"}]),
+    "titanic_backup_rpo_seconds": backups(30),
+    "titanic_backup_schedule": backups("weekly"),
+    "titanic_backup_site": backups("other-site"),
+    "titanic_backup_wal_mebibytes": backups(2048),
     "titanic_cluster": cluster({"kubectl": "/opt/kubectl", "context": "other-context"}),
+    "titanic_confirm_restore": backups("{{ inventory_dir | basename }}", "restore"),
     "titanic_confirm_teardown": Other("{{ inventory_dir | basename }}"),
     "titanic_database_external": cluster(
         EXTERNAL | {"port": 6432},
@@ -130,6 +154,7 @@ OTHERS = {
     "titanic_database_storage": cluster("7Gi"),
     "titanic_database_storage_class": cluster("other-class"),
     "titanic_database_tls": compose(True, along={"titanic_secrets_database_tls": certificate("database")}),
+    "titanic_drill_max_days": backups(12.5),
     "titanic_engine": compose({"socket": "/run/other.sock", "program": "podman"}),
     "titanic_engine_install": compose(True),
     "titanic_image_build_arguments": compose({"VERSION": "9.8.7"}),
@@ -143,6 +168,7 @@ OTHERS = {
     "titanic_image_repository": compose("other-repository"),
     "titanic_image_requirements": Other(str(ROOT / "README.md")),
     "titanic_image_scan_command": compose(["scan", "{image}"]),
+    "titanic_image_verify": Other({"key": "/srv/other.pub"}),
     "titanic_maintenance_image": cluster("caddy:other"),
     "titanic_manifests_image": cluster("registry.example.org/titanic@sha256:cd"),
     "titanic_manifests_overlays": cluster({"prod": {"namespace": "other", "hostname": "other.example.org"}}),
@@ -150,6 +176,8 @@ OTHERS = {
     "titanic_plan": Other("/srv/other.json"),
     "titanic_project": compose("other-project"),
     "titanic_provider": Other("compose"),
+    "titanic_restore_system": backups("7123456789012345678", "restore"),
+    "titanic_restore_to": backups("latest", "restore"),
     "titanic_secrets_database_tls": compose(certificate("database")),
     "titanic_secrets_generated": Other(["database_owner_password", "database_app_password", "other"]),
     "titanic_secrets_remote": cluster({"database_app_password": "other"}, beside=STORED),
@@ -498,7 +526,7 @@ def test_an_old_name_is_taken_with_a_warning_that_names_the_new_one(bench: Bench
         assert before.noted == now.noted
         assert not before.failed
     for old, new in RENAMED.items():
-        assert f"{old}: this setting is called {new} now: rename it" in seen["before-local"].said
+        assert f"{old}: this setting is called {new} now. Rename it." in seen["before-local"].said
 
 
 def test_an_old_name_that_says_something_else_than_the_new_one_is_refused(bench: Bench) -> None:
@@ -519,5 +547,9 @@ def test_what_no_user_may_set_is_refused_by_name(bench: Bench) -> None:
     found = bench.run("site", {"mine": mine})["mine"]
     assert found.failed
     assert found.noted == ""
-    assert [name for name in FOLLOWING if f"{name}: it follows from other settings: " not in found.said] == []
-    assert [name for name in handed if f"{name}: it is the collection's own: leave it out" not in found.said] == []
+    assert [
+        name for name in FOLLOWING if f"{name}: this variable follows from other settings. " not in found.said
+    ] == []
+    assert [
+        name for name in handed if f"{name}: this variable is the collection's own. Leave it out." not in found.said
+    ] == []

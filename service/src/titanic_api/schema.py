@@ -66,9 +66,9 @@ STATE = "SELECT version_num, oldest_tolerated FROM alembic_version, schema_contr
 def problem(state: State) -> str | None:
     """Why this release cannot serve a database in this state, or None."""
     if state.current is None:
-        return f"the database has no schema; this release needs {REQUIRED}: run titanic-api migrate"
+        return f"the database has no schema, and this release needs {REQUIRED}. Run titanic-api migrate."
     if state.current < REQUIRED:
-        return f"the database is at {state.current} and this release needs {REQUIRED}: run titanic-api migrate"
+        return f"the database is at {state.current} and this release needs {REQUIRED}. Run titanic-api migrate."
     if state.oldest_tolerated is not None and state.oldest_tolerated > REQUIRED:
         return f"the database is at {state.current} and tolerates no release older than {state.oldest_tolerated}"
     return None

@@ -70,8 +70,9 @@ class Site(ABC):
     inventory: str = ""
     # The release of the service as it is in the checkout, once it has been served.
     sound: str = ""
-    # Whose playbooks and inventories its runs take.
+    # The project whose playbooks its runs take, and the one whose inventories.
     project_root: Path = ROOT
+    inventory_root: Path = ROOT
 
     def __init__(self, state: Path, context: Path, address: str, port: int, host: str) -> None:
         self.state = state
@@ -92,7 +93,7 @@ class Site(ABC):
             ansible,
             playbook,
             "-i",
-            f"inventories/{self.inventory or self.provider}",
+            str(self.inventory_root / "inventories" / (self.inventory or self.provider)),
             "-e",
             json.dumps(self.settings),
             *arguments,

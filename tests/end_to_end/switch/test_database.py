@@ -63,7 +63,7 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, images: dict[
         "titanic_database_pgadmin_port": port,
         "titanic_database_pgadmin_email": "ada@example.org",
     }
-    assert "offer pgadmin" in site.succeed("-v")
+    assert "offer the service pgadmin" in site.succeed("-v")
     assert site.changed(site.succeed()) == 0
     assert site.containers("pgadmin") == []
     project = site.state / "project"
@@ -93,7 +93,7 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, images: dict[
     assert not [path.name for path in secrets.glob("*_password") if path.read_text() in said]
 
     site.settings |= {"titanic_database_pgadmin": False}
-    assert "withdraw pgadmin" in site.succeed("-v")
+    assert "withdraw the service pgadmin" in site.succeed("-v")
     assert site.containers("pgadmin") == []
 
 

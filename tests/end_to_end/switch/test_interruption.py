@@ -173,7 +173,7 @@ def assert_it_never_serves(
             failed = site.ledger()[-1]["release"]
             attempts += 1
             output = site.refuse("--tags", tags, *arguments)
-            assert f"trying release {failed} again, which failed at" in " ".join(output.split())
+            assert f"release {failed}: it failed at " in " ".join(output.split())
     assert re.search(words, output), output
     assert load.report.clean, load.report.summary()
     assert len(site.ledger()) == attempts + 1
@@ -272,7 +272,7 @@ def test_a_release_with_a_wrong_secret_never_gets_traffic(site: Site) -> None:
 def test_a_setting_that_the_release_has_not_is_refused_before_anything_is_changed(site: Site) -> None:
     before = site.ledger()
     refused = site.refuse("-e", json.dumps({"titanic_api_environment": {"TITANIC_POOL_SISE": 4}}))
-    told = "titanic_api_environment: TITANIC_POOL_SISE is no setting of this release; did you mean TITANIC_POOL_SIZE?"
+    told = "titanic_api_environment: TITANIC_POOL_SISE is no setting of this release. Did you mean TITANIC_POOL_SIZE?"
     assert told in " ".join(refused.split())
     refused = site.refuse("-e", json.dumps({"titanic_api_environment": {"TITANIC_POOL_SIZE": "four"}}))
     told = "titanic_api_environment: TITANIC_POOL_SIZE must be 1 to 64 connections, not 'four'"

@@ -40,7 +40,7 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site:
     site.settings["titanic_secrets_values"] = {"database_app_password": SECRET}
     output = site.succeed(*with_plan(plan), playbook=PLAYBOOK)
     for tag in ("api", "verify"):
-        assert "nothing has been deployed here yet: run the whole site first" in words(site.refuse("--tags", tag))
+        assert "nothing has been deployed here yet. Run the whole site first" in words(site.refuse("--tags", tag))
     assert site.left() == []
     for step in ("image: build", "secrets: write database_app_password", "api: deploy release"):
         assert step in output
@@ -52,7 +52,7 @@ def test_what_is_planned_on_an_empty_target_is_done_and_nothing_else(first_site:
     kept = dict(site.settings)
     site.settings |= {"titanic_api_workers": 3, "titanic_secrets_values": {"database_app_password": SECRET[::-1]}}
     output = words(site.refuse(*with_plan(plan)))
-    assert "titanic_api_workers, titanic_secrets_values: look, and write a new plan" in output
+    assert "titanic_api_workers, titanic_secrets_values. Look at the changes and write a new plan" in output
     assert SECRET[::-1] not in output
     site.settings = kept
     assert "a plan is of the whole site" in site.refuse(*with_plan(plan), "--tags", "target")
@@ -84,13 +84,13 @@ def test_a_plan_is_refused_when_anything_has_moved(containers: ComposeSite, plan
     assert (site.release(), len(site.ledger())) == (serves, attempts)
     planned, built = source.read_text(), images(site)
     site.change_service("PLANNED = False", "discovery")
-    assert "titanic_plan: the source is another than when the plan was made" in words(site.refuse(*arguments))
+    assert "titanic_plan: the source has changed since the plan was made" in words(site.refuse(*arguments))
     assert (site.release(), len(site.ledger()), images(site)) == (serves, attempts, built)
 
     source.write_text(planned)
     (proxy,) = site.containers("proxy")
     site.engine("pause", proxy["Id"])
-    assert "not what it was when the plan was made at" in words(site.refuse(*arguments))
+    assert "changed since the plan was made at" in words(site.refuse(*arguments))
     site.engine("unpause", proxy["Id"])
 
     # Nothing of this has spoilt the plan.

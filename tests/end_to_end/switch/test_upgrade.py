@@ -44,7 +44,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_upgrade_of_the_collection_drops_no_request(before: Path, engine: Engine | Cluster | None) -> None:
     with new_site(engine) as site:
         settings, context = dict(site.settings), site.context
-        site.project_root, site.context = before, copy_service(site.context.parent / "before", before)
+        site.project_root = site.inventory_root = before
+        site.context = copy_service(site.context.parent / "before", before)
         site.settings = {OLD_NAMES.get(name, name): value for name, value in settings.items()}
         site.settings["titanic_image_context"] = str(site.context)
         site.succeed()
@@ -58,7 +59,7 @@ def test_an_upgrade_of_the_collection_drops_no_request(before: Path, engine: Eng
             upgraded = site.succeed()
             assert "titanic_target_state_directory: this setting is called titanic_state_directory now" in upgraded
             second = site.release()
-            site.settings = settings
+            site.inventory_root, site.settings = ROOT, settings
             again = site.succeed()
             site.succeed("--tags", "rollback")
             time.sleep(STEADY_SECONDS)

@@ -186,6 +186,7 @@ def write_play(place: Path, play: dict[str, Any], hosts: dict[str, Any]) -> tupl
     own = {
         "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "PYTHONPATH": str(COLLECTIONS),  # where collections are looked for too
         "ANSIBLE_HOME": str(place / "home"),
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_FORCE_COLOR": "0",

@@ -59,7 +59,7 @@ def steps(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     image, schema, seed, api = (stages.get(name) or {} for name in ("image", "schema", "seed", "api"))
     if not (image.get("description") or {}):
         found.append(f"image: build {image.get('identity', 'the image')}")
-    for name in ("target", "secrets", "database"):
+    for name in ("target", "secrets", "database", "backup"):
         found += [f"{name}: {step}" for step in (stages.get(name) or {}).get("steps", [])]
     if not schema:
         found.append("schema: migrate to what the release needs, as it will say once it is built")
@@ -100,18 +100,18 @@ class ActionModule(ValidateInputs):
     def _compare(self, path: Path, host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Find all as it was planned. Raises OSError, and ValueError naming each thing that has moved since."""
         if [*variables.get("ansible_run_tags", ["all"])] != ["all"] or variables.get("ansible_skip_tags"):
-            raise ValueError("a plan is of the whole site: leave out --tags and --skip-tags")
+            raise ValueError("a plan is of the whole site. Leave out --tags and --skip-tags.")
         part: dict[str, Any] | None = read(path)["targets"].get(host)
         if part is None:
-            raise ValueError(f"it has no part for {host}: write a new one with this host in it")
+            raise ValueError(f"the plan has no part for {host}. Write a new plan with this host in it.")
         now = self._settings(variables, part["settings"]["salt"])
         names = [
             *changed_settings(part["settings"], now),
             *changed_settings(part["reality"], dict(self._task.args["reality"])),
         ]
         if names:
-            what = f"not what it was when the plan was made at {part['made']}: {', '.join(names)}"
-            raise ValueError(f"{what}: look, and write a new plan")
+            what = f"changed since the plan was made at {part['made']}: {', '.join(names)}"
+            raise ValueError(f"{what}. Look at the changes and write a new plan.")
         return {"steps": part["steps"], "image": part["image"]}
 
     def _settings(self, variables: Mapping[str, Any], salt: str) -> dict[str, str]:
@@ -154,5 +154,5 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise ValueError("not a plan that the playbook plan of this version wrote: name another file, or write one")
+        raise ValueError("not a plan that the playbook plan of this version wrote. Name another file, or write one.")
     return dict(plan)

@@ -38,6 +38,9 @@ MAKES_THE_RELEASE = ("image", "schema")
 ALONE = {
     "rollback": ("verify", "status", "drift"),
     "rotate": ("verify", "status", "drift"),
+    "backup": ("status",),
+    "restore": ("verify", "status"),
+    "drill": ("status",),
     "stop": ("status",),
     "start": ("verify", "status", "drift"),
     "teardown": (),
@@ -69,7 +72,7 @@ def internal(inventory: Mapping[str, Any]) -> list[str]:
     What a task of an earlier play has registered is none.
     """
     return [
-        f"{name}: it is the collection's own: leave it out"
+        f"{name}: this variable is the collection's own. Leave it out."
         for name, value in sorted(inventory.items())
         if name.startswith(INTERNAL) and not (isinstance(value, Mapping) and {"changed", "skipped"} & set(value))
     ]
@@ -83,8 +86,8 @@ def renamed(variables: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[li
     used = {old: new for old, new in RENAMED.items() if old in variables}
     clashing = {old: new for old, new in used.items() if variables[old] != values.get(new)}
     return (
-        [f"{old}: this setting is called {new} now: rename it" for old, new in used.items() if old not in clashing],
-        [f"{old}: {new}, its new name, has another value: leave {old} out" for old, new in clashing.items()],
+        [f"{old}: this setting is called {new} now. Rename it." for old, new in used.items() if old not in clashing],
+        [f"{old}: {new}, its new name, has another value. Leave {old} out." for old, new in clashing.items()],
     )
 
 
@@ -92,7 +95,7 @@ def unknown_tags(asked: Iterable[str], known: Iterable[str]) -> list[str]:
     """One sentence for each tag that nothing has."""
     names = sorted(known)
     return [
-        f"--tags {tag}: there is no such tag{suggestion(tag, names)} (tags: {', '.join(names)})"
+        f"--tags {tag}: there is no such tag.{suggestion(tag, names)} The tags are {', '.join(names)}."
         for tag in asked
         if tag not in SPECIAL_TAGS and tag not in names
     ]
@@ -108,7 +111,7 @@ def clashing_tags(run: Collection[str], skip: Collection[str], *, deploys: bool)
         others = sorted(set(run) - {tag, *beside, "always"})
         if tag in run and others:
             problems.append(
-                f"--tags {','.join(run)}: {tag} does not go together with {', '.join(others)}; run one after the other"
+                f"--tags {','.join(run)}: {tag} does not go together with {', '.join(others)}. Run one after the other."
             )
     made_by = sorted(set(skip) & set(MAKES_THE_RELEASE))
     serves = deploys and "api" not in skip and {"all", "api"} & set(run or ["all"])
@@ -117,7 +120,7 @@ def clashing_tags(run: Collection[str], skip: Collection[str], *, deploys: bool)
             f"--skip-tags {','.join(made_by)}: the release is made under this tag too, and api would have none to serve"
         )
         stages = ",".join(stage for stage in STAGES if stage not in skip)
-        problems.append(f"{what}; say what is to run instead, as with --tags {stages}")
+        problems.append(f"{what}. Say what is to run instead, as with --tags {stages}.")
     return problems
 
 
@@ -126,7 +129,7 @@ def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
     options = sorted(known)
     results = {f"{role.name}_result" for role in ROLES.iterdir()}
     return [
-        f"{name}: {following(name) or 'there is no such variable' + suggestion(name, options)}"
+        f"{name}: {following(name) or 'there is no such variable.' + suggestion(name, options)}"
         for name in sorted(names)
         if name.startswith(PREFIX) and name not in options and name not in results and name not in RENAMED
     ]

@@ -43,6 +43,8 @@ options:
         key: summary_file
 """
 
+import atexit
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -56,15 +58,17 @@ from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.utils.color import stringc
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import write_atomically
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.run_report import (
+    COLOURS,
     RunReport,
     Stage,
     TaskFacts,
+    counts,
     debugged,
     error_lines,
     short_name,
     text_lines,
 )
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.running_line import RunningLine
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.running_line import RunningLine, unheard
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.task_facts import (
     DEBUG,
     LINEAR,
@@ -74,14 +78,6 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.task_facts import
     role_of,
     stage_of,
 )
-
-COLOURS = {
-    "skipped": constants.COLOR_SKIP,
-    "ok": constants.COLOR_OK,
-    "changed": constants.COLOR_CHANGED,
-    "failed": constants.COLOR_ERROR,
-    "unreachable": constants.COLOR_UNREACHABLE,
-}
 
 
 class CallbackModule(Default):
@@ -95,7 +91,7 @@ class CallbackModule(Default):
         super().__init__()
         self._report = RunReport()
         self._running: RunningLine | None = None
-        self._brief = False
+        self._brief = self._ended = False
         self._began = time.monotonic()
         self._started = datetime.now(UTC)
         # The stage that tasks belong to now: its name, its role, when it began.
@@ -116,6 +112,7 @@ class CallbackModule(Default):
             # That of another run would be taken for that of one which did not come to its end.
             path.unlink(missing_ok=True)
         super().v2_playbook_on_start(playbook)
+        atexit.register(self._tell_of_the_cut, os.getpid())
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._close_stages()
@@ -251,7 +248,14 @@ class CallbackModule(Default):
         if not self._brief:
             super().v2_playbook_on_no_hosts_remaining()
 
+    def _tell_of_the_cut(self, process: int) -> None:
+        """A run that was interrupted, or ends by an error of its own, has no end that one can read."""
+        if os.getpid() == process and self._stage[0] and not self._ended:
+            self._close_stages()
+            self._say(f"the run was cut off in the stage {self._stage[0]}. Run the same command again to go on.")
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._ended = True
         self._close_stages()
         if self._running:
             self._running.close()
@@ -341,10 +345,10 @@ class CallbackModule(Default):
 
     def _say(self, text: str, colour: str | None = None, shown: str = "") -> None:
         """Print a line now, also into a pipe; ``shown`` is what a screen gets instead."""
-        self._display.display(shown or text, color=colour, screen_only=bool(shown))
-        if shown:
-            self._display.display(text, log_only=True)
-        sys.stdout.flush()
+        with unheard():
+            self._display.display(shown or text, color=colour, screen_only=bool(shown))
+            if shown:
+                self._display.display(text, log_only=True)
 
     def _print_error(self, result: Any, lines: list[str]) -> None:
         """An error, and of one that another host has had with the same task which host that was."""
@@ -352,8 +356,8 @@ class CallbackModule(Default):
         first = self._told.setdefault(key, result.host.get_name())
         head = f"fatal: [{self.host_label(result)}]: {self._name(result)}"
         text = f"{head}: as on {first}" if first != result.host.get_name() else "\n  ".join([head, *lines])
-        self._display.display(text, color=constants.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
-        sys.stdout.flush()
+        with unheard():
+            self._display.display(text, color=constants.COLOR_ERROR, stderr=self.get_option("display_failed_stderr"))
 
     def _end(self, result: Any) -> None:
         """A task has ended: its line goes, its warnings stay."""
@@ -382,12 +386,8 @@ class CallbackModule(Default):
         return Path(path) if path else None
 
     def _write_summary(self, path: Path, stats: Any, *, failed: bool) -> None:
-        counts = {}
-        for host in stats.processed:
-            counted = stats.summarize(host)
-            counts[host] = {"failed": counted.pop("failures"), **counted}
         text = self._report.summary(
-            counts,
+            counts(stats),
             check_mode=bool(context.CLIARGS.get("check")),
             failed=failed,
             started=self._started.isoformat(timespec="seconds"),

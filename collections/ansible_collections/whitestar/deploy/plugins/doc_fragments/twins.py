@@ -103,7 +103,7 @@ options:
   reverse_proxy:
     description: >-
       Where the service is asked. What it answered as promised while the release before served it must answer when this
-      one does; otherwise the release before is let in again. Nothing is asked if not set.
+      one does; otherwise the release before gets requests again. Nothing is asked if not set.
     type: dict
     suboptions:
       address: {description: "Address and port.", type: str, required: true}

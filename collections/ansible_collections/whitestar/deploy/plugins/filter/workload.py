@@ -31,8 +31,20 @@ CONFIG_DIGITS = 6
 # Debian's, in the image. psycopg2's wheel has an OpenSSL of its own, which finds none for ``sslrootcert=system``.
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 # Tags of the site under which no release is started, and those that go on from a deployment.
-BESIDE_DEPLOYING = {"seed", "verify", "status", "drift", "rollback", "rotate", "maintenance", "stop"}
-BESIDE_DEPLOYING |= {"start", "teardown"}
+BACKUPS = {"backup", "restore", "drill"}
+BESIDE_DEPLOYING = {
+    "seed",
+    "verify",
+    "status",
+    "drift",
+    "rollback",
+    "rotate",
+    "maintenance",
+    "stop",
+    "start",
+    "teardown",
+    *BACKUPS,
+}
 GOES_ON = ("schema", "seed", "api", "verify", "maintenance", "rotate")
 SERVES = "no new release: {release} serves already"
 # What the summary says of each action, once it is done and in check mode.
@@ -225,7 +237,7 @@ def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False)
         "reads": asked <= {"status", "drift"},
         "deploys": not asked <= BESIDE_DEPLOYING,
         "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
-        "needs_running": bool(asked & {*GOES_ON, "rollback"}) and not asked & {"all", "database", "start"},
+        "needs_running": bool(asked & {*GOES_ON, *BACKUPS, "rollback"}) and not asked & {"all", "database", "start"},
         "rotates": "rotate" in asked,
         "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
     }
@@ -240,11 +252,13 @@ def identity_text(identity: dict[str, Any]) -> str:
 def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, Any]) -> list[str]:
     """The end of a run in plain lines: what changed, where it serves, which release, what to do next.
 
-    ``asked`` is what :mod:`http_checks` returned, ``actions`` what was done to release, schema and rows. In check
-    mode: what would be, as far as that can be known.
+    ``asked`` is what :mod:`http_checks` returned. ``actions`` has what was done to ``release``, ``schema`` and rows
+    (``seed``), the release that served ``before``, and before the run the one to roll back to (``rollback_to``). In
+    check mode: what would be, as far as that can be known.
     """
     check = bool(asked.get("check_mode"))
-    instead = f" instead of {actions['before']}" if actions.get("before") else ""
+    replaced = actions.get("before") if actions.get("before") != release else ""
+    instead = f" instead of {replaced}" if replaced else ""
     words = RELEASES.get(str(actions.get("release")), UNKNOWN)[check]
     lines = [words.format(release=release, instead=instead)]
     schema, seed = actions.get("schema") or {}, actions.get("seed") or {}
@@ -263,7 +277,9 @@ def summary(asked: dict[str, Any], url: str, release: str, actions: dict[str, An
     lines += [f"{count} {path.strip('/')} at {url}{path}" for path, count in lists.items()] or [url]
     if asked.get("kept"):
         lines.append(f"{len(asked['kept'])} promises asked, all kept")
-    lines.append(f"next: open {url}/ in a browser, look with --tags status, go back with --tags rollback")
+    back = replaced or actions.get("rollback_to")
+    steps = [f"open {url}/ in a browser", "look with --tags status", f"go back to {back} with --tags rollback"]
+    lines.append(f"next: {', '.join(steps if back else steps[:2])}")
     return lines
 
 
@@ -301,8 +317,8 @@ def validate_environment(image: dict[str, Any], environment: dict[str, Any]) -> 
     for name in sorted(environment):
         if known and name.startswith(prefix) and name not in known:
             close = get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"it has {', '.join(known)}"
-            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release; {meant}")
+            meant = f"Did you mean {close[0]}?" if close else f"It has {', '.join(known)}"
+            raise AnsibleFilterError(f"titanic_api_environment: {name} is no setting of this release. {meant}")
     for name, rule in image["description"].get("rules", {}).items():
         if name in environment and (wanted := broken(rule, str(environment[name]))):
             raise AnsibleFilterError(f"titanic_api_environment: {name} must be {wanted}, not {environment[name]!r}")

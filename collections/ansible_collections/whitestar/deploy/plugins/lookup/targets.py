@@ -43,15 +43,15 @@ class LookupModule(LookupBase):
         found = [str(host) for group in terms for host in groups.get(group, [])]
         if not found:
             raise AnsibleLookupError(
-                f"no host is in the group {', '.join(terms)}, so that nothing would be deployed: "
-                "name an inventory that has one (-i), such as inventories/local"
+                f"no host is in the group {', '.join(terms)}, so that nothing would be deployed. "
+                "Name an inventory that has one (-i), such as inventories/local."
             )
         limit = known.get("ansible_limit")
         # A file of names (@) is left to Ansible.
         if limit and "@" not in limit and not set(found) & set(self._matching(limit, known)):
             raise AnsibleLookupError(
-                f"--limit {limit} leaves no host of the group {', '.join(terms)}, so that nothing would be deployed: "
-                f"name some of its hosts ({', '.join(found)})"
+                f"--limit {limit} leaves no host of the group {', '.join(terms)}, so that nothing would be deployed. "
+                f"Name some of its hosts ({', '.join(found)})."
             )
         return found
 

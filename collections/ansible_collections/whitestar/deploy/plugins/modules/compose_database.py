@@ -69,7 +69,7 @@ def main() -> None:
             if not module.check_mode:
                 record_reached(options)
         elif not module.check_mode:
-            module.fail_json(msg=f"no container of {options['service']} runs: run the whole site once")
+            module.fail_json(msg=f"no container of {options['service']} runs. Run the whole site once.")
     except (EngineError, OSError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**roles.result(steps))

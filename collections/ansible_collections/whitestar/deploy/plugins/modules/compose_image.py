@@ -69,6 +69,10 @@ options:
     type: list
     elements: str
     default: []
+  signed:
+    description: The image by the digest that was signed; it is pulled, and nothing is built. Any image if empty.
+    type: str
+    default: ""
   planned:
     description: The identity that a plan names. Another one is refused before anything is built. Any if empty.
     type: str
@@ -153,10 +157,16 @@ FAILURE_OPTION = {
 }
 
 
-def recorded(engine: DockerClient, directory: Path, repository: str, *, push: bool) -> dict[str, Any]:
-    """What was recorded of an image that the engine still has under this name, pushed if asked for; empty otherwise."""
+def recorded(engine: DockerClient, directory: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded of an image that the engine still has under this name, pushed if asked for; empty otherwise.
+
+    One that was not signed is as if there were none.
+    """
     found = read_json(directory / MARKER, {})
-    if not isinstance(found, dict) or (found.get("repository"), found.get("pushed")) != (repository, push):
+    wanted = (options["repository"], options["push"])
+    if not isinstance(found, dict) or (found.get("repository"), found.get("pushed")) != wanted:
+        return {}
+    if options["signed"] and found["reference"] != options["signed"]:
         return {}
     return found if engine.image(found["reference"]) else {}
 
@@ -176,7 +186,7 @@ def give_back(engine: DockerClient, name: str, image: str) -> None:
     if taken.get("RepoTags") == [name]:
         engine.run("image", "rm", taken["Id"])
     what = f"the engine has another image {name}, which is not of this deployment"
-    raise image_build.InputError(f"titanic_image_repository: {what}: choose another name, or remove it")
+    raise image_build.InputError(f"titanic_image_repository: {what}. Choose another name, or remove it.")
 
 
 def build(engine: DockerClient, options: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -235,7 +245,14 @@ def build(engine: DockerClient, options: dict[str, Any], directory: Path) -> dic
 
 
 def pulled(pusher: DockerClient, name: str, options: dict[str, Any]) -> str:
-    """The release as another controller has pushed it, by digest, now in the engine; empty if the registry has none."""
+    """The release as another controller has pushed it, by digest, now in the engine; empty if the registry has none.
+
+    Where one was signed, it is that one, whatever its tag names by now. Raises EngineError when it cannot be had.
+    """
+    if options["signed"]:
+        pusher.run("pull", "--quiet", options["signed"], seconds=options["seconds"])
+        pusher.run("tag", options["signed"], name)
+        return str(options["signed"])
     try:
         pusher.run("pull", "--quiet", name, seconds=options["seconds"])
     except EngineError:
@@ -272,7 +289,7 @@ def judged(engine: DockerClient, options: dict[str, Any], directory: Path, image
 def complete(engine: DockerClient, options: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Build or judge the image, whichever is missing, and record it. Raises EngineError, RefusedError, OSError."""
     with exclusively(directory.parent):
-        found = recorded(engine, directory, options["repository"], push=options["push"])
+        found = recorded(engine, directory, options)
         directory.mkdir(exist_ok=True)
         image = judged(engine, options, directory, found) if found else build(engine, options, directory)
         write_json(directory / MARKER, image)
@@ -308,6 +325,7 @@ def main() -> None:
             "scan_command": words,
             "build_arguments": {"type": "dict", "default": {}},
             "describe": words,
+            "signed": {"type": "str", "default": ""},
             "planned": PLANNED_OPTION,
             "failure": FAILURE_OPTION,
             "identity": {"type": "str"},
@@ -321,7 +339,7 @@ def main() -> None:
     directory = Path(options["directory"]) / options["identity"]
     needs_context = False
     try:
-        image = recorded(engine, directory, options["repository"], push=options["push"])
+        image = recorded(engine, directory, options)
         changed = not image or image.get("passed", []) != options["scan_command"]
         if not image:
             image_build.require_platforms(engine, options["platforms"])

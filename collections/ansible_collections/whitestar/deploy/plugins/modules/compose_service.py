@@ -181,8 +181,8 @@ def check_major(engine: DockerClient, volume: str, image: str) -> None:
     wanted = variables.get("PG_MAJOR", kept)
     if wanted != kept:
         raise EngineError(
-            f"the data in volume {found['Name']} are PostgreSQL {kept}'s, the image is {wanted}: set "
-            f"titanic_database_image to PostgreSQL {kept}, or dump the data and load them into a new volume"
+            f"the data in volume {found['Name']} are PostgreSQL {kept}'s, the image is {wanted}. Set "
+            f"titanic_database_image to PostgreSQL {kept}, or dump the data and load them into a new volume."
         )
 
 

@@ -87,7 +87,7 @@ def ensure_directory(directory: Path, *, check: bool) -> list[str]:
     if directory.is_dir() and directory.stat().st_mode & 0o7777 == MODE:
         return []
     if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is not a directory: move it away or choose another")
+        raise FileExistsError(f"{directory} is not a directory. Move it away or choose another.")
     if not check:
         make_directory(directory, MODE)
     return [f"make {directory}"]

@@ -76,7 +76,7 @@ def remove(directory: Path, relative: str) -> None:
 def ensure_files(directory: Path, files: Mapping[str, str], header: str, *, check: bool) -> tuple[list[str], list[str]]:
     """Paths of the files that are, or would be, written and removed. Raises OSError, and ValueError for a path."""
     if outside := [path for path in files if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]:
-        raise ValueError(f"{', '.join(outside)}: not below the directory")
+        raise ValueError(f"{', '.join(outside)}: not below the directory. Name a relative path without '..'.")
     written = [path for path, text in files.items() if not has_content(directory / path, text.encode(), MODE)]
     removed = stale(directory, files, header)
     if check:

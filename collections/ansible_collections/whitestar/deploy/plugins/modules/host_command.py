@@ -46,6 +46,12 @@ options:
   answer_file:
     description: File in which the answer is kept, for M(whitestar.deploy.host_drift_info). Not in check mode.
     type: path
+  marks:
+    description: >-
+      Makes a restore point before the command, where backups are on and the release answers to O(check_argument) that
+      it would change something. Needs O(failure), whose ledger has the point then.
+    type: bool
+    default: false
   seconds: {description: "How long the command may take, in seconds.", type: float, default: 600}
 attributes:
   check_mode: {description: The release says what it would do., support: full}
@@ -125,6 +131,13 @@ def record_answer(path: Path, answer: dict[str, Any]) -> None:
         write_atomically(path, content, 0o644)
 
 
+def mark(host: Runtime, state: State, options: dict[str, Any]) -> None:
+    """Make a restore point if the command would change something. Raises ReleaseError, OSError, ValueError."""
+    _, answer, _ = run(host, options, [*options["command"], options["check_argument"]], CHECK_SECONDS)
+    if isinstance(answer, dict) and answer.get("changed") and (point := host.restore_point()):
+        state.write_ledger(state.ledger().with_event("point", **point))
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -138,6 +151,7 @@ def main() -> None:
             "required_files": {"type": "list", "elements": "path", "default": []},
             "failure": FAILURE_OPTION,
             "answer_file": {"type": "path"},
+            "marks": {"type": "bool", "default": False},
             "seconds": {"type": "float", "default": 600},
         },
         supports_check_mode=True,
@@ -158,9 +172,14 @@ def main() -> None:
     if missing and module.check_mode:
         module.exit_json(changed=True, answer={}, msg=f"would run: {missing[0]} is not there yet")
     if missing:
-        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing; run the whole site once")
+        module.fail_json(msg=f"{' '.join(words)} cannot run: {missing[0]} is missing. Run the whole site once.")
     if module.check_mode:
         words.append(options["check_argument"])
+    elif options["marks"] and state.backup_settings():
+        try:
+            mark(host, state, options)
+        except (ReleaseError, OSError, ValueError) as error:
+            module.fail_json(msg=f"{' '.join(words)} was not run: {error}")
     code, answer, complaint = run(host, options, words, options["seconds"])
     if code or not isinstance(answer, dict):
         how = complaint if code == UNFINISHED else f"failed ({code}): {complaint or answer}"

@@ -106,7 +106,7 @@ def on_host(state: State, options: Mapping[str, Any], release: str) -> list[Diff
     """What differs beside the database."""
     workload = state.workload(release)
     if not workload:
-        return [Difference(f"release {release}", said="what it serves with is gone")]
+        return [Difference(f"release {release}", said="its recorded workload is gone")]
     host: Runtime = LocalRuntime(state)
     parts = processes_drift(state, workload)
     if options["engine"]:

@@ -43,7 +43,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status: {description: What is there. Empty when nothing is., returned: success, type: dict}
-steps: {description: "What was stopped or started, in order.", returned: success, type: list, elements: str}
+steps: {description: "What was stopped, started or removed, in order.", returned: success, type: list, elements: str}
 """
 
 import shutil
@@ -63,18 +63,19 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import Processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, in_words
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LEDGER_LINES,
     LIFECYCLE,
     STATES,
     lifecycle_result,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import REMEDY
 
-LEDGER_LINES = 10
 # All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", STOPPED, ROTATION}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", "backup", "restore", "drill"}
+OURS |= {STOPPED, ROTATION}
 # What a file system of its own has at its root (mke2fs(8)).
 RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
@@ -92,7 +93,7 @@ def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]
         "url": options["url"] or f"http://{address}",
         "ready": ready is not None and ready.status == 200,
         "stopped": str(state.stopped() or "no"),
-        "down": down(runs, "" if counted or ready else address) or "nothing",
+        "down": down(runs, "" if counted or ready else address) or nothing_down(state),
         "maintenance": str(maintenance(state) or "off"),
         "rotation": str(state.rotation()),
         "release": current.release if current else "none",
@@ -100,7 +101,8 @@ def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
         "processes": runs.listed(),
         "database": runs.database,
-        "lock": str(Lock(state.lock).holder() or "free"),
+        "backup": runs.backups(),
+        "lock": in_words(Lock(state.lock).holder()),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
     }
@@ -120,6 +122,11 @@ def down(runs: Parts, silent: str) -> str:
     return f"{', '.join(found)}: its log says why; {REMEDY}" if found else ""
 
 
+def nothing_down(state: State) -> str:
+    """What is said of what does not run where nothing is missing."""
+    return "all of it, since it was stopped" if state.stopped() else "nothing"
+
+
 def _hidden(name: str) -> bool:
     """Whether a file is our note of what was written, or what a write that was cut off has left beside one of ours."""
     return name == WRITTEN or any(name.startswith(f".{own}.") for own in {*OURS, WRITTEN})
@@ -131,8 +138,8 @@ def deployed(state: State) -> bool:
     foreign = sorted(name for name in names - OURS - {RECOVERED} if not _hidden(name))
     if foreign:
         raise ValueError(
-            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}): "
-            f"move that away first, or check the path"
+            f"titanic_state_directory: {state.root} holds what no deployment made ({', '.join(foreign[:5])}). "
+            f"Move that away first, or check the path."
         )
     return bool(names - LOCK_FILES - {RECOVERED})
 
@@ -185,9 +192,12 @@ def main() -> None:
         steps = carry_on(runs, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
         status = report(state, runs, options)
         if absent and status and not module.check_mode:
-            for thing in runs.remove():
-                module.warn(f"{thing} has been left: others made it, or use it")
+            steps, left = runs.remove()
             clear(state.root)
+            for thing in left:
+                module.warn(f"{thing} has been left: others made it, or use it")
+        if removes:
+            steps.append(f"remove {state.root} with all data, secrets and releases")
     except (DatabaseError, EngineError, ReleaseError, OSError, ValueError) as error:
         module.fail_json(msg=redacted(state, str(error)))
     module.exit_json(**lifecycle_result(status, steps, removes=removes))

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Acquire and release the deploy lock of a host, once the host has been found fit for the run.
 
-Check, lock and report are one module: a run that is refused must leave no lock behind, and what is reported must be
+Check, lock and report are one module. A run that is refused must leave no lock behind, and what is reported must be
 what the lock protects. As modules of their own they would need the same options, and every run a second task.
 """
 
@@ -75,6 +75,10 @@ live_image:
   description: The image of that release; empty when there is none.
   returned: when O(state=present)
   type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
+  returned: when O(state=present)
+  type: str
 """
 
 import errno
@@ -100,6 +104,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages i
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import SOCKET_PATH_LIMIT, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import warnings
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import running_processes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
@@ -115,8 +120,8 @@ def problems(state: State, options: dict[str, Any]) -> list[str]:
     existing = next(path for path in (state.root, *state.root.parents) if os.access(path, os.F_OK))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = f"{existing} is not a directory writable by uid {os.geteuid()}"
-        remedy = "choose another directory or change its owner"
-        return [f"titanic_state_directory: {state.root} cannot be made or written to ({what}): {remedy}"]
+        remedy = "Choose another directory or change its owner."
+        return [f"titanic_state_directory: {state.root} cannot be made or written to ({what}). {remedy}"]
     found = refusal(state.stopped()) if options["needs_running"] else []
     found += missing_resources(state, existing, options) if options["deploys"] else []
     if options["engine"]:
@@ -146,23 +151,23 @@ def process_problems(state: State, existing: Path, account: str) -> list[str]:
     if len(socket_path.encode()) > SOCKET_PATH_LIMIT:
         found.append(
             f"titanic_state_directory: {state.root} is too long: sockets below it would have "
-            f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}: choose a shorter path"
+            f"{len(socket_path.encode())} bytes, the system allows {SOCKET_PATH_LIMIT}. Choose a shorter path."
         )
     owner = None
     try:
         owner = unprivileged(account)
     except ValueError as error:
-        found.append(f"titanic_database_local_account: {error}: name another")
+        found.append(f"titanic_database_local_account: {error}. Name another.")
     # Who is not root stays who they are; initdb of PostgreSQL looks its user up, and ends where it finds none.
     if os.geteuid() and not known(os.geteuid()):
         found.append(
-            f"titanic_provider: PostgreSQL will not run as user id {os.geteuid()}, which has no name on this machine: "
-            f"give it an entry in /etc/passwd, or run as one that has"
+            f"titanic_provider: PostgreSQL will not run as user id {os.geteuid()}, which has no name on this machine. "
+            "Give it an entry in /etc/passwd, or run as a user that has one."
         )
     if owner and (closed := closed_to_others(existing)):
         found.append(
-            f"titanic_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}: "
-            f"choose a directory whose parents are open to others, such as /var/lib/titanic"
+            f"titanic_state_directory: PostgreSQL runs as '{account}', which cannot enter {closed}. "
+            "Choose a directory whose parents are open to others, such as /var/lib/titanic."
         )
     return found
 
@@ -174,7 +179,7 @@ def missing_resources(state: State, existing: Path, options: dict[str, Any]) -> 
     if free < needed:
         found.append(
             f"titanic_state_directory: only {free} MiB are free on the disk of {existing}, "
-            f"{needed} MiB are needed (titanic_preflight_free_mebibytes): free some or choose another disk"
+            f"{needed} MiB are needed (titanic_preflight_free_mebibytes). Free some or choose another disk."
         )
     address, engine = options["address"], options["engine"]
     ours = reverse_proxy_ports(state, engine)
@@ -236,10 +241,10 @@ def cannot_listen(address: str, port: int, variable: str, engine: dict[str, Any]
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            return f"{variable}: {where} is in use by another program: stop that or choose another port"
+            return f"{variable}: {where} is in use by another program. Stop that or choose another port."
         if isinstance(error, PermissionError):
-            return "" if engine else f"{variable}: {where} cannot be listened on ({why}): choose another port"
-        return f"titanic_api_address: {where} cannot be listened on ({why}): name an address of this host"
+            return "" if engine else f"{variable}: {where} cannot be listened on ({why}). Choose another port."
+        return f"titanic_api_address: {where} cannot be listened on ({why}). Name an address of this host."
     return ""
 
 
@@ -267,12 +272,16 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
         dead = Lock(state.lock).acquire(owner, options["lease_seconds"])
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
-    current = state.ledger().current()
+    for line in warnings(state):
+        module.warn(line)
+    ledger = state.ledger()
+    current = ledger.current()
     return {
         "reality": current_fingerprint(state, options) if options["looks"] else {},
         "unfinished": list(state.rotation().unfinished),
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 
@@ -294,7 +303,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["state"] == "present" and not (module.params["engine"] or module.params["account"]):
-        module.fail_json(msg="account is needed where there is no engine")
+        module.fail_json(msg="account: without engine it is required.")
     state = State(Path(module.params["state_directory"]))
     owner = Owner(**module.params["owner"])
     facts: dict[str, Any] = {}

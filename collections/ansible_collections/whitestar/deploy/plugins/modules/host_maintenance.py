@@ -65,7 +65,7 @@ def main() -> None:
     state = State(Path(options["state_directory"]))
     try:
         if state.ledger().current() is None:
-            module.fail_json(msg=f"nothing is deployed in {state.root}: there is no reverse proxy to put a message on")
+            module.fail_json(msg=f"nothing is deployed in {state.root}. Run the whole site first.")
         now = maintenance.current(state)
         then = wanted(options, now)
         if not module.check_mode:

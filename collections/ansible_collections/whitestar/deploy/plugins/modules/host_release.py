@@ -49,6 +49,7 @@ pruned:
   elements: str
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ class Deployment:
             self._switch()
             current = self.ledger.current()
             return (vars(current) if current else {}), []
+        point = self._point()
         content = json_bytes(self.recorded)
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
         record_checksums(self.state.configurations, {f"{self.release}.json": content})
@@ -153,6 +155,8 @@ class Deployment:
             why=self.options["why"],
             outcome="started",
             restores=self.restores,
+            point=point.get("name", ""),
+            backup=(self.ledger.last_event("backup") or {}).get("label", ""),
         )
         self.state.write_ledger(self.ledger)
         before = self.served_by(self.ledger.current())
@@ -171,12 +175,23 @@ class Deployment:
         self.state.write_ledger(self.ledger)
         return vars(self.ledger.entries[-1]), self._prune()
 
+    def _point(self) -> Mapping[str, Any]:
+        """The restore point of before this release: that of its migration, or one of now. Raises ReleaseError."""
+        if point := self.ledger.open_point():
+            return point
+        if point := self.host.restore_point():
+            self.ledger = self.ledger.with_event("point", **point)
+        return point or {}
+
     def _switch(self) -> None:
         right = next((colour for colour in COLOURS if self._is_right(colour)), None)
         if right is None:
             self._undrain_if_nothing_else_serves()
-            self.colours.checks.look()
-            take_over(self.colours, self.colours.in_charge())
+            before = self.colours.in_charge()
+            if before is not None:
+                # Otherwise the reverse proxy has nobody to ask, and holds each question for a while.
+                self.colours.checks.look()
+            take_over(self.colours, before)
         elif self.colours.running(other(right)):
             self.colours.drain(other(right))
             self.colours.stop(other(right))

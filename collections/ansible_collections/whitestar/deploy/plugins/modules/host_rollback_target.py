@@ -44,24 +44,21 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime imp
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     Ledger,
+    LiveSchema,
     RollbackRefusedError,
-    oldest_tolerated,
 )
 
 CHECK_SECONDS = 20
 
 
-def live_schema_tolerates(state: State, host: Runtime, ledger: Ledger) -> str:
-    """The oldest release schema revision that the live schema serves, as the serving release reads it.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
+def live_schema(state: State, host: Runtime, ledger: Ledger) -> LiveSchema:
+    """The live schema, as the serving release reads it. Raises RollbackRefusedError if the database does not say."""
     workload = recorded_workload(state, host, ledger.current())
     command = [workload["command"][0], "check"]
     _, said, complaint = host.execute(
         workload["image"], command, workload["environment"], workload["secret_files"], CHECK_SECONDS
     )
-    return oldest_tolerated(said, complaint)
+    return LiveSchema.of_check(said, complaint)
 
 
 def main() -> None:
@@ -79,8 +76,8 @@ def main() -> None:
     try:
         host: Runtime = ComposeRuntime(DockerClient.of(engine), state) if engine else LocalRuntime(state)
         ledger = state.ledger()
-        ledger.rollback_target(wanted, "")
-        entry = ledger.rollback_target(wanted, live_schema_tolerates(state, host, ledger))
+        ledger.rollback_target(wanted, LiveSchema())
+        entry = ledger.rollback_target(wanted, live_schema(state, host, ledger))
         recorded_workload(state, host, entry)
     except (RollbackRefusedError, ReleaseError, EngineError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")

@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     default: []
+  lasting:
+    description: Names of secrets that never get another value once they have one, since others were encrypted with it.
+    type: list
+    elements: str
+    default: []
   owners:
     description: >-
       User id (and group id) that a file belongs to, by file name; C(.) is the directory itself. Those not named belong
@@ -117,12 +122,14 @@ def contents(
     wanted: dict[str, bytes] = {}
     for name in [*given, *options["generated"]]:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         path = directory / rotation.name_of(name)
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             if name == TOKENS:
                 overlap = options["overlap_seconds"] if "tokens" in rotation.unfinished else None
                 value = tokens_text(read(path), value, overlap)
@@ -132,6 +139,15 @@ def contents(
         else:
             wanted[path.name] = secrets.token_urlsafe(32).encode()
     return wanted
+
+
+def refuse_another(path: Path, content: bytes) -> None:
+    """Raise ValueError if a file that is there has another value, which is not shown."""
+    if path.is_file() and path.read_bytes().strip() not in (b"", content.strip()):
+        raise ValueError(
+            f"titanic_secrets_values: {path.name} is not the one in {path}, and what is encrypted with that would be "
+            f"lost. Give that one, or move the file away first."
+        )
 
 
 def read(path: Path) -> str:
@@ -191,6 +207,8 @@ def ensure_secrets(options: Mapping[str, Any], *, check: bool) -> tuple[list[str
     before = state.rotation() if state else Rotation()
     rotation, renewed = begin(directory, options, before)
     wanted = contents(directory, options, rotation, renewed)
+    for name in set(wanted) & set(options["lasting"]):
+        refuse_another(directory / name, wanted[name])
     alone = options["shared"] and os.geteuid() != 0
     owners = {} if alone else {rotation.name_of(name): int(uid) for name, uid in options["owners"].items()}
     stale = [name for name, content in wanted.items() if not is_kept(directory / name, content, owners.get(name))]
@@ -214,6 +232,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
+            "lasting": {"type": "list", "elements": "str", "default": []},
             "owners": {"type": "dict", "default": {}},
             "shared": {"type": "bool", "default": False},
             "state_directory": {"type": "path"},

@@ -124,9 +124,9 @@ def main() -> None:
                 server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
                 steps = keep(cluster, server, options, check=module.check_mode)
             elif not module.check_mode:
-                module.fail_json(msg="the database's pod is not ready: run the whole site once")
+                module.fail_json(msg="the database's pod is not ready. Run the whole site once.")
     except KeyError as error:
-        module.fail_json(msg=f"there is no secret {error} in the namespace: run the whole site once")
+        module.fail_json(msg=f"there is no secret {error} in the namespace. Run the whole site once.")
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result(steps))

@@ -89,7 +89,9 @@ def make(cluster: KubernetesClient, options: dict[str, Any], path: Path) -> None
     }
     answer = cluster.request("POST", where, wanted)
     if answer is None:
-        raise ClusterError(f"there is no service account {options['account']} in namespace {cluster.namespace}")
+        raise ClusterError(
+            f"there is no service account {options['account']} in namespace {cluster.namespace}. Apply it first."
+        )
     content = kubeconfig(cluster, options["account"], answer["status"]["token"])
     write_json(path, content, 0o600)
 

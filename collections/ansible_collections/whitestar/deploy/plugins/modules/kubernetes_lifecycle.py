@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status: {description: What is there. Empty when nothing is., returned: success, type: dict}
-steps: {description: "What was stopped or started, in order.", returned: success, type: list, elements: str}
+steps: {description: "What was stopped, started or removed, in order.", returned: success, type: list, elements: str}
 """
 
 import time
@@ -58,13 +58,16 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secret
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import in_words as lock_in_words
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import (
+    LEDGER_LINES,
     LIFECYCLE,
     STATES,
     lifecycle_result,
 )
 
-LEDGER_LINES = 10
+# What goes of a namespace that others made.
+CONTENTS = "what deployments have made in "
 # What is made beside the stages' objects, in the order in which it is removed.
 OTHERS = (
     ("apps/v1", "Deployment"),
@@ -98,7 +101,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",
         "pods": {str(pod["metadata"]["name"]): in_words(pod) for pod in pods},
         "volumes": [str(claim["metadata"]["name"]) for claim in claims],
-        "lock": str(ClusterLock(cluster).holder() or "free"),
+        "lock": lock_in_words(ClusterLock(cluster).holder()),
         "ledger": [str(entry) for entry in ledger.entries[-LEDGER_LINES:]],
         "rollback_to": [entry.release for entry in ledger.eligible()],
     }
@@ -117,15 +120,16 @@ def in_words(pod: dict[str, Any]) -> str:
     return f"{state}{again}"
 
 
-def remove(cluster: KubernetesClient, seconds: float) -> None:
-    """Remove everything and wait until it is gone. Raises ClusterError."""
+def remove(cluster: KubernetesClient, seconds: float) -> bool:
+    """Remove everything and wait until it is gone; whether the namespace is, too. Raises ClusterError."""
     remove_objects(cluster)
     mine = remove_namespace(cluster)
     deadline = time.monotonic() + seconds
     while left := still_there(cluster, mine=mine):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{left} is still being removed after {seconds:g} s: see what keeps it (finalizers)")
+            raise ClusterError(f"{left} is still being removed after {seconds:g} s. See what keeps it (finalizers).")
         time.sleep(0.5)
+    return mine
 
 
 def remove_objects(cluster: KubernetesClient) -> None:
@@ -140,10 +144,15 @@ def remove_objects(cluster: KubernetesClient) -> None:
             cluster.delete(api_version, kind, thing["metadata"]["name"])
 
 
+def is_ours(cluster: KubernetesClient) -> bool:
+    """Whether a deployment has made the namespace. Raises ClusterError."""
+    space = cluster.get("v1", "Namespace", cluster.namespace)
+    return bool(space) and made_by_us(space or {})
+
+
 def remove_namespace(cluster: KubernetesClient) -> bool:
     """Whether the namespace is one that a deployment has made, which is removed then. Raises ClusterError."""
-    space = cluster.get("v1", "Namespace", cluster.namespace) or {}
-    mine = bool(space) and made_by_us(space)
+    mine = is_ours(cluster)
     try:
         if mine:
             cluster.delete("v1", "Namespace", cluster.namespace)
@@ -194,8 +203,9 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             steps = carry_on(cluster, options, check=module.check_mode) if options["state"] in STATES[1:3] else []
             status = report(cluster, options)
-            if absent and status and not module.check_mode:
-                remove(cluster, options["seconds"])
+            if absent and status:
+                mine = is_ours(cluster) if module.check_mode else remove(cluster, options["seconds"])
+                steps = [f"remove {'' if mine else CONTENTS}the namespace {cluster.namespace}"]
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**lifecycle_result(status, steps, removes=absent and bool(status)))

@@ -90,6 +90,10 @@ live_image:
   description: The image of that release; empty when there is none.
   returned: when O(state=present)
   type: str
+rollback_to:
+  description: The release that a rollback would go back to if the schema allows it; empty when there is none.
+  returned: when O(state=present)
+  type: str
 """
 
 from http import HTTPStatus
@@ -122,7 +126,8 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         if dead:
             module.warn(f"took the deploy lock over from {dead}, which has ended without giving it back")
     records = ClusterRecords(cluster)
-    current = records.ledger().current()
+    ledger = records.ledger()
+    current = ledger.current()
     images = [
         container["image"]
         for thing in (records.objects(current.release) if current else [])
@@ -134,6 +139,7 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
         "unfinished": list(rotation_in(cluster.get("v1", "Secret", SECRETS)).unfinished) if there else [],
         "live": vars(current) if current else {},
         "live_image": images[0] if images else "",
+        "rollback_to": ledger.rollback_to(),
     }
 
 
@@ -147,7 +153,7 @@ def namespace(cluster: KubernetesClient, *, make: bool) -> bool:
             return True
         raise
     if found and found.get("status", {}).get("phase") == "Terminating":
-        what = f"titanic_project: namespace {cluster.namespace} is being removed: wait for that"
+        what = f"titanic_project: namespace {cluster.namespace} is being removed. Wait for that."
         raise ClusterError(what, HTTPStatus.CONFLICT)
     if found is None and make:
         metadata = {"name": cluster.namespace}

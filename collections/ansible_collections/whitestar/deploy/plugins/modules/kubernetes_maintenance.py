@@ -82,7 +82,9 @@ def begin(cluster: KubernetesClient, objects: list[Object], told: Maintenance, s
         watch.until(lambda: any(ready(pod) for pod in watch.pods()), seconds)
     except ReleaseError as error:
         end(cluster)
-        raise ReleaseError(f"the pods that are to answer do not come, everything is as before: {error}") from error
+        raise ReleaseError(
+            f"the pods that are to answer did not become ready, and nothing was changed: {error}"
+        ) from error
     select(cluster, maintained=True)
     # Whatever is in front hears of it within that time.
     time.sleep(LEAVE_SECONDS)
@@ -111,7 +113,7 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             if ClusterRecords(cluster).ledger().current() is None:
                 where = f"namespace {cluster.namespace}"
-                module.fail_json(msg=f"nothing is deployed in {where}: there is no reverse proxy to put a message on")
+                module.fail_json(msg=f"nothing is deployed in {where}. Run the whole site first.")
             now = maintenance(cluster)
             then = wanted(options, now)
             if not module.check_mode:

@@ -11,12 +11,13 @@ short_description: Plan the objects of a stage, and wait for them
 description:
   - Works beside M(kubernetes.core.k8s), which applies the objects of a stage under the field manager
     C(whitestar.deploy) and removes those that are no longer wanted.
-  - With O(state=planned) it says which these are. Every object is tried out on the server's side before one is changed,
-    and one that belongs to somebody else is refused. What is to be made is written down first, in the namespace, which
-    is made for that; what lies in a namespace that was not there is tried out after that.
+  - With O(state=planned) it says which these are. Every object has a dry run on the server's side before one is
+    changed, and one that belongs to somebody else is refused. What is to be made is written down first, in the
+    namespace, which is made for that; what lies in a namespace that was not there has its dry run after that.
   - C(secretName) in an object is the name that M(whitestar.deploy.kubernetes_secrets) knows the Secret by; the Secret
     that stands for it now takes its place.
-  - With O(state=accepted) all objects of several stages are tried out, before the first stage changes anything.
+  - With O(state=accepted) the objects of several stages have a dry run, before the first stage changes anything;
+    objects that were applied like that before are left out.
   - With O(state=ready) it writes down what there is. A StatefulSet whose volumes are to be larger is made anew.
     StatefulSets are waited for, and Clusters of CloudNativePG. Pods that will not come are told of by their reason, not
     by a time-out, and a Cluster by what its operator says of it.
@@ -31,7 +32,7 @@ options:
     elements: dict
   stages: {description: "The objects of each stage, by its name, for O(state=accepted).", type: dict}
   state:
-    description: Whether all stages are to be tried out, one is to be planned, or what was planned has been applied.
+    description: Whether all stages are to have a dry run, one is to be planned, or what was planned has been applied.
     type: str
     choices: [accepted, planned, ready]
     default: planned
@@ -117,9 +118,10 @@ def wanted_stage(cluster: KubernetesClient, name: str, objects: list[Object]) ->
 
 def try_out(stages: list[Stage]) -> dict[str, Any]:
     """Have the cluster say that it would take all of these objects. Raises ClusterError, naming the one it refuses."""
+    cluster = stages[0].cluster
+    there = cluster.get("v1", "Namespace", cluster.namespace) is not None
     for stage in stages:
-        there = stage.cluster.get("v1", "Namespace", stage.cluster.namespace) is not None
-        stage.changes(check=not there)
+        stage.try_out(check=not there)
     return {"changed": False, "steps": []}
 
 

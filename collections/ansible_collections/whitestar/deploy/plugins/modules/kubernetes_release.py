@@ -109,7 +109,7 @@ class Deployment:
         found = self.records.objects(entry.release) if entry else []
         if not found:
             name = entry.release if entry else "of an unknown entry"
-            raise ReleaseError(f"release {name} is recorded, but its objects are gone: choose another release")
+            raise ReleaseError(f"release {name} is recorded, but its objects are gone. Choose another release.")
         return found
 
     def plan(self) -> str:
@@ -142,7 +142,7 @@ class Deployment:
         return vars(self.ledger.entries[-1]), self._record()
 
     def _renew(self, current: Entry | None) -> None:
-        """Have its pods as they are described, as after a secret has changed; what they read is tried out first.
+        """Have its pods as they are described, as after a secret has changed, once they pass a smoke test.
 
         Raises ReleaseError, with the failure recorded.
         """
@@ -195,7 +195,7 @@ class Deployment:
     def _switch(self) -> None:
         seconds = self.options["ready_seconds"]
         self.rollout.checks.look()
-        # What serves already needs no trial: a rollout that was cut off had one.
+        # What serves already needs no smoke test: a rollout that was cut off had one.
         if self.rollout.serving() != self.release:
             self.rollout.try_out(self._smoke(), seconds)
         watch = self.rollout.roll_out(seconds)
@@ -222,7 +222,7 @@ class Deployment:
         if live != self.release or (current and current.release == self.release):
             return ""
         if not objects:
-            # A first release that fails after its trial: nothing has served before.
+            # A first release that fails after its smoke test: nothing has served before.
             self.cluster.delete(*self.rollout.key)
             return ""
         try:

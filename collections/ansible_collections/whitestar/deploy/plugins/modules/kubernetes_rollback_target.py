@@ -41,18 +41,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secret
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     Entry,
+    LiveSchema,
     RollbackRefusedError,
-    oldest_tolerated,
 )
 
 CHECK_SECONDS = 60
 
 
-def live_schema_tolerates(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> str:
-    """The oldest release schema revision that the live schema serves, as the serving release reads it.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
+def live_schema(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> LiveSchema:
+    """The live schema, as the serving release reads it. Raises RollbackRefusedError if the database does not say."""
     objects, _ = with_current_secrets(cluster, records.objects(current.release) if current else [])
     command = Command(cluster, "check")
     try:
@@ -61,7 +58,7 @@ def live_schema_tolerates(cluster: KubernetesClient, records: ClusterRecords, cu
         said, complaint = None, str(error)
     for job in command.jobs():
         cluster.delete("batch/v1", "Job", job["metadata"]["name"])
-    return oldest_tolerated(said, complaint)
+    return LiveSchema.of_check(said, complaint)
 
 
 def main() -> None:
@@ -79,9 +76,9 @@ def main() -> None:
         with KubernetesClient.of(module.params["cluster"]) as cluster:
             records = ClusterRecords(cluster)
             ledger = records.ledger()
-            entry, current = ledger.rollback_target(wanted, ""), ledger.current()
+            entry, current = ledger.rollback_target(wanted, LiveSchema()), ledger.current()
             if not module.check_mode:
-                entry = ledger.rollback_target(wanted, live_schema_tolerates(cluster, records, current))
+                entry = ledger.rollback_target(wanted, live_schema(cluster, records, current))
             result = {"entry": vars(entry), "serving": current.release if current else ""}
     except (RollbackRefusedError, ClusterError, ValueError) as error:
         module.fail_json(msg=f"rollback refused, nothing was touched: {error}")

@@ -142,11 +142,13 @@ def contents(
     given, found = options["given"], {}
     for name in [*given, *options["generated"]]:
         if not re.fullmatch(r"[a-z][a-z0-9_.]*", name):
-            raise ValueError(f"titanic_secrets_values: '{name}' is not a name of lower-case letters, digits and _")
+            raise ValueError(
+                f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
+            )
         if name in given:
             value = given[name]
             if not isinstance(value, str) or not value:
-                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty (quote numbers)")
+                raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
             if name == TOKENS:
                 overlap = options["overlap_seconds"] if "tokens" in rotation.unfinished else None
                 value = tokens_text(kept.get(name, ""), value, overlap)

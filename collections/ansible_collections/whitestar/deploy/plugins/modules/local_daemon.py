@@ -210,7 +210,7 @@ def as_user(command: list[str], user: int | None) -> list[str]:
         return command
     setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
     if setpriv is None:
-        raise ProcessError("setpriv is missing, by which it gives up being root: install util-linux")
+        raise ProcessError("setpriv is missing, which runs the program as another user than root. Install util-linux.")
     kept = "=-all,+net_bind_service"
     may_listen = [f"--inh-caps{kept}", f"--ambient-caps{kept}", f"--bounding-set{kept}"]
     return [setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", *may_listen, "--no-new-privs", *command]

@@ -21,6 +21,11 @@ options:
   bindir: {description: "Directory of PostgreSQL's programs, version 15 or later.", type: path, required: true}
   account: {description: Account to run as instead of root., type: str, required: true}
   settings: {description: Server settings that replace ours or add to them., type: dict, default: {}}
+  backup_settings_file:
+    description: >-
+      File with the settings of backups that are off now. It is removed, and with it what marks releases and tells of
+      what is overdue.
+    type: path
 attributes:
   check_mode:
     description: Says what would change. What a server that does not run would say is not known, and said so.
@@ -90,6 +95,11 @@ def ensure_database(cluster: PostgresServer, options: dict[str, Any], *, check: 
         if check:
             return [*steps, "start PostgreSQL", "make the roles and the database"]
         cluster.make()
+    left = Path(options["backup_settings_file"] or "/nonexistent")
+    if left.exists():
+        steps.append("turn backups off")
+        if not check:
+            left.unlink()
     if not options["finish"]:
         steps += ensure_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
@@ -117,6 +127,7 @@ def main() -> None:
             "directory": path,
             "bindir": path,
             "account": roles.TEXT,
+            "backup_settings_file": {"type": "path"},
             "settings": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,

@@ -91,9 +91,9 @@ def environment(options: dict[str, object]) -> Environment:
     project = Path(str(options["project"])) if options["project"] else None
     requirements = Path(str(options["requirements"]))
     if project and not (project / "pyproject.toml").is_file():
-        raise BuildError(f"{project} has no pyproject.toml: name the directory of a Python project")
+        raise BuildError(f"{project} has no pyproject.toml. Name the directory of a Python project.")
     if not requirements.is_file():
-        raise BuildError(f"{requirements} is missing: lock the requirements with hashes there")
+        raise BuildError(f"{requirements} is missing. Lock the requirements with hashes there.")
     exclude = options["exclude"]
     return Environment(
         parent=Path(str(options["directory"])),
@@ -110,7 +110,7 @@ def stale_links(directory: Path, links: dict[str, str]) -> dict[Path, Path]:
     for name, pattern in links.items():
         targets = sorted(directory.glob(pattern))
         if not targets:
-            raise BuildError(f"{directory} holds no {pattern}: the requirements lack the package that has it")
+            raise BuildError(f"{directory} holds no {pattern}. Add the package that has it to the requirements.")
         link = directory.parent / name
         if not link.is_symlink() or link.readlink() != targets[0]:
             stale[link] = targets[0]

@@ -22,7 +22,7 @@ def wrong_certificates(values: Mapping[str, Any]) -> list[str]:
         found += wrong_certificate(values, "titanic_secrets_tls", name, told="titanic_api_hostname")
     if boolean(values.get("titanic_database_tls", False)):
         if values.get("titanic_provider") == "local":
-            return [*found, "titanic_database_tls: the local database is reached by a socket: leave it out"]
+            return [*found, "titanic_database_tls: the local database is reached by a socket. Leave it out."]
         name = "titanic-database" if values.get("titanic_provider") == "kubernetes" else "database"
         found += wrong_certificate(values, "titanic_secrets_database_tls", name)
     return found
@@ -37,22 +37,22 @@ def wrong_certificate(values: Mapping[str, Any], variable: str, name: str, told:
     try:
         certificate = x509.load_pem_x509_certificates(str(given.get("certificate")).encode())[0]
     except ValueError:
-        return [f"{variable}: certificate is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"]
+        return [f"{variable}: certificate is no certificate. Give it as PEM (-----BEGIN CERTIFICATE-----)."]
     try:
         key = load_pem_private_key(str(given.get("key")).encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return [f"{variable}: key is not a private key as PEM without a passphrase"]
+        return [f"{variable}: key is no private key. Give it as PEM, without a passphrase."]
     found = []
     if key.public_key() != certificate.public_key():
-        found.append(f"{variable}: key is not the one of certificate: give the one it was made with")
+        found.append(f"{variable}: key is not the one of certificate. Give the one it was made with.")
     if certificate.not_valid_after_utc < datetime.now(UTC):
         ended = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-        found.append(f"{variable}: certificate was valid until {ended}: give a newer one")
+        found.append(f"{variable}: certificate was valid until {ended}. Give a newer one.")
     names = certificate_names(certificate)
     if not any(matches(name, pattern) for pattern in names):
         its = ", ".join(names) or "no name"
-        remedy = "give another name or certificate" if told else "give one that is"
-        found.append(f"{told or variable}: the certificate is for {its}, not for {name}: {remedy}")
+        remedy = "Give another name or certificate." if told else "Give one that is."
+        found.append(f"{told or variable}: the certificate is for {its}, not for {name}. {remedy}")
     return found
 
 

@@ -39,11 +39,11 @@ def wrong_arguments(text: str, arguments: Mapping[str, object]) -> list[str]:
     known = declared_arguments(text)
     has = f"it has {', '.join(known)}" if known else "it has none"
     return [
-        f"titanic_image_build_arguments: the Dockerfile has no ARG {name}; {has}: correct the name, or leave it out"
+        f"titanic_image_build_arguments: the Dockerfile has no ARG {name}; {has}. Correct the name, or leave it out."
         for name in map(str, arguments)
         if name not in known and not PREDEFINED.fullmatch(name)
     ] + [
-        f"titanic_image_build_arguments: {name} is no text or number: give it a value, or leave it out"
+        f"titanic_image_build_arguments: {name} is no text or number. Give it a value, or leave it out."
         for name, value in arguments.items()
         if not isinstance(value, (str, int, float))
     ]

@@ -137,8 +137,8 @@ def helm_chart(
 ) -> dict[str, str]:
     """The files of the chart by their paths.
 
-    ``stages`` is what :func:`exports.exported` gave, ``secrets`` what is in each Secret, ``replicas`` how many pods
-    there are at least, ``version`` that of the chart (SemVer 2). Raises ExportError.
+    ``stages`` is what :func:`manifest_export.exported` gave, ``secrets`` what is in each Secret. ``replicas`` is how
+    many pods there are at least, ``version`` that of the chart (SemVer 2). Raises ExportError.
     """
     release = release_of(stages)
     # A namespace is there before what is installed into it.

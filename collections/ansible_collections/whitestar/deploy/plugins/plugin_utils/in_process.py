@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a module in a fork of the controller, where the target is this machine, this user and this interpreter.
 
-Sent the usual way, a module costs 0.4 s of CPU before its first line: it is packed, Python starts, and compiles what it
-imports, since the zip file that it gets keeps no bytecode. The worker that would send it has all of that loaded.
+Sent the usual way, a module costs 0.4 s of CPU before its first line. It is packed, and Python starts and compiles what
+is imported, since the zip file that it gets keeps no bytecode. The worker that would send it has all of that loaded.
 What runs is the same: the same module, the same arguments as JSON, its answer read from its standard output.
 """
 
@@ -66,7 +66,10 @@ class ForkedModule(ActionBase):
             sent: dict[str, Any] = super()._execute_module(module_name, module_args, tmp, task_vars, **more)
             return sent
         name = str(module_name or self._task.action)
-        arguments = dict(self._task.args if module_args is None else module_args)
+        return self._execute_here(name, dict(self._task.args if module_args is None else module_args), variables)
+
+    def _execute_here(self, name: str, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """What a module answers in a fork of this process, whatever the target is."""
         self._update_module_args(name, arguments, variables)
         Display().vvv(f"Running module {name} in a fork of the controller")
         answer = self._parse_returned_data(_fork(name, arguments), PROFILE)

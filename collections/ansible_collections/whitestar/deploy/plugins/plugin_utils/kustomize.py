@@ -73,7 +73,7 @@ def _overlay(name: str, wanted: Mapping[str, Any], objects: Sequence[Object]) ->
     where = f"titanic_manifests_overlays.{name}"
     for key, value in wanted.items():
         if key not in OPTIONS:
-            raise ExportError(f"{where}: there is no option {key} (options: {', '.join(OPTIONS)})")
+            raise ExportError(f"{where}: there is no option {key}. The options are {', '.join(OPTIONS)}.")
         if type(value) is not OPTIONS[key]:
             raise ExportError(f"{where}.{key}: {value!r} is not of type {OPTIONS[key].__name__}")
     try:
@@ -113,7 +113,7 @@ def _scaled(wanted: Mapping[str, Any]) -> bool | None:
     if "replicas" not in wanted and "max_replicas" not in wanted:
         return None
     if "replicas" not in wanted:
-        raise ExportError("replicas: say it beside max_replicas")
+        raise ExportError("replicas: with max_replicas it is required.")
     return bool(wanted.get("max_replicas", wanted["replicas"]) > wanted["replicas"])
 
 
@@ -125,7 +125,7 @@ def _scaler(wanted: Mapping[str, Any], objects: Mapping[str, Object]) -> str:
     scaled = _scaled(wanted)
     if scaled and SCALER not in objects:
         raise ExportError(
-            "max_replicas: the base scales nothing: set titanic_api_max_replicas above titanic_api_replicas"
+            "max_replicas: the base scales nothing. Set titanic_api_max_replicas above titanic_api_replicas."
         )
     if scaled is None or SCALER not in objects:
         return ""

@@ -30,7 +30,7 @@ JOB = "titanic-prepare"
 TLS_SECRET = "titanic-tls"  # noqa: S105 - a name
 HASH_DIGITS = 10
 WIDTH = 120
-# Old pods still need the settings of their release, if their containers start again: whoever applies a tree must not
+# Old pods still need the settings of their release, if their containers start again. Whoever applies a tree must not
 # remove what is no longer in it. Helm, Argo CD and Flux each have a word of their own for that.
 KEPT = {
     "helm.sh/resource-policy": "keep",

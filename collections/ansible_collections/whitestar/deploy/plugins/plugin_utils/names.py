@@ -93,4 +93,4 @@ def following(name: str) -> str:
     if name not in FOLLOWING:
         return ""
     settings = " or ".join(FOLLOWING[name])
-    return f"it follows from other settings: {f'set {settings} instead' if settings else 'leave it out'}"
+    return f"this variable follows from other settings. {f'Set {settings} instead.' if settings else 'Leave it out.'}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from ansible import constants
 
 COLLECTION = "whitestar.deploy."
 # What a role of the collection gives back to the play.
@@ -28,6 +29,13 @@ SECONDS_WIDTH = 6
 TEXT_WIDTH = 20
 # From the least to the most that can become of a stage.
 STATES = ("skipped", "ok", "changed", "failed", "unreachable")
+COLOURS = {
+    "skipped": constants.COLOR_SKIP,
+    "ok": constants.COLOR_OK,
+    "changed": constants.COLOR_CHANGED,
+    "failed": constants.COLOR_ERROR,
+    "unreachable": constants.COLOR_UNREACHABLE,
+}
 # What the modules that start a release say of it, done and in check mode.
 RELEASED = {
     "none": ("{} serves already",) * 2,
@@ -39,6 +47,7 @@ RELEASED = {
     ),
     "deployed": ("deployed {}", "would deploy {}"),
 }
+ROLLED_BACK = ("went back to {}", "would go back to {}")
 # What another module has planned and told before.
 PLANNED = ("kubernetes.core.k8s", "community.docker.docker_compose_v2")
 # What the result of a debug task has besides what it was asked to show.
@@ -142,7 +151,7 @@ class RunReport:
         if inline and len(lines) == 1:
             stage.notes += lines
         else:
-            stage.messages += lines
+            stage.messages += [line for line in lines if line not in stage.did]
         if found := ADDRESS.search("\n".join(lines)):
             self.host(host).url = found[1]
 
@@ -174,6 +183,15 @@ class RunReport:
         return json.dumps({"schema": SCHEMA, **run, "hosts": hosts}, indent=2, ensure_ascii=False) + "\n"
 
 
+def counts(stats: Any) -> dict[str, dict[str, int]]:
+    """The counts of the recap, for each host, from what Ansible has counted."""
+    found = {}
+    for host in stats.processed:
+        counted = stats.summarize(host)
+        found[host] = {"failed": counted.pop("failures"), **counted}
+    return found
+
+
 def served(task: TaskFacts, result: Mapping[str, Any]) -> bool:
     """Whether a result is that of a module which starts a release."""
     return task.action in {f"{COLLECTION}host_release", f"{COLLECTION}kubernetes_release"} and bool(
@@ -200,7 +218,10 @@ def done_by(task: TaskFacts, result: Mapping[str, Any], *, changed: bool) -> tup
 
 
 def _released(task: TaskFacts, result: Mapping[str, Any]) -> list[str]:
-    done, foreseen = RELEASED.get(str(result.get("action")), ("{} serves",) * 2)
+    action = str(result.get("action"))
+    done, foreseen = RELEASED.get(action, ("{} serves",) * 2)
+    if action == "deployed" and task.role == f"{COLLECTION}titanic_rollback":
+        done, foreseen = ROLLED_BACK
     return [(foreseen if task.check else done).format(result["release"])] if result.get("release") else []
 
 
@@ -278,7 +299,7 @@ def error_lines(result: Mapping[str, Any], role: str = "") -> list[str]:
     """Why a task failed, in plain text: its message, and what a program has printed where the message does not say."""
     if "censored" in result:
         name = role.rpartition(".")[2]
-        remedy = f"; {name}_secure_logging=false shows it" if name == "titanic_secrets" else ""
+        remedy = f". {name}_secure_logging=false shows it." if name == "titanic_secrets" else ""
         return [f"the reason is hidden, since the task has no_log: it handles secrets{remedy}"]
     lines = text_lines(result.get("msg") or "it failed without a message")
     told = "\n".join(lines)

@@ -9,6 +9,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report, reported, share
@@ -19,6 +21,18 @@ QUIET_SECONDS = 2.0
 LOG_SECONDS = 30.0
 TICK_SECONDS = 0.5
 CLEAR = "\r\x1b[K"
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Have what is written be seen at once; where whoever read has gone, as ``head`` does, the rest goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class RunningLine:
@@ -108,8 +122,8 @@ class RunningLine:
                 self._draw(f"… {label}{more}, {seconds:.0f} s{newest}"[:width])
         elif time.monotonic() - max(began, self._told) >= LOG_SECONDS:
             self._told = time.monotonic()
-            self._show(f"… {label}{more}, {seconds:.0f} s so far{newest}")
-            sys.stdout.flush()
+            with unheard():
+                self._show(f"… {label}{more}, {seconds:.0f} s so far{newest}")
 
     def _draw(self, text: str) -> None:
         if text != self._drawn:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
@@ -29,22 +30,28 @@ STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
 REMOTE = "titanic_secrets_remote"
-CHOOSE_CLASS = "name one that there is, or make one the default"
+# Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
+SHORTEST_KEY = 32
+CHOOSE_CLASS = "Name one that there is, or make one the default."
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 
 
 def wrong_together(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each value that another one rules out; values of the wrong type have been told of already."""
+    if found := list(_signed(values)):
+        return found
     platforms = check_type_list(values.get("titanic_image_platforms", []))
     if len(platforms) > 1 and not boolean(values.get("titanic_image_push", False)):
         several = "only a registry keeps an image for several platforms"
-        return [f"titanic_image_platforms: {several}: set titanic_image_push, or name one platform"]
+        return [f"titanic_image_platforms: {several}. Set titanic_image_push, or name one platform."]
+    if found := wrong_backups(values):
+        return found
     if values.get("titanic_provider") == "kubernetes":
-        return [*_on_kubernetes(values), *wrong_choices(values)]
-    if found := [*_project(values), *wrong_elsewhere(values), *_redirect(values)]:
+        return [*_socket(values), *_on_kubernetes(values), *wrong_choices(values)]
+    if found := [*_project(values), *_socket(values), *wrong_elsewhere(values), *_redirect(values)]:
         return found
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
-        return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out"]
+        return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target. Leave it out."]
     return []
 
 
@@ -78,9 +85,9 @@ def _redirect(values: Mapping[str, Any]) -> list[str]:
     """Why nothing could be sent on to HTTPS, if so."""
     port = int(values.get("titanic_api_redirect_port") or 0)
     if port and values.get("titanic_api_tls", "none") == "none":
-        return ["titanic_api_redirect_port: there is no HTTPS to send to: leave it out, or set titanic_api_tls"]
+        return ["titanic_api_redirect_port: there is no HTTPS to send to. Leave it out, or set titanic_api_tls."]
     if port and port == int(values.get("titanic_api_port", 5000)):
-        return [f"titanic_api_redirect_port: {port} is titanic_api_port: choose another port, such as 80"]
+        return [f"titanic_api_redirect_port: {port} is titanic_api_port. Choose another port, such as 80."]
     return []
 
 
@@ -88,7 +95,7 @@ def wrong_environment(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each setting of the service that the deployment itself has to give it."""
     environment = values.get("titanic_api_environment") or {}
     return [
-        f"titanic_api_environment: {name} is the deployment's own: leave it out"
+        f"titanic_api_environment: {name} is the deployment's own. Leave it out."
         for name in sorted(map(str, environment if isinstance(environment, Mapping) else {}))
         if GIVEN.fullmatch(name)
     ]
@@ -106,7 +113,16 @@ def _project(values: Mapping[str, Any]) -> list[str]:
     if values.get("titanic_provider") != "compose" or PROJECT.fullmatch(name):
         return []
     rule = "lower-case letters, digits, - and _, a letter or digit first"
-    return [f"titanic_project: '{name}' cannot be a Compose project: use {rule}"]
+    return [f"titanic_project: '{name}' cannot be a Compose project. Use {rule}."]
+
+
+def _socket(values: Mapping[str, Any]) -> list[str]:
+    """Why no engine can be asked over its socket, if so."""
+    socket = str(_mapping(values, "titanic_engine").get("socket", ""))
+    if "://" not in socket:
+        return []
+    remedy = "Name the machine as a host of the inventory, or unset DOCKER_HOST for the engine here."
+    return [f"titanic_engine: {socket} is no path of a socket. Engines over the network are not supported. {remedy}"]
 
 
 def _on_kubernetes(values: Mapping[str, Any]) -> list[str]:
@@ -115,26 +131,26 @@ def _on_kubernetes(values: Mapping[str, Any]) -> list[str]:
     name = str(values.get("titanic_project", "titanic"))
     if not DNS_LABEL.fullmatch(name):
         rule = "lower-case letters, digits and -, at most 63, a letter or digit first and last"
-        found.append(f"titanic_project: '{name}' cannot be a namespace: use {rule}")
+        found.append(f"titanic_project: '{name}' cannot be a namespace. Use {rule}.")
     if "/" not in str(values.get("titanic_image_repository", "titanic")):
         where = "a registry that the cluster pulls from, such as registry.example.org/titanic"
-        found.append(f"titanic_image_repository: the image has to be pushed: name a repository of {where}")
+        found.append(f"titanic_image_repository: the image has to be pushed. Name a repository of {where}.")
     if values.get("titanic_api_tls") == "internal":
-        found.append("titanic_api_tls: internal is Caddy's: use acme with cert-manager, or give a certificate (given)")
+        found.append("titanic_api_tls: internal is Caddy's. Use acme with cert-manager, or give a certificate (given).")
     elif values.get("titanic_api_tls", "none") != "none" and values.get("titanic_api_front", "ingress") != "ingress":
-        remedy = "give the Gateway's own listener one and leave this at none, or use an Ingress"
-        found.append(f"titanic_api_tls: only an Ingress gets a certificate (titanic_api_front): {remedy}")
+        remedy = "Give the Gateway's own listener one and leave this at none, or use an Ingress."
+        found.append(f"titanic_api_tls: only an Ingress gets a certificate (titanic_api_front). {remedy}")
     if values.get("titanic_api_front") == "node_port" and not values.get("titanic_target_client_networks"):
-        found.append("titanic_target_client_networks: nobody may ask a node_port: name the networks that may")
+        found.append("titanic_target_client_networks: nobody may reach a node_port. Name the networks that may.")
     if boolean(values.get("titanic_database_pgadmin", False)):
-        found.append("titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target: leave it out")
+        found.append("titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target. Leave it out.")
     return found
 
 
 def wrong_elsewhere(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each choice that only a cluster has, on a target that is none."""
     return [
-        f"{name}: {values[name]} is for Kubernetes: leave it out"
+        f"{name}: {values[name]} is for Kubernetes. Leave it out."
         for name, usual in ELSEWHERE.items()
         if values.get(name, usual) != usual
     ]
@@ -145,11 +161,38 @@ def wrong_choices(values: Mapping[str, Any]) -> list[str]:
     return [*_database(values), *_secrets(values)]
 
 
+def wrong_backups(values: Mapping[str, Any]) -> list[str]:
+    """Why there can be no backups as they are asked for, if so."""
+    places = check_type_list(values.get("titanic_backup_repositories") or [])
+    provider = values.get("titanic_provider")
+    if not boolean(values.get("titanic_backup_enabled", False)):
+        return []
+    if provider != "local":
+        what = f"backups are on titanic_provider local only, until titanic_backup serves {provider}"
+        return [f"titanic_backup_enabled: {what}. Leave it out, and dump the data as docs/user/database.md says."]
+    if len(places) != 1:
+        what = f"local keeps backups in one repository, and {len(places)} are named"
+        return [f"titanic_backup_repositories: {what}. Name one directory, such as [{{path: /srv/backups}}]."]
+    place, state = (
+        str(path) for path in (places[0].get("path", ""), values.get("titanic_state_directory", "/nowhere"))
+    )
+    if not place.startswith("/"):
+        return [f"titanic_backup_repositories: {place} is not an absolute path"]
+    key = _mapping(values, "titanic_secrets_values").get("backup_key", "")
+    if key and len(str(key)) < SHORTEST_KEY:
+        what = f"backup_key has {len(str(key))} characters, {SHORTEST_KEY} are needed"
+        return [f"titanic_secrets_values: {what}. Give a random one."]
+    if Path(place).is_relative_to(state):
+        what = f"{place} is inside titanic_state_directory, and would be lost with it"
+        return [f"titanic_backup_repositories: {what}. Name a directory on another disk or machine."]
+    return []
+
+
 def asked_of_a_cluster(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a deployment with these settings asks of a cluster, for the checks before the first change.
 
-    ``required_resources`` (what must be there), ``volume`` (of the database), ``overlays`` (what is laid over objects)
-    as kubernetes_lock takes them, and ``adopt`` (whether a namespace that somebody else made may be used).
+    As kubernetes_lock takes them: ``required_resources`` (what must be there), ``volume`` (of the database), and
+    ``overlays`` (what is laid over objects). ``adopt`` is whether a namespace that somebody else made may be used.
     """
     volume = {
         "size": values.get("titanic_database_storage", "1Gi"),
@@ -171,27 +214,27 @@ def _required_resources(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "default": "storageclass.kubernetes.io/is-default-class",
         }
     if front == "ingress":
-        remedy = "name one that there is, install a controller, or set titanic_api_front to another way in"
+        remedy = "Name one that there is, install a controller, or set titanic_api_front to gateway or node_port."
         yield _need("networking.k8s.io/v1 IngressClass", "titanic_api_ingress_class", remedy) | {
             "name": values.get("titanic_api_ingress_class", ""),
             "default": "ingressclass.kubernetes.io/is-default-class",
         }
     if front == "gateway":
-        remedy = "install the Gateway API and a controller of it, or use ingress"
+        remedy = "Install the Gateway API and a controller of it, or use ingress."
         yield _need("gateway.networking.k8s.io/v1 HTTPRoute", "titanic_api_front", remedy)
     if kind == "cloudnative_pg":
-        remedy = "install the CloudNativePG operator, or set it to pod or external"
+        remedy = "Install the CloudNativePG operator, or set it to pod or external."
         yield _need("postgresql.cnpg.io/v1 Cluster", "titanic_database_kind", remedy)
     if values.get("titanic_secrets_source") == "external_secrets":
-        remedy = "install the External Secrets Operator, or set it to generated"
+        remedy = "Install the External Secrets Operator, or set it to generated."
         for stored in ("SecretStore", "ExternalSecret"):
             yield _need(f"external-secrets.io/v1 {stored}", "titanic_secrets_source", remedy)
     if values.get("titanic_api_tls") == "acme":
-        remedy = "install cert-manager and make that issuer, or give a certificate (titanic_api_tls given)"
+        remedy = "Install cert-manager and make that issuer, or give a certificate (titanic_api_tls given)."
         issuer = {"name": values.get("titanic_api_issuer", "letsencrypt")}
         yield _need("cert-manager.io/v1 ClusterIssuer", "titanic_api_issuer", remedy) | issuer
     if int(values.get("titanic_api_max_replicas", 5)) > int(values.get("titanic_api_replicas", 2)):
-        remedy = "install metrics-server, or set it to no more than titanic_api_replicas"
+        remedy = "Install metrics-server, or set it to no more than titanic_api_replicas."
         yield _need("metrics.k8s.io/v1beta1 PodMetrics", "titanic_api_max_replicas", remedy)
 
 
@@ -217,15 +260,15 @@ def _database(values: Mapping[str, Any]) -> Iterator[str]:
     if kind == "external":
         yield from _external(values)
     elif _mapping(values, "titanic_database_external"):
-        yield f"titanic_database_external: titanic_database_kind is {kind}: set that to external, or leave this out"
+        yield f"titanic_database_external: titanic_database_kind is {kind}. Set that to external, or leave this out."
     if kind != "pod" and boolean(values.get("titanic_database_tls", False)):
-        yield f"titanic_database_tls: it is for titanic_database_kind pod; {ENCRYPTED[kind]}: leave it out"
+        yield f"titanic_database_tls: it is for titanic_database_kind pod; {ENCRYPTED[kind]}. Leave it out."
     try:
         amount(values.get("titanic_database_storage", "1Gi"))
     except ValueError as error:
         yield f"titanic_database_storage: {error}"
     if int(values.get("titanic_database_instances", 1)) < 1:
-        yield "titanic_database_instances: there has to be one at least"
+        yield "titanic_database_instances: there has to be one at least. Set 1 or more."
 
 
 def _external(values: Mapping[str, Any]) -> Iterator[str]:
@@ -233,23 +276,23 @@ def _external(values: Mapping[str, Any]) -> Iterator[str]:
     given, name = _mapping(values, "titanic_database_external"), "titanic_database_external"
     host, port = given.get("host"), given.get("port")
     if not host:
-        yield f"{name}: host is missing: titanic_database_kind external needs the name of the server"
+        yield f"{name}: host is missing. Give the name of the server, which titanic_database_kind external needs."
     elif not HOST.fullmatch(str(host)):
-        yield f"{name}: host '{host}' is not a name or an address: give nothing else with it"
+        yield f"{name}: host '{host}' is not a name or an address. Give nothing else with it."
     if port is not None and int(port) not in PORTS:
-        yield f"{name}: port {port} is not a port; choose one from {PORTS.start} to {PORTS.stop - 1}"
+        yield f"{name}: port {port} is not a port. Choose one from {PORTS.start} to {PORTS.stop - 1}."
     if given.get("authority"):
         if not _is_certificate(str(given["authority"])):
-            yield f"{name}: authority is not a certificate as PEM (-----BEGIN CERTIFICATE-----)"
+            yield f"{name}: authority is no certificate. Give it as PEM (-----BEGIN CERTIFICATE-----)."
     elif given.get("sslmode") == "verify-ca":
-        yield f"{name}: sslmode verify-ca needs authority: give it, or use verify-full"
+        yield f"{name}: sslmode verify-ca needs authority. Give it, or use verify-full."
     if _mapping(values, "titanic_database_settings"):
-        yield "titanic_database_settings: others run the database (titanic_database_kind external): leave it out"
+        yield "titanic_database_settings: others run the database (titanic_database_kind external). Leave it out."
     if values.get("titanic_secrets_source") != "external_secrets":
         kept = _mapping(values, "titanic_secrets_values")
         missing = [password for password in PASSWORDS if not kept.get(password)]
         yield from (
-            f"titanic_secrets_values: {name} is missing: give what the external database has" for name in missing
+            f"titanic_secrets_values: {name} is missing. Give what the external database has." for name in missing
         )
 
 
@@ -265,27 +308,43 @@ def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
     if values.get("titanic_secrets_source") != "external_secrets":
         for name, given in (("store", store), ("remote", remote)):
             if given:
-                what = "set titanic_secrets_source to external_secrets, or leave this out"
-                yield f"titanic_secrets_{name}: secrets come from no store: {what}"
+                what = "Set titanic_secrets_source to external_secrets, or leave this out."
+                yield f"titanic_secrets_{name}: secrets come from no store. {what}"
         return
     if len(store) != 1 or not all(isinstance(part, Mapping) for part in store.values()):
-        yield "titanic_secrets_store: name one provider with its settings, such as {aws: {service: SecretsManager, …}}"
+        yield (
+            "titanic_secrets_store: there has to be one provider. "
+            "Name it with its settings, such as {aws: {service: SecretsManager, …}}."
+        )
     yield from _remote(remote)
     for name in ("titanic_secrets_values", "titanic_api_write_tokens"):
         if values.get(name):
-            yield f"{name}: secrets come from titanic_secrets_store: put them there, and leave this out"
+            yield f"{name}: secrets come from titanic_secrets_store. Put them there, and leave this out."
     if boolean(values.get("titanic_database_tls", False)):
-        yield "titanic_database_tls: its key would have to come from titanic_secrets_store: leave it out"
+        yield "titanic_database_tls: its key would have to come from titanic_secrets_store. Leave it out."
 
 
 def _remote(remote: Mapping[str, Any]) -> Iterator[str]:
     for name, place in remote.items():
         if name not in STORED:
-            yield f"titanic_secrets_remote: there is no secret {name} (secrets: {', '.join(STORED)})"
+            yield f"titanic_secrets_remote: there is no secret {name}. The secrets are {', '.join(STORED)}."
         elif not (isinstance(place, str) and place) and not (isinstance(place, Mapping) and place.get("key")):
-            yield f"titanic_secrets_remote: {name} is neither a remote key nor a mapping with key"
+            yield f"titanic_secrets_remote: {name} is neither a remote key nor a mapping with key. Give one of these."
 
 
 def _mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = check_type_dict(values.get(name) or {})
     return found
+
+
+def _signed(values: Mapping[str, Any]) -> Iterator[str]:
+    """Why no signature could be looked at, if so."""
+    wanted = _mapping(values, "titanic_image_verify")
+    if not wanted:
+        return
+    if bool(wanted.get("key")) == bool(wanted.get("identity")):
+        yield "titanic_image_verify: it does not say who must have signed. Set either key, or identity and issuer."
+    elif bool(wanted.get("identity")) != bool(wanted.get("issuer")):
+        yield "titanic_image_verify: an identity counts with who has vouched for it. Set both identity and issuer."
+    if values.get("titanic_provider") == "compose" and not boolean(values.get("titanic_image_push", False)):
+        yield "titanic_image_verify: only a registry keeps signatures. Set titanic_image_push."

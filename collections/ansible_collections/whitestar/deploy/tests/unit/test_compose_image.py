@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.action.compose_image import identity, pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report, reported, share
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import registry_of, report_step
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.build_context import BuildContext
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.dockerfile import wrong_arguments
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context
 
@@ -25,7 +25,7 @@ def test_everything_that_goes_in_is_in_the_name(context: Path) -> None:
     dockerfiles = {"Dockerfile": context.parent / "Dockerfile"}
 
     def name(exclude: tuple[str, ...] = ("tests",), platforms: tuple[str, ...] = (), **arguments: str) -> str:
-        return identity(context, list(exclude), dockerfiles, arguments, list(platforms))
+        return BuildContext(context, list(exclude), dockerfiles, arguments, list(platforms)).identity()
 
     first = name()
     assert len(first) == 12
@@ -46,7 +46,7 @@ def test_everything_that_goes_in_is_in_the_name(context: Path) -> None:
 def test_what_is_excluded_is_not_sent(context: Path) -> None:
     archive = context.parent / "context.tar.gz"
     (context / "link").symlink_to("code")
-    pack(archive, context, ["tests"], {"Dockerfile": context.parent / "Dockerfile"})
+    BuildContext(context, ["tests"], {"Dockerfile": context.parent / "Dockerfile"}, {}, []).pack(archive)
     with tarfile.open(archive) as tar:
         assert sorted(tar.getnames()) == ["Dockerfile", "context/code", "context/link"]
         assert tar.getmember("context/link").issym()

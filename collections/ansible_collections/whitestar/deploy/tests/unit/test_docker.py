@@ -280,7 +280,7 @@ def test_compose_is_told_to_start_or_restart_one_service_or_nothing(needed: list
 def test_an_engine_that_does_not_answer_is_all_that_is_said(place: Path) -> None:
     (problem,) = engine_problems(DockerClient(f"{place}/docker.sock", "/nowhere/docker", "people"))
     said = f"titanic_engine: no Docker engine answers at {place}/docker.sock (No such file or directory)"
-    assert problem.startswith(f"{said}: start it, name its socket, or ")
+    assert problem.startswith(f"{said}. Start it, name its socket, or ")
 
 
 def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
@@ -291,11 +291,11 @@ def test_a_new_engine_with_its_plugins_is_fine(place: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "compose", "buildx", "words"),
     [
-        ("24.0.7", *GOOD, "the engine is 24.0.7: install Docker 25.0 or later"),
-        ("26.1.5", "echo v2.19.0", GOOD[1], "Compose is v2.19.0: install 2.20 or later"),
-        ("26.1.5", "echo 1.29.2", GOOD[1], "Compose is 1.29.2: install 2.20 or later"),
-        ("26.1.5", GOOD[0], "echo github.com/docker/buildx v0.9.1 abc", "buildx v0.9.1 abc: install 0.12 or later"),
-        ("26.1.5", "echo 'unknown command' >&2; exit 1", GOOD[1], "unknown command): install docker-compose-plugin"),
+        ("24.0.7", *GOOD, "the engine is 24.0.7. Install Docker 25.0 or later"),
+        ("26.1.5", "echo v2.19.0", GOOD[1], "Compose is v2.19.0. Install 2.20 or later"),
+        ("26.1.5", "echo 1.29.2", GOOD[1], "Compose is 1.29.2. Install 2.20 or later"),
+        ("26.1.5", GOOD[0], "echo github.com/docker/buildx v0.9.1 abc", "buildx v0.9.1 abc. Install 0.12 or later"),
+        ("26.1.5", "echo 'unknown command' >&2; exit 1", GOOD[1], "unknown command). Install docker-compose-plugin"),
         ("26.1.5", GOOD[0], "exit 125", "has no working Buildx plugin"),
     ],
 )

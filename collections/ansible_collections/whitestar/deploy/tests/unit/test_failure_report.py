@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State, records_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import (
     REASON_LENGTH,
+    readable,
     reason_of,
     record_failure,
     redacted,
@@ -51,6 +52,15 @@ def test_secrets_are_taken_out_however_they_are_quoted(tmp_path: Path) -> None:
         assert "planted" not in text, form
         assert "[password]" in text, form
     assert redacted(state, f"{secret}-and-more {secret}") == "[a_longer_one] [password]"
+
+
+def test_an_output_of_log_lines_is_shown_as_a_person_would_read_it() -> None:
+    started = {"level": "info", "message": "Starting"}
+    died = {"level": "error", "message": "Exception in worker", "exception": "Traceback\n  File x\nKeyError: 'y'\n"}
+    output = "\n".join(["plain", json.dumps(started), json.dumps(died), '{"no": "log"}', json.dumps(died), "{cut"])
+    assert readable(output) == 'plain\nerror: Exception in worker: KeyError: \'y\'\n{"no": "log"}\n{cut'
+    assert readable(json.dumps(started)) == "info: Starting", "there is nothing else"
+    assert readable("a\n\nb") == "a\n\nb"
 
 
 @pytest.mark.parametrize(

@@ -166,14 +166,14 @@ def test_json_comes_back(tmp_path: Path) -> None:
 
 def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text('{"entries": [')
-    with pytest.raises(ValueError, match=rf"{tmp_path}/ledger\.json is not readable as JSON .* move it away"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}/ledger\.json is not readable as JSON .* Move it away"):
         read_json(tmp_path / "ledger.json", {})
 
 
 def test_only_one_is_at_work_in_a_directory(tmp_path: Path) -> None:
     with (
         exclusively(tmp_path / "run"),
-        pytest.raises(TimeoutError, match=f"still at work in {tmp_path}/run"),
+        pytest.raises(TimeoutError, match=f"{tmp_path}/run: a step of an earlier run is still at work"),
         exclusively(tmp_path / "run", seconds=0.2),
     ):
         pytest.fail("two at once")

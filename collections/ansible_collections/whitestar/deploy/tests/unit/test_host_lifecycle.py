@@ -38,5 +38,5 @@ def test_what_a_write_that_was_cut_off_leaves_is_theirs(
 def test_what_somebody_else_has_put_there_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "ledger.json").write_text("{}")
     (tmp_path / name).write_text("years of work")
-    with pytest.raises(ValueError, match=f"holds what no deployment made \\({name}\\): move that away first"):
+    with pytest.raises(ValueError, match=f"holds what no deployment made \\({name}\\)\\. Move that away first"):
         deployed(State(tmp_path))

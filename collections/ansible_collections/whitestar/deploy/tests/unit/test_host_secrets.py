@@ -19,7 +19,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "UPPER", "", ".hidden", "with space", "a\n"])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"titanic_secrets_values: '{name}' is not a name")):
+    with pytest.raises(ValueError, match=re.escape(f"titanic_secrets_values: '{name}' is no name of a secret")):
         contents(tmp_path, given({name: "value-of-it"}), Rotation())
 
 

@@ -113,7 +113,7 @@ def test_an_answer_may_take_as_long_as_its_promise_says(monkeypatch: pytest.Monk
 
 def test_without_a_plan_every_image_may_be_built() -> None:
     assert why_not("aaaaaaaaaaaa", "") == why_not("aaaaaaaaaaaa", "aaaaaaaaaaaa") == ""
-    assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb; nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
+    assert "image aaaaaaaaaaaa instead of bbbbbbbbbbbb. Nothing was built" in why_not("aaaaaaaaaaaa", "bbbbbbbbbbbb")
 
 
 def test_the_reverse_proxy_is_documented_as_it_is_read() -> None:

@@ -25,9 +25,9 @@ def asked(given: dict[str, Any], *generated: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"App": "x"}, "titanic_secrets_values: 'App' is not a name of lower-case letters, digits and _"),
-        ({"../etc": "x"}, "titanic_secrets_values: '../etc' is not a name"),
-        ({"app": ""}, "titanic_secrets_values: 'app' must be a text that is not empty (quote numbers)"),
+        ({"App": "x"}, "titanic_secrets_values: 'App' is no name of a secret. Use lower-case letters, digits and _."),
+        ({"../etc": "x"}, "titanic_secrets_values: '../etc' is no name of a secret"),
+        ({"app": ""}, "titanic_secrets_values: 'app' must be a text that is not empty. Quote numbers."),
         ({"app": 71234567}, "titanic_secrets_values: 'app' must be a text"),
         ({"app": {"a": "planted-within"}}, "titanic_secrets_values: 'app' must be a text"),
     ],

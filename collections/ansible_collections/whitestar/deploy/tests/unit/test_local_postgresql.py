@@ -23,7 +23,9 @@ def fake_postgres(bindir: Path, version: str) -> Path:
 @pytest.mark.parametrize("version", ["14.19", "9.6.24"])
 def test_an_old_major_is_refused(place: Path, version: str) -> None:
     old = fake_postgres(place / "bin", version)
-    with pytest.raises(DatabaseError, match=rf"titanic_database_local_bindir: {old} is PostgreSQL \d+, 15 or later"):
+    with pytest.raises(
+        DatabaseError, match=rf"titanic_database_local_bindir: {old} is PostgreSQL \d+\. Name 15 or later"
+    ):
         PostgresServer(place, old, None).major()
 
 
@@ -40,7 +42,7 @@ def test_missing_programs_are_named(place: Path) -> None:
 def test_data_of_another_major_are_refused(place: Path) -> None:
     (place / "data").mkdir()
     (place / "data" / "PG_VERSION").write_text("15\n")
-    with pytest.raises(DatabaseError, match=r"PostgreSQL 15's, .* are 17: set titanic_database_local_bindir"):
+    with pytest.raises(DatabaseError, match=r"PostgreSQL 15's, .* are 17\. Set titanic_database_local_bindir"):
         PostgresServer(place, fake_postgres(place / "bin", "17.2"), None).check_major()
 
 

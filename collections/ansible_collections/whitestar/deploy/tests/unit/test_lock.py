@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Process
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock, LockedError, Owner, in_words
 
 HERE = socket.gethostname()
 
@@ -77,6 +77,14 @@ def test_a_dead_owner_of_this_machine_is_followed_at_once(lock: Lock) -> None:
     assert taken_from.same_run(dead)
 
 
+def test_a_dead_owner_is_said_to_be_dead(lock: Lock) -> None:
+    assert in_words(lock.holder()) == "free"
+    lock.acquire(dead_process(), 3600)
+    assert in_words(lock.holder()).endswith("which has ended. The next run takes it over")
+    lock.acquire(this_process(), 3600)
+    assert "has ended" not in in_words(lock.holder())
+
+
 def test_a_reused_pid_is_not_the_owner(lock: Lock) -> None:
     me = this_process()
     lock.acquire(Owner(HERE, "bob", me.pid, me.started - 1), 3600)
@@ -85,7 +93,7 @@ def test_a_reused_pid_is_not_the_owner(lock: Lock) -> None:
 
 def test_an_owner_elsewhere_keeps_it_until_the_lease_ends(lock: Lock) -> None:
     lock.acquire(ELSEWHERE, 3600)
-    with pytest.raises(LockedError, match=r"carol@another\.example .* its lease ends by itself 3[56]\d\d s from now"):
+    with pytest.raises(LockedError, match=r"carol@another\.example .* Its lease ends by itself 3[56]\d\d s from now"):
         lock.acquire(this_process(), 60)
     lock.acquire(ELSEWHERE, -1)
     assert lock.acquire(this_process(), 60) is not None
@@ -106,5 +114,5 @@ def test_a_stranger_cannot_give_it_back(lock: Lock) -> None:
 @pytest.mark.parametrize("content", ['{"host": "h", "shape": "unknown"}', "{"])
 def test_a_file_that_is_no_lock_of_ours_is_named(lock: Lock, content: str) -> None:
     lock.path.write_text(content)
-    with pytest.raises(ValueError, match=r"lock\.json is not .*: move it away"):
+    with pytest.raises(ValueError, match=r"lock\.json is not .*[Mm]ove it away"):
         lock.acquire(this_process(), 60)

@@ -161,9 +161,9 @@ OPERATED = {"imageName": SERVER_IMAGE, "resources": {}, "storage": {"size": "1Gi
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ({"replica": 1}, f"overlays.prod: there is no option replica (options: {', '.join(OPTIONS)})"),
+        ({"replica": 1}, f"overlays.prod: there is no option replica. The options are {', '.join(OPTIONS)}."),
         ({"tls": 1}, "overlays.prod.tls: 1 is not of type bool"),
-        ({"max_replicas": 4}, "overlays.prod.replicas: say it beside max_replicas"),
+        ({"max_replicas": 4}, "overlays.prod.replicas: with max_replicas it is required."),
         ({"replicas": 2, "max_replicas": 4}, "overlays.prod.max_replicas: the base scales nothing"),
     ],
 )

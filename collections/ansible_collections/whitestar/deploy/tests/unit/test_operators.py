@@ -146,7 +146,7 @@ def test_a_secret_is_synced_when_the_store_has_been_read_for_what_is_asked_now()
 @pytest.mark.parametrize(
     ("conditions", "words"),
     [
-        ([], "SecretStore titanic is not ready: its operator has not looked at it: is External Secrets running?"),
+        ([], "SecretStore titanic is not ready: its operator has not looked at it. Is External Secrets running?"),
         (
             [{"type": "Ready", "status": "False", "reason": "InvalidProviderConfig", "message": "no\ncredentials"}],
             "SecretStore titanic is not ready: InvalidProviderConfig: no credentials",
@@ -175,7 +175,7 @@ def test_a_cluster_of_cloudnative_pg_is_healthy_when_its_operator_says_so_and_al
     assert not healthy({"spec": {"instances": 3}, "status": waiting})
     assert not healthy(None)
     assert said_of({"status": waiting}) == "Setting up primary: no storage"
-    assert "is CloudNativePG running?" in said_of({"status": {}})
+    assert "Is CloudNativePG running?" in said_of({"status": {}})
 
 
 @pytest.mark.parametrize(

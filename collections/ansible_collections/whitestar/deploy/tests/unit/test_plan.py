@@ -57,6 +57,7 @@ def test_a_data_set_counts_by_its_content(tmp_path: Path) -> None:
         ("target", {"steps": ["make /srv"]}, "target: make /srv"),
         ("secrets", {"steps": ["write key"]}, "secrets: write key"),
         ("database", {"steps": ["start"]}, "database: start"),
+        ("backup", {"steps": ["make the first backup"]}, "backup: make the first backup"),
         ("schema", {"changed": True, "from": "", "to": "2"}, "schema: migrate from nothing to 2"),
         ("schema", {}, "schema: migrate to what the release needs, as it will say once it is built"),
         ("seed", {"changed": True, "inserted": 2, "updated": 1}, "seed: insert 2 and update 1 rows"),
@@ -76,7 +77,7 @@ def test_nothing_to_do_is_no_step() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 0, "targets": {}}', '{"format": 1, "targets": []}'])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan").write_text(text)
-    with pytest.raises(ValueError, match="name another file"):
+    with pytest.raises(ValueError, match="Name another file"):
         read(tmp_path / "plan")
 
 

@@ -95,6 +95,20 @@ def test_an_image_is_told_by_its_identity() -> None:
     assert did(module, image | {"changed": True}, role="image", check=True) == ["would build 3f2a"]
 
 
+def test_a_message_does_not_say_again_what_was_done() -> None:
+    stage = Stage("Stop", "role", 0, 1, did=["stop caddy"])
+    RunReport().say("here", stage, ["stop caddy", "data are kept"], inline=False)
+    assert stage.messages == ["data are kept"]
+
+
+def test_a_rollback_goes_back() -> None:
+    deployed = {"action": "deployed", "release": RELEASE, "changed": True}
+    module = f"{COLLECTION}host_release"
+    assert did(module, deployed, role="rollback") == [f"went back to {RELEASE}"]
+    assert did(module, deployed, role="rollback", check=True) == [f"would go back to {RELEASE}"]
+    assert did(module, deployed | {"action": "none"}, role="rollback") == [f"{RELEASE} serves already"]
+
+
 def test_check_mode_says_what_would_be() -> None:
     deployed = {"action": "deployed", "release": RELEASE, "changed": True}
     assert did(f"{COLLECTION}host_release", deployed, check=True) == [f"would deploy {RELEASE}"]
@@ -160,7 +174,7 @@ def test_an_error_is_its_message_and_what_the_message_does_not_say() -> None:
 def test_a_hidden_error_says_how_to_see_it() -> None:
     hidden = {"censored": "the output has been hidden", "msg": "never"}
     (line,) = error_lines(hidden, "whitestar.deploy.titanic_secrets")
-    assert line.endswith("titanic_secrets_secure_logging=false shows it")
+    assert line.endswith("titanic_secrets_secure_logging=false shows it.")
     assert error_lines(hidden) == ["the reason is hidden, since the task has no_log: it handles secrets"]
 
 

@@ -26,7 +26,7 @@ def test_the_hosts_of_a_group_are_those_to_deploy_to(limit: str | None) -> None:
 
 @pytest.mark.parametrize("group", ["none", "titanics"])
 def test_a_group_without_hosts_is_refused_with_the_remedy(group: str) -> None:
-    with pytest.raises(AnsibleLookupError, match=f"no host is in the group {group}.*name an inventory that has one"):
+    with pytest.raises(AnsibleLookupError, match=f"no host is in the group {group}.*Name an inventory that has one"):
         look_up(group)
 
 

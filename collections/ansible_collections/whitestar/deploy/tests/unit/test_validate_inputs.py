@@ -34,8 +34,8 @@ def test_what_is_a_role_s_own_is_refused_and_what_an_earlier_play_registered_is_
     registered = {"__titanic_preflight_lock": {"changed": False}, "__titanic_api_front": {"skipped": True}}
     given = {"__titanic_preflight_run": [], "__titanic_verify_actions": {"release": "none"}}
     assert internal({**registered, **given, "titanic_api_port": 80}) == [
-        "__titanic_preflight_run: it is the collection's own: leave it out",
-        "__titanic_verify_actions: it is the collection's own: leave it out",
+        "__titanic_preflight_run: this variable is the collection's own. Leave it out.",
+        "__titanic_verify_actions: this variable is the collection's own. Leave it out.",
     ]
 
 
@@ -44,7 +44,7 @@ def test_an_old_name_is_taken_and_told_its_new_one() -> None:
     assert not set(RENAMED) & set(OPTIONS)
     assert unknown_variables(RENAMED, OPTIONS) == []
     told, clashing = renamed({"titanic_target_project": "a"}, {"titanic_project": "a"})
-    assert told == ["titanic_target_project: this setting is called titanic_project now: rename it"]
+    assert told == ["titanic_target_project: this setting is called titanic_project now. Rename it."]
     assert clashing == []
 
 
@@ -52,14 +52,14 @@ def test_an_old_name_that_says_something_else_than_the_new_one_is_refused() -> N
     told, clashing = renamed({"titanic_target_project": "a"}, {"titanic_project": "b"})
     assert told == []
     assert clashing == [
-        "titanic_target_project: titanic_project, its new name, has another value: leave titanic_target_project out"
+        "titanic_target_project: titanic_project, its new name, has another value. Leave titanic_target_project out."
     ]
 
 
 def test_what_follows_from_other_settings_is_refused_with_what_to_set() -> None:
     assert unknown_variables(["titanic_rollback_replicas", "titanic_seed_sha256"], OPTIONS) == [
-        "titanic_rollback_replicas: it follows from other settings: set titanic_api_replicas instead",
-        "titanic_seed_sha256: it follows from other settings: leave it out",
+        "titanic_rollback_replicas: this variable follows from other settings. Set titanic_api_replicas instead.",
+        "titanic_seed_sha256: this variable follows from other settings. Leave it out.",
     ]
     assert not set(FOLLOWING) & set(OPTIONS)
     assert {name for settings in FOLLOWING.values() for name in settings} <= set(OPTIONS)
@@ -72,7 +72,11 @@ def test_every_role_s_options_are_known() -> None:
 
 @pytest.mark.parametrize(
     ("tag", "hint"),
-    [("rolback", "did you mean rollback?"), ("databse", "did you mean database?"), ("zzz", "no such tag (tags:")],
+    [
+        ("rolback", "Did you mean rollback?"),
+        ("databse", "Did you mean database?"),
+        ("zzz", "no such tag. The tags are "),
+    ],
 )
 def test_an_unknown_tag_is_refused(tag: str, hint: str) -> None:
     (problem,) = unknown_tags([tag], TAGS)
@@ -124,24 +128,24 @@ def test_other_choices_of_tags_pass(run: list[str], skip: list[str], deploys: bo
 
 def test_only_roles_give_results_back() -> None:
     (problem,) = unknown_variables(["titanic_api_prot_result"], OPTIONS)
-    assert problem.startswith("titanic_api_prot_result: there is no such variable")
+    assert problem.startswith("titanic_api_prot_result: there is no such variable.")
 
 
 def test_a_misspelt_variable_is_refused() -> None:
     (problem,) = unknown_variables(["titanic_api_prot", "titanic_api_port"], OPTIONS)
-    assert problem == "titanic_api_prot: there is no such variable; did you mean titanic_api_port?"
+    assert problem == "titanic_api_prot: there is no such variable. Did you mean titanic_api_port?"
 
 
 def test_a_variable_like_nothing_gets_no_suggestion() -> None:
     assert unknown_variables(["titanic_zzzzzzzzzzzzzzzzzz"], OPTIONS) == [
-        "titanic_zzzzzzzzzzzzzzzzzz: there is no such variable"
+        "titanic_zzzzzzzzzzzzzzzzzz: there is no such variable."
     ]
 
 
 def test_a_setting_that_the_deployment_gives_itself_is_refused() -> None:
     given = {"TITANIC_DRAIN_FILE": "/x", "TITANIC_DATABASE_HOST": "db", "TITANIC_POOL_SIZE": 8, "OTHER_BIND": "1"}
     assert wrong_environment({"titanic_api_environment": given}) == [
-        f"titanic_api_environment: {name} is the deployment's own: leave it out"
+        f"titanic_api_environment: {name} is the deployment's own. Leave it out."
         for name in ("TITANIC_DATABASE_HOST", "TITANIC_DRAIN_FILE")
     ]
 
@@ -153,8 +157,8 @@ def test_what_is_not_ours_passes() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("titanic_api_port", "many", "unable to convert to int"),
-        ("titanic_api_port", 0, "0 is not a port; choose one from 1 to 65535"),
+        ("titanic_api_port", "many", "titanic_api_port: it must be a whole number, not 'many'"),
+        ("titanic_api_port", 0, "0 is not a port. Choose one from 1 to 65535"),
         ("titanic_api_port", 65536, "is not a port"),
         ("titanic_api_port", "-5", "is not a port"),
         ("titanic_api_drain_seconds", -1, "-1 is less than 0"),
@@ -162,16 +166,17 @@ def test_what_is_not_ours_passes() -> None:
         ("titanic_api_replicas", 0, "0 is less than 1"),
         ("titanic_api_probation_error_share", "1.5", "1.5 is not from 0 to 1"),
         ("titanic_api_probation_mean_seconds", "nan", "nan is less than 0"),
-        ("titanic_api_ready_seconds", "-0.5", "unable to convert to int"),
-        ("titanic_seed_reset", "perhaps", "unable to convert to bool"),
-        ("titanic_api_environment", "A=1 B", "unable to convert to dict"),
+        ("titanic_api_ready_seconds", "-0.5", "it must be a whole number, not '-0.5'"),
+        ("titanic_seed_reset", "perhaps", "it must be true or false, not 'perhaps'"),
+        ("titanic_api_environment", "A=1 B", "it must be a mapping, not 'A=1 B'"),
         ("titanic_seed_csv", "/nowhere/rows.csv", "there is no /nowhere/rows.csv on this machine"),
         ("titanic_image_context", "/nowhere", "there is no /nowhere on this machine"),
         ("titanic_image_dockerfile", "/nowhere", "there is no /nowhere on this machine"),
-        ("titanic_image_requirements", "/etc", "/etc is a directory; name the file"),
-        ("titanic_seed_csv", "/etc", "/etc is a directory; name the file"),
-        ("titanic_image_context", "/etc/passwd", "/etc/passwd is no directory; name the one that holds the project"),
+        ("titanic_image_requirements", "/etc", "/etc is a directory. Name the file."),
+        ("titanic_seed_csv", "/etc", "/etc is a directory. Name the file."),
+        ("titanic_image_context", "/etc/passwd", "/etc/passwd is no directory. Name the one that holds the project"),
         ("titanic_state_directory", "relative/path", "relative/path is not an absolute path"),
+        ("titanic_database_external", {"port": "x"}, "titanic_database_external: port must be a whole number"),
         ("titanic_provider", "docker", "value of titanic_provider must be one of: local, compose, kubernetes"),
     ],
 )
@@ -228,7 +233,7 @@ def test_a_wrong_secret_is_refused_without_showing_it(name: str, value: Any) -> 
 )
 def test_a_misspelt_key_is_refused_without_its_value(name: str, key: str, hint: str) -> None:
     (problem,) = wrong_values({name: {key: "hunter2-secret"}}, OPTIONS)
-    assert problem.startswith(f"{name}: there is no key {key}; did you mean {hint}? (keys: ")
+    assert problem.startswith(f"{name}: there is no key {key}. Did you mean {hint}? The keys are ")
     assert "hunter2-secret" not in problem
 
 
@@ -242,8 +247,13 @@ def test_a_path_on_another_machine_is_not_looked_for_on_this_one() -> None:
     assert wrong_values({"titanic_seed_csv": "/nowhere/rows.csv"}, OPTIONS, {"titanic_seed_csv"}) == []
 
 
+def test_an_entry_of_the_wrong_type_is_told_of_as_one() -> None:
+    options = {"titanic_x": {"type": "list", "elements": "int"}}
+    assert wrong_values({"titanic_x": [1, "b"]}, options) == ["titanic_x: each entry must be a whole number"]
+
+
 def test_a_secret_of_the_wrong_type_is_named() -> None:
-    assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be of type dict"]
+    assert wrong_values({"titanic_secrets_values": 7}, OPTIONS) == ["titanic_secrets_values: it must be a mapping"]
 
 
 def given(files: dict[str, str]) -> dict[str, Any]:
@@ -267,9 +277,9 @@ def test_a_certificate_for_another_name_is_refused(names: tuple[str, ...]) -> No
     [
         (certificate("api.example.org", days=-1), "titanic_secrets_tls: certificate was valid until"),
         ({"key": certificate("x")["key"]}, "titanic_secrets_tls: key is not the one of"),
-        ({"key": "hunter2-secret"}, "titanic_secrets_tls: key is not a private key"),
-        ({"key": "-----BEGIN PRIVATE KEY-----"}, "titanic_secrets_tls: key is not a private key"),
-        ({"certificate": ""}, "titanic_secrets_tls: certificate is not a certificate"),
+        ({"key": "hunter2-secret"}, "titanic_secrets_tls: key is no private key"),
+        ({"key": "-----BEGIN PRIVATE KEY-----"}, "titanic_secrets_tls: key is no private key"),
+        ({"certificate": ""}, "titanic_secrets_tls: certificate is no certificate"),
     ],
 )
 def test_a_certificate_that_cannot_be_used_is_refused(change: dict[str, str], words: str) -> None:
@@ -288,10 +298,10 @@ def test_the_database_s_certificate_is_looked_at_like_the_reverse_proxy_s() -> N
     assert wrong_certificates(good | {"titanic_secrets_database_tls": certificate("database")}) == []
     (other,) = wrong_certificates(good | {"titanic_secrets_database_tls": certificate("db.example.org")})
     assert other == (
-        "titanic_secrets_database_tls: the certificate is for db.example.org, not for database: give one that is"
+        "titanic_secrets_database_tls: the certificate is for db.example.org, not for database. Give one that is."
     )
     (missing,) = wrong_certificates(good)
-    assert missing.startswith("titanic_secrets_database_tls: certificate is not a certificate")
+    assert missing.startswith("titanic_secrets_database_tls: certificate is no certificate")
     (useless,) = wrong_certificates(good | {"titanic_provider": "local"})
     assert useless.startswith("titanic_database_tls: the local database is reached by a socket")
     assert wrong_certificates(good | {"titanic_database_tls": False}) == []
@@ -309,7 +319,7 @@ def test_what_would_be_sent_on_to_nowhere_or_to_itself_is_refused() -> None:
     asked = {"titanic_provider": "local", "titanic_api_tls": "internal", "titanic_api_redirect_port": 5000}
     assert wrong_together(asked | {"titanic_api_port": 443}) == []
     assert wrong_together(asked) == [
-        "titanic_api_redirect_port: 5000 is titanic_api_port: choose another port, such as 80"
+        "titanic_api_redirect_port: 5000 is titanic_api_port. Choose another port, such as 80."
     ]
     (useless,) = wrong_together({"titanic_provider": "compose", "titanic_api_redirect_port": 80})
     assert useless.startswith("titanic_api_redirect_port: there is no HTTPS to send to")
@@ -345,14 +355,14 @@ def test_what_a_cluster_can_use_passes() -> None:
 def test_what_is_no_address_is_refused(address: str, provider: str) -> None:
     (problem,) = wrong_address({"titanic_provider": provider, "titanic_api_address": address})
     assert problem == (
-        f"titanic_api_address: '{address}' is no address: give one without scheme and port, "
-        "such as 127.0.0.1, ::1 or 0.0.0.0"
+        f"titanic_api_address: '{address}' is no address. Give one without scheme and port, "
+        "such as 127.0.0.1, ::1 or 0.0.0.0."
     )
 
 
 def test_an_address_of_a_zone_and_a_name_that_docker_does_not_take_are_refused() -> None:
     (problem,) = wrong_address({"titanic_provider": "local", "titanic_api_address": "fe80::1%eth0"})
-    assert problem.startswith("titanic_api_address: 'fe80::1%eth0' has a zone: give an address without one")
+    assert problem.startswith("titanic_api_address: 'fe80::1%eth0' has a zone. Give an address without one")
     (problem,) = wrong_address({"titanic_provider": "compose", "titanic_api_address": "front.example"})
     assert problem.startswith("titanic_api_address: front.example is a name, and Docker publishes a port at an address")
 
@@ -368,7 +378,7 @@ def test_any_kind_of_address_passes(address: str, provider: str) -> None:
 def test_a_name_that_no_compose_project_can_have_is_refused(name: str) -> None:
     named = {"titanic_provider": "compose", "titanic_project": name}
     (problem,) = wrong_together(named)
-    assert problem.startswith(f"titanic_project: '{name}' cannot be a Compose project: use lower-case letters")
+    assert problem.startswith(f"titanic_project: '{name}' cannot be a Compose project. Use lower-case letters")
 
 
 @pytest.mark.parametrize("name", ["titanic", "5700", 5700, "titanic_2-b"])
@@ -379,14 +389,14 @@ def test_a_name_that_a_compose_project_can_have_passes(name: Any) -> None:
 @pytest.mark.parametrize("name", ["Titanic", "titanic_2", "-titanic", "titanic-", "t" * 64, "", "a.b", "titanic\n"])
 def test_a_name_that_no_namespace_can_have_is_refused(name: str) -> None:
     (problem,) = wrong_together(ON_KUBERNETES | {"titanic_project": name})
-    assert problem.startswith(f"titanic_project: '{name}' cannot be a namespace: use lower-case letters")
+    assert problem.startswith(f"titanic_project: '{name}' cannot be a namespace. Use lower-case letters")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("titanic_image_repository", "titanic", "the image has to be pushed: name a repository of a registry"),
-        ("titanic_api_tls", "internal", "internal is Caddy's: use acme"),
+        ("titanic_image_repository", "titanic", "the image has to be pushed. Name a repository of a registry"),
+        ("titanic_api_tls", "internal", "internal is Caddy's. Use acme"),
         ("titanic_database_pgadmin", True, "pgAdmin is a container beside those of a Compose target"),
     ],
 )
@@ -438,7 +448,7 @@ def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
         ),
         (
             EXTERNAL | {"titanic_database_external": {"host": "db", "authority": "/etc/ca.pem"}},
-            "titanic_database_external: authority is not a certificate as PEM",
+            "titanic_database_external: authority is no certificate. Give it as PEM",
         ),
         (
             EXTERNAL | {"titanic_database_external": {"host": "db", "sslmode": "verify-ca"}},
@@ -446,12 +456,12 @@ def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
         ),
         (
             EXTERNAL | {"titanic_secrets_values": {"database_app_password": "planted-app"}},
-            "titanic_secrets_values: database_owner_password is missing: give what the external database has",
+            "titanic_secrets_values: database_owner_password is missing. Give what the external database has",
         ),
         (EXTERNAL | {"titanic_database_settings": {"work_mem": "8MB"}}, "titanic_database_settings: others run"),
         (
             ON_KUBERNETES | {"titanic_database_external": {"host": "db"}},
-            "titanic_database_external: titanic_database_kind is pod: set that to external",
+            "titanic_database_external: titanic_database_kind is pod. Set that to external",
         ),
         (
             ON_KUBERNETES | {"titanic_database_kind": "cloudnative_pg", "titanic_database_instances": 0},
@@ -461,12 +471,18 @@ def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
             ON_KUBERNETES | {"titanic_database_kind": "cloudnative_pg", "titanic_database_tls": "yes"},
             "titanic_database_tls: it is for titanic_database_kind pod",
         ),
-        (STORED | {"titanic_secrets_store": {}}, "titanic_secrets_store: name one provider"),
-        (STORED | {"titanic_secrets_store": {"aws": {}, "vault": {}}}, "titanic_secrets_store: name one provider"),
-        (STORED | {"titanic_secrets_store": {"aws": "eu-central-1"}}, "titanic_secrets_store: name one provider"),
+        (STORED | {"titanic_secrets_store": {}}, "titanic_secrets_store: there has to be one provider"),
+        (
+            STORED | {"titanic_secrets_store": {"aws": {}, "vault": {}}},
+            "titanic_secrets_store: there has to be one provider",
+        ),
+        (
+            STORED | {"titanic_secrets_store": {"aws": "eu-central-1"}},
+            "titanic_secrets_store: there has to be one provider",
+        ),
         (
             STORED | {"titanic_secrets_remote": {"database_password": "x"}},
-            "titanic_secrets_remote: there is no secret database_password (secrets: database_owner_password",
+            "titanic_secrets_remote: there is no secret database_password. The secrets are database_owner_password",
         ),
         (
             STORED | {"titanic_secrets_remote": {"write_tokens": {"property": "x"}}},
@@ -490,7 +506,7 @@ def test_a_choice_that_is_complete_passes(values: dict[str, Any]) -> None:
         ),
         (
             ON_KUBERNETES | {"titanic_api_front": "node_port"},
-            "titanic_target_client_networks: nobody may ask a node_port",
+            "titanic_target_client_networks: nobody may reach a node_port",
         ),
         (
             {"titanic_provider": "local", "titanic_secrets_source": "external_secrets"},
@@ -511,7 +527,7 @@ def test_a_choice_that_another_one_rules_out_is_refused_by_name(values: dict[str
         ("titanic_database_external", {"host": "db", "sslmode": "prefer"}, "must be one of: require, verify-ca"),
         ("titanic_database_external", {"hots": "db"}, "hots"),
         ("titanic_secrets_source", "vault", "must be one of: generated, external_secrets"),
-        ("titanic_database_instances", "three", "unable to convert to int"),
+        ("titanic_database_instances", "three", "it must be a whole number, not 'three'"),
     ],
 )
 def test_a_choice_that_there_is_not_is_refused(name: str, value: Any, words: str) -> None:
@@ -524,7 +540,7 @@ def test_the_database_s_certificate_has_the_name_that_it_has_on_a_cluster() -> N
     asked = ON_KUBERNETES | {"titanic_database_tls": True}
     assert wrong_certificates(asked | {"titanic_secrets_database_tls": certificate("titanic-database")}) == []
     (other,) = wrong_certificates(asked | {"titanic_secrets_database_tls": certificate("database")})
-    assert other.endswith("the certificate is for database, not for titanic-database: give one that is")
+    assert other.endswith("the certificate is for database, not for titanic-database. Give one that is.")
 
 
 def test_an_image_that_is_not_pushed_is_refused_for_a_cluster() -> None:
@@ -537,9 +553,28 @@ def test_an_image_that_is_not_pushed_is_refused_for_a_cluster() -> None:
 def test_several_platforms_need_a_registry(platforms: Any, push: Any) -> None:
     values = {"titanic_image_platforms": platforms} | ({} if push is None else {"titanic_image_push": push})
     (problem,) = wrong_together(values)
-    assert problem.startswith("titanic_image_platforms: only a registry keeps an image for several platforms: set ")
+    assert problem.startswith("titanic_image_platforms: only a registry keeps an image for several platforms. Set ")
     assert wrong_together(values | {"titanic_image_push": "yes"}) == []
     assert wrong_together({"titanic_image_platforms": ["linux/amd64"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"key": "a.pub"}, ""),
+        ({"identity": "a", "issuer": "b", "ref": "refs/heads/main"}, ""),
+        ({"ref": "refs/heads/main"}, "who must have signed"),
+        ({"key": "a.pub", "identity": "a", "issuer": "b"}, "who must have signed"),
+        ({"identity": "a"}, "Set both identity and issuer"),
+    ],
+)
+def test_a_signature_is_somebodys(wanted: dict[str, str], problem: str) -> None:
+    values = {"titanic_image_verify": wanted, "titanic_provider": "compose", "titanic_image_push": True}
+    found = wrong_together(values)
+    assert [problem in text for text in found] == [True] * bool(problem)
+    assert wrong_together(values | {"titanic_image_push": False})[-1].endswith(
+        "keeps signatures. Set titanic_image_push."
+    )
 
 
 def test_a_login_without_its_password_is_named_and_one_with_it_is_not_shown() -> None:

@@ -12,6 +12,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import
     wrong_choices,
     wrong_elsewhere,
     wrong_rotation,
+    wrong_together,
 )
 
 GIVEN = {"titanic_secrets_values": {"database_owner_password": "one", "database_app_password": "other"}}
@@ -30,20 +31,32 @@ def test_what_goes_together_is_let_pass(values: dict[str, Any]) -> None:
         ({"titanic_database_kind": "external", **GIVEN}, "titanic_database_external: host is missing"),
         (EXTERNAL | {"titanic_database_external": {"host": "a b"}}, "is not a name or an address"),
         (EXTERNAL | {"titanic_database_external": {"host": "a", "port": 0}}, "port 0 is not a port"),
-        (EXTERNAL | {"titanic_database_external": {"host": "a", "authority": "x"}}, "is not a certificate as PEM"),
+        (
+            EXTERNAL | {"titanic_database_external": {"host": "a", "authority": "x"}},
+            "is no certificate. Give it as PEM",
+        ),
         (EXTERNAL | {"titanic_database_external": {"host": "a", "sslmode": "verify-ca"}}, "verify-ca needs authority"),
         (EXTERNAL | {"titanic_secrets_values": {}}, "database_owner_password is missing"),
         ({"titanic_database_external": {"host": "a"}}, "titanic_database_kind is pod"),
         ({"titanic_database_kind": "cloudnative_pg", "titanic_database_tls": True}, "titanic_database_tls: it is for"),
-        ({"titanic_database_storage": "2GB"}, "titanic_database_storage: '2GB' is no quantity: write it as 10Gi"),
+        ({"titanic_database_storage": "2GB"}, "titanic_database_storage: '2GB' is no quantity. Write it as 10Gi"),
         ({"titanic_secrets_store": {"aws": {}}}, "titanic_secrets_store: secrets come from no store"),
-        (STORE | {"titanic_secrets_store": {}}, "titanic_secrets_store: name one provider"),
+        (STORE | {"titanic_secrets_store": {}}, "titanic_secrets_store: there has to be one provider"),
         (STORE | {"titanic_secrets_remote": {"nobody": "x"}}, "there is no secret nobody"),
         (STORE | {"titanic_api_write_tokens": ["x"]}, "titanic_api_write_tokens: secrets come from"),
     ],
 )
 def test_what_does_not_is_named(values: dict[str, Any], words: str) -> None:
     assert any(words in found for found in wrong_choices(values)), wrong_choices(values)
+
+
+@pytest.mark.parametrize("provider", ["compose", "kubernetes"])
+def test_an_engine_that_is_asked_over_the_network_is_refused(provider: str) -> None:
+    values = {"titanic_provider": provider, "titanic_image_repository": "registry.example.org/titanic"}
+    over = values | {"titanic_engine": {"socket": "tcp://192.0.2.1:2375", "program": "docker"}}
+    (found,) = wrong_together(over)
+    assert found.startswith("titanic_engine: tcp://192.0.2.1:2375 is no path of a socket")
+    assert wrong_together(values | {"titanic_engine": {"socket": "/run/docker.sock", "program": "docker"}}) == []
 
 
 def test_a_host_has_none_of_these_choices() -> None:

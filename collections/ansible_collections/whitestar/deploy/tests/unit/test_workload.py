@@ -218,8 +218,23 @@ def test_the_summary_says_what_was_done() -> None:
         "seed: 887 inserted, 0 updated, 0 unchanged",
         "887 people at http://127.0.0.1:5000/people",
         "2 promises asked, all kept",
-        "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back with --tags rollback",
+        "next: open http://127.0.0.1:5000/ in a browser, look with --tags status, go back to r1 with --tags rollback",
     ]
+
+
+@pytest.mark.parametrize(
+    ("actions", "back"),
+    [
+        ({"before": "", "rollback_to": ""}, ""),
+        ({"before": "r2", "rollback_to": ""}, ""),
+        ({"before": "r2", "rollback_to": "r1"}, ", go back to r1 with --tags rollback"),
+        ({"before": "r3", "rollback_to": "r2"}, ", go back to r3 with --tags rollback"),
+    ],
+    ids=["first run", "only release", "nothing new", "after a rollback"],
+)
+def test_the_summary_names_the_release_to_go_back_to(actions: dict[str, Any], back: str) -> None:
+    said = summary(ASKED, "http://a:1", "r2", {"release": "deployed", **actions})
+    assert said[-1] == f"next: open http://a:1/ in a browser, look with --tags status{back}"
 
 
 NAMES = ["TITANIC_BIND", "TITANIC_POOL_SIZE"]
@@ -234,16 +249,16 @@ def test_an_image_takes_what_its_settings_name_and_what_is_not_its_own() -> None
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("TITANIC_POOL_SISE", "did you mean TITANIC_POOL_SIZE?"),
-        ("TITANIC_QQQQQQQQQQ", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
-        ("TITANIC_BINDE", "did you mean TITANIC_BIND?"),
-        ("TITANIC_pool_size", "it has TITANIC_BIND, TITANIC_POOL_SIZE"),
+        ("TITANIC_POOL_SISE", "Did you mean TITANIC_POOL_SIZE?"),
+        ("TITANIC_QQQQQQQQQQ", "It has TITANIC_BIND, TITANIC_POOL_SIZE"),
+        ("TITANIC_BINDE", "Did you mean TITANIC_BIND?"),
+        ("TITANIC_pool_size", "It has TITANIC_BIND, TITANIC_POOL_SIZE"),
     ],
 )
 def test_a_setting_that_the_release_has_not_is_refused(name: str, remedy: str) -> None:
     with pytest.raises(AnsibleFilterError) as refused:
         validate_environment({"description": {"settings": NAMES}}, {"TITANIC_POOL_SIZE": 4, name: 4})
-    assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release; {remedy}"
+    assert str(refused.value) == f"titanic_api_environment: {name} is no setting of this release. {remedy}"
 
 
 # As the service prints them, and one that a later release might have.

@@ -49,8 +49,8 @@ def wrong_host(host: str, *, names: bool) -> str:
         labels = bare.split(".")
         named = all(LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit() and len(bare) <= 253
         if not named:
-            return f"'{host}' is no address: give one without scheme and port, {example}"
+            return f"'{host}' is no address. Give one without scheme and port, {example}."
         if not names and bare.lower() != "localhost":
-            return f"{host} is a name, and Docker publishes a port at an address: give one of the host, {example}"
+            return f"{host} is a name, and Docker publishes a port at an address. Give one of the host, {example}."
         return ""
-    return f"'{host}' has a zone: give an address without one, {example}" if "%" in bare else ""
+    return f"'{host}' has a zone. Give an address without one, {example}." if "%" in bare else ""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -102,7 +103,7 @@ def exclusively(directory: Path, seconds: float = 120) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"a step of an earlier run is still at work in {directory}: wait for it"
+                        f"{directory}: a step of an earlier run is still at work. Wait for it."
                     ) from None
                 time.sleep(0.1)
         yield
@@ -160,9 +161,24 @@ def read_json(path: Path, default: Any) -> Any:
     except FileNotFoundError:
         return default
     except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): move it away or restore it") from error
+        raise ValueError(f"{path} is not readable as JSON ({error}). Move it away or restore it.") from error
 
 
 def json_bytes(value: Any) -> bytes:
     """``value`` as indented JSON with a final newline, for files that people also read."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Have two paths change places in one step, so that neither is ever missing. Raises OSError.
+
+    By renameat2(2) with RENAME_EXCHANGE, which Linux has since 3.15 and some network file systems have not.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    here = ctypes.c_int(_AT_FDCWD)
+    if library.renameat2(here, os.fsencode(one), here, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2

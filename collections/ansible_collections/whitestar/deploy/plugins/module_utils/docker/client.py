@@ -232,11 +232,11 @@ def engine_problems(engine: DockerClient) -> list[str]:
     try:
         version = str((engine.get("/version") or {}).get("Version", "0"))
     except EngineError as error:
-        remedy = "start it, name its socket, or have one installed (titanic_engine_install=true, tag target)"
-        return [f"titanic_engine: {error}: {remedy}"]
+        remedy = "Start it, name its socket, or have one installed (titanic_engine_install=true, tag target)."
+        return [f"titanic_engine: {error}. {remedy}"]
     found = []
     if _number(version) < OLDEST_ENGINE:
-        found.append(f"titanic_engine: the engine is {version}: install Docker {_words(OLDEST_ENGINE)} or later")
+        found.append(f"titanic_engine: the engine is {version}. Install Docker {_words(OLDEST_ENGINE)} or later.")
     for name, question, oldest in (
         ("Compose", ("compose", "version", "--short"), OLDEST_COMPOSE),
         ("Buildx", ("buildx", "version"), OLDEST_BUILDX),
@@ -245,10 +245,10 @@ def engine_problems(engine: DockerClient) -> list[str]:
             said = engine.run(*question, seconds=20)
         except EngineError as error:
             plugin = f"the client {engine.program} has no working {name} plugin"
-            found.append(f"titanic_engine: {plugin} ({error}): install docker-{name.lower()}-plugin")
+            found.append(f"titanic_engine: {plugin} ({error}). Install docker-{name.lower()}-plugin.")
             continue
         if _number(said) < oldest:
-            found.append(f"titanic_engine: {name} is {said.strip()}: install {_words(oldest)} or later")
+            found.append(f"titanic_engine: {name} is {said.strip()}. Install {_words(oldest)} or later.")
     return found
 
 

@@ -15,7 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client imp
     DockerClient,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition import service_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import remove
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.ownership import everything, remove
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.project import Project
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
@@ -41,10 +41,16 @@ class Containers(Parts):
         """Each container in a few words, by name."""
         return {
             str(container["Name"]).lstrip("/"): " ".join(
-                [container["State"]["Status"], container["State"].get("Health", {}).get("Status", "")]
+                # Health is that of when it ran last.
+                [container["State"]["Status"], container["State"].get("Health", {}).get("Status", "")][
+                    : 1 + _runs(container)
+                ]
             ).strip()
             for container in self.engine.containers()
         }
+
+    def backups(self) -> dict[str, str]:
+        return {"newest": "off"}
 
     def running(self) -> list[str]:
         """What runs, or is started again and again, in the order in which it is stopped."""
@@ -72,12 +78,14 @@ class Containers(Parts):
         """Start one of them as the project's file has it. Raises EngineError."""
         self.project.up(name)
 
-    def remove(self) -> list[str]:
+    def remove(self) -> tuple[list[str], list[str]]:
         """Stop and remove containers, networks, volumes and built images of ours; what of others is left."""
+        there = everything(self.project)
         left = remove(self.project, GRACE_SECONDS)
+        gone = [thing for thing in there if thing not in left]
         for directory in self.state.images.glob("*"):
             self.host.discard_image(directory.name)
-        return left
+        return ([f"remove {', '.join(gone)}"] if gone else []), left
 
 
 def _runs(container: Mapping[str, Any]) -> bool:

@@ -103,7 +103,7 @@ class Source:
                 self.build(client, "--target", "sbom", "--output", scratch, *options, seconds=seconds)
                 written = Path(scratch, SBOM)
                 if not written.is_file():
-                    raise EngineError(f"the Dockerfile's stage sbom holds no file {SBOM}")
+                    raise EngineError(f"the Dockerfile's stage sbom holds no file {SBOM}. Have the stage write one.")
                 bill = written.read_bytes()
                 if not has_content(directory / SBOM, bill, 0o644):
                     write_atomically(directory / SBOM, bill, 0o644)
@@ -120,22 +120,22 @@ def platform_problem(engine: DockerClient, platforms: Sequence[str]) -> str:
     version = engine.get("/version")
     own = f"{version['Os']}/{version['Arch']}"
     if not any(_covers(platform, own) for platform in platforms):
-        return f"{own}, which this engine runs, is not among {', '.join(platforms)}: add it"
+        return f"{own}, which this engine runs, is not among {', '.join(platforms)}. Add it."
     said = engine.run("buildx", "inspect", seconds=60)
     facts = dict(re.findall(r"^(Name|Driver|Platforms): +(.+?) *$", said, re.MULTILINE))
     makes = re.split(r"[*, ]+", facts.get("Platforms", ""))
     builder = f"the builder {facts.get('Name', '')}"
     if missing := [platform for platform in platforms if not any(_covers(platform, made) for made in makes)]:
         return (
-            f"{builder} cannot make {', '.join(missing)} (only {', '.join(filter(None, makes))}): install emulation on "
-            "the host (QEMU and binfmt_misc), or choose a builder that has it with 'docker buildx use'"
+            f"{builder} cannot make {', '.join(missing)} (only {', '.join(filter(None, makes))}). Install emulation on "
+            "the host (QEMU and binfmt_misc), or choose a builder that has it with 'docker buildx use'."
         )
     status = dict(pair for pair in engine.get("/info").get("DriverStatus") or [] if len(pair) == 2)
     snapshots = "containerd" in status.get("driver-type", "")
     if len(platforms) > 1 and facts.get("Driver") == "docker" and not snapshots:
         return (
-            f"{builder} keeps one platform for each image: turn on the engine's containerd image store, or make a "
-            "builder that has its own with 'docker buildx create --use'"
+            f"{builder} keeps one platform for each image. Turn on the engine's containerd image store, or make a "
+            "builder that has its own with 'docker buildx create --use'."
         )
     return ""
 
@@ -156,7 +156,9 @@ def pass_gate(command: Sequence[str], engine: DockerClient, image: str, sbom: Pa
     """Run the command that judges an image, with ``{image}`` and ``{sbom}`` replaced. Raises RefusedError."""
     name = "titanic_image_scan_command"
     if any("{sbom}" in word for word in command) and not sbom.is_file():
-        raise RefusedError(f"{name}: there is no bill of materials: give the Dockerfile a stage sbom, or use {{image}}")
+        raise RefusedError(
+            f"{name}: there is no bill of materials. Give the Dockerfile a stage sbom, or use {{image}}."
+        )
     words = [word.replace("{image}", image).replace("{sbom}", str(sbom)) for word in command]
     try:
         done = subprocess.run(
@@ -174,7 +176,7 @@ def pass_gate(command: Sequence[str], engine: DockerClient, image: str, sbom: Pa
     except subprocess.TimeoutExpired as error:
         raise RefusedError(f"{name}: {shlex.join(words)} took longer than {seconds:g} s") from error
     except OSError as error:
-        problem = f"{words[0]} cannot be run on the target ({error.strerror}): install it there, or leave it out"
+        problem = f"{words[0]} cannot be run on the target ({error.strerror}). Install it there, or leave it out."
         raise RefusedError(f"{name}: {problem}") from error
     if done.returncode:
         said = done.stdout.strip()[-2000:]

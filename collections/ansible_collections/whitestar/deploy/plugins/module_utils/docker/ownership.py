@@ -28,17 +28,17 @@ SERVICES = ("proxy", *map(service_of, COLOURS), "database", "pgadmin")
 def refusals(project: Project) -> list[str]:
     """One sentence for each thing of somebody else's that a deployment would meet; nothing is changed.
 
-    A project that this state directory has a record of is ours but for containers that were made elsewhere, and for
-    networks and volumes that it has no record of. Of another project everything is somebody else's. Raises EngineError.
+    A project that this state directory has a record of is ours. Not ours are containers that were made elsewhere,
+    and networks and volumes without a record. Of another project everything is somebody else's. Raises EngineError.
     """
     name, recorded = project.engine.project, project.recorded_name()
     if recorded not in ("", name):
         where = f"{project.directory.parent} has a deployment of the project {recorded}"
-        return [f"titanic_project: {where}, not {name}: set it back, or tear that down first"]
-    remedy = "choose another titanic_project, or remove it first"
+        return [f"titanic_project: {where}, not {name}. Set it back, or tear that down first."]
+    remedy = "Choose another titanic_project, or remove it first."
     owner = f"is not of the deployment in {project.directory.parent}"
     found = _met(project) if recorded else [*_met(project), *_rest(project)]
-    return [f"titanic_project: {thing} {owner}: {remedy}" for thing in dict.fromkeys(found)]
+    return [f"titanic_project: {thing} {owner}. {remedy}" for thing in dict.fromkeys(found)]
 
 
 def own_containers(project: Project) -> list[dict[str, Any]]:
@@ -62,6 +62,11 @@ def remove(project: Project, seconds: float) -> list[str]:
         for volume in engine.volumes():
             if volume["Name"] in project.volumes() and volume["Name"] not in kept:
                 _try_to_remove(project, "volume", volume["Name"])
+    return everything(project)
+
+
+def everything(project: Project) -> list[str]:
+    """Each container, network and volume that carries the project's name, in words. Raises EngineError."""
     return list(dict.fromkeys(_rest(project)))
 
 

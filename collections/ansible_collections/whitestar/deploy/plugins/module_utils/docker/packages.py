@@ -73,20 +73,20 @@ class Host:
         """One sentence for each reason why the packages will not do here, with the variable and the remedy."""
         found = []
         if os.geteuid() != 0:
-            found.append(f"{VARIABLE}: only root installs packages, this is uid {os.geteuid()}: set ansible_become")
+            found.append(f"{VARIABLE}: only root installs packages, this is uid {os.geteuid()}. Set ansible_become.")
         if os.path.realpath(engine.socket) != os.path.realpath(self.root / SOCKET):
             found.append(
-                f"{VARIABLE}: the packages' engine answers at /{SOCKET}, not at {engine.socket}: "
-                f"name that in titanic_engine"
+                f"{VARIABLE}: the packages' engine answers at /{SOCKET}, not at {engine.socket}. "
+                "Name the packages' socket in titanic_engine."
             )
         if not self.packages():
             name = self.release().get("PRETTY_NAME", "this system")
             found.append(
                 f"{VARIABLE}: {name} has no packages that are new enough (Debian has them from 13 on, Ubuntu from "
-                f"24.04 on): install Docker's own, see docs.docker.com/engine/install"
+                f"24.04 on). Install Docker's own, see docs.docker.com/engine/install."
             )
         elif (other := self._other_engine()) and "docker.io" in self.missing():
-            found.append(f"{VARIABLE}: there is another engine, {other}: start or update that one, or remove it")
+            found.append(f"{VARIABLE}: there is another engine, {other}. Start or update that one, or remove it.")
         return found
 
     def _other_engine(self) -> Path | None:
@@ -110,7 +110,7 @@ def run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[s
             timeout=seconds,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"'{shlex.join(command)}' did not come to its end: {error}") from error
+        raise EngineError(f"'{shlex.join(command)}' did not finish: {error}") from error
 
 
 def succeed(command: Sequence[str], seconds: float) -> None:
@@ -145,7 +145,7 @@ def start(engine: DockerClient) -> None:
     while not answers(engine):
         if time.monotonic() > deadline:
             words = f"no engine answers at {engine.socket} {START_SECONDS} s after '{shlex.join(command)}'"
-            raise EngineError(f"{words}: see journalctl --unit docker, or /var/log/docker.log")
+            raise EngineError(f"{words}. See journalctl --unit docker, or /var/log/docker.log.")
         time.sleep(0.2)
 
 

@@ -170,6 +170,10 @@ class ComposeRuntime:
     def colours(self, workload: Mapping[str, Any], fingerprint: str, *limits: Any) -> BlueGreen:
         return ComposeBlueGreen(self.engine, self.state, workload, fingerprint, *limits)
 
+    def restore_point(self) -> dict[str, Any]:
+        """None: there are no backups of containers yet (titanic_backup refuses them by name)."""
+        return {}
+
     def database_output(self) -> str:
         """The last lines of the database's container."""
         try:

@@ -14,6 +14,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS, ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
     NO_ANALYSIS,
@@ -24,8 +25,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
     try_out,
 )
 
-# The reverse proxy asks each colour for its readiness this often (roles/titanic_api/templates/Caddyfile.j2 has the same
-# figure): after three of them it has certainly seen a change.
+# The reverse proxy asks each colour for its readiness this often; roles/titanic_api/templates/Caddyfile.j2 has the same
+# figure. After three intervals it has certainly seen a change.
 HEALTH_INTERVAL_SECONDS = 0.2
 POLL_SECONDS = 0.05
 LOG_LINES = 15
@@ -116,7 +117,7 @@ class BlueGreen(ABC):
         self.halt(colour)
         # A container's account must be able to look into it, whatever our umask is.
         make_directory(self.state.drain_file(colour).parent, 0o755)
-        # Held: what gets ready must not get requests before it has been tried out.
+        # Held: what gets ready must not get requests before it has passed the smoke test.
         self.state.drain_file(colour).touch()
         self.launch(colour)
 
@@ -128,12 +129,12 @@ class BlueGreen(ABC):
             if problem is None:
                 return
             if end := self.ended(colour):
-                raise ReleaseError(f"{end}; its last output:\n{self.last_output(colour)}")
+                raise ReleaseError(f"{end}; its last output:\n{readable(self.last_output(colour))}")
             if time.monotonic() > deadline:
                 path = self.workload["probes"]["ready"]
                 raise ReleaseError(
                     f"{path} did not answer 200 within {self.ready_seconds:g} s (last: {problem}); "
-                    f"its last output:\n{self.last_output(colour)}"
+                    f"its last output:\n{readable(self.last_output(colour))}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -150,7 +151,7 @@ class BlueGreen(ABC):
         deadline = time.monotonic() + self.ready_seconds
         while (problem := self._not_ready(colour)) is not None:
             if time.monotonic() > deadline:
-                raise ReleaseError(f"it was tried out and let in, and is not ready: {problem}")
+                raise ReleaseError(f"it passed the smoke test, took over and is not ready: {problem}")
             time.sleep(POLL_SECONDS)
 
     def record_evidence(self, colour: str) -> None:

@@ -98,7 +98,7 @@ def release_drift(state: State, host: Runtime, colours: BlueGreen) -> Iterator[D
         if colours.facts(colour).get("fingerprint") != secrets:
             files = [Path(path) for path in _present(colours.workload["secret_files"])]
             newest = max(files, key=lambda path: path.stat().st_mtime, default=state.root)
-            said = "secrets are others than it was started with"
+            said = "its secrets have changed since it was started"
             yield Difference(f"colour {colour}", said=said, **touched(newest))
 
 

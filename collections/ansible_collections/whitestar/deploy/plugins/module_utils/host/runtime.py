@@ -41,6 +41,9 @@ class Runtime(Protocol):
     def discard_image(self, identity: str) -> None:
         """Remove the image of this identity, which nothing needs."""
 
+    def restore_point(self) -> dict[str, Any]:
+        """Mark this moment in the database's WAL, as an event of the ledger; empty where there are no backups."""
+
     def database_output(self) -> str:
         """The last lines that the database printed, as far as they can be had. Never raises."""
 
@@ -50,5 +53,5 @@ def recorded_workload(state: State, host: Runtime, entry: Entry | None) -> dict[
     found = state.workload(entry.release) if entry else {}
     if not found or not host.has_image(found["image"]):
         name = entry.release if entry else "of an unknown entry"
-        raise ReleaseError(f"release {name} is recorded, but its image or workload is gone: choose another release")
+        raise ReleaseError(f"release {name} is recorded, but its image or workload is gone. Choose another release.")
     return found

@@ -85,6 +85,16 @@ class State:
         return self.root / "database"
 
     @property
+    def backup(self) -> Path:
+        """The settings of backups, and the program that encrypts them."""
+        return self.root / "backup"
+
+    def backup_settings(self) -> dict[str, Any]:
+        """Where backups go and how; empty where they are off. Raises ValueError if that cannot be read."""
+        found = read_json(self.backup / "settings.json", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
     def lock(self) -> Path:
         """The deploy lock's file."""
         return self.root / "lock.json"

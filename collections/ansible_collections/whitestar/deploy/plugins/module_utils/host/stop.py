@@ -29,6 +29,9 @@ class Parts(Protocol):
     def listed(self) -> dict[str, str]:
         """Each in a few words, by name."""
 
+    def backups(self) -> dict[str, str]:
+        """The newest backup, the archive of WAL, the last drill and what is overdue, each in a few words."""
+
     def running(self) -> list[str]:
         """What runs, in the order in which it is stopped."""
 
@@ -44,8 +47,8 @@ class Parts(Protocol):
     def start(self, name: str) -> None:
         """Start one of them as it was."""
 
-    def remove(self) -> list[str]:
-        """Stop and remove what is ours: what of others is left."""
+    def remove(self) -> tuple[list[str], list[str]]:
+        """Stop and remove what is ours: what was done, in words, and what of others is left."""
 
 
 def stop(runs: Parts, by: str, seconds: float, *, check: bool) -> list[str]:
@@ -78,7 +81,7 @@ def start(runs: Parts, options: Mapping[str, Any], *, check: bool) -> list[str]:
         if steps:
             serve(colours, serves)
         if left := runs.missing():
-            raise ReleaseError(f"{', '.join(left)} ended at once: its log says why")
+            raise ReleaseError(f"{', '.join(left)} ended at once. Its log says why.")
         state.forget_stopped()
     return steps
 

@@ -179,16 +179,25 @@ class Stage:
         self.objects = [with_managed_labels(wanted) for wanted in objects]
 
     def changes(self, *, check: bool) -> list[Change]:
-        """What has to be done, in order; every object is tried out before the first is changed. Raises ClusterError."""
+        """What has to be done, in order; each object has a dry run before the first is changed. Raises ClusterError."""
+        recorded = self._recorded()
+        found = [*self._try_out(self.objects, recorded, check=check), *self._unwanted(recorded)]
+        return [change for change in found if change.needed]
+
+    def try_out(self, *, check: bool) -> None:
+        """Try out each object that differs from the one that was applied last. Raises ClusterError."""
+        recorded = self._recorded()
+        self._try_out([wanted for wanted in self.objects if recordable(wanted) not in recorded], recorded, check=check)
+
+    def _try_out(self, objects: Sequence[Object], recorded: Sequence[Object], *, check: bool) -> list[Change]:
         # On a first run the namespace is one of them.
-        makes = any(wanted["kind"] == "Namespace" for wanted in self.objects)
-        recorded = [_key(thing) for thing in self._recorded()]
-        for wanted in self.objects:
-            if _key(wanted) not in recorded and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
-                remedy = "choose another namespace (titanic_project), or remove it first"
-                raise ClusterError(f"{object_label(wanted)} is not of this deployment: {remedy}", HTTPStatus.CONFLICT)
-        found = [planned(self.cluster, wanted, check=check or makes) for wanted in self.objects]
-        return [change for change in [*found, *self._unwanted()] if change.needed]
+        makes = any(wanted["kind"] == "Namespace" for wanted in objects)
+        keys = [_key(thing) for thing in recorded]
+        for wanted in objects:
+            if _key(wanted) not in keys and wanted["kind"] != "Namespace" and self._is_of_others(wanted):
+                remedy = "Choose another namespace (titanic_project), or remove it first."
+                raise ClusterError(f"{object_label(wanted)} is not of this deployment. {remedy}", HTTPStatus.CONFLICT)
+        return [planned(self.cluster, wanted, check=check or makes) for wanted in objects]
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Do them."""
@@ -233,11 +242,11 @@ class Stage:
         found = self.cluster.get(wanted["apiVersion"], wanted["kind"], wanted["metadata"]["name"])
         return found is not None and not is_written_by_us(found)
 
-    def _unwanted(self) -> list[Change]:
+    def _unwanted(self, recorded: Sequence[Object]) -> list[Change]:
         """What the stage has made before and is no longer wanted, last first."""
         wanted = [_key(thing) for thing in self.objects]
         gone = []
-        for api_version, kind, name in map(_key, reversed(self._recorded())):
+        for api_version, kind, name in map(_key, reversed(recorded)):
             # A namespace that others may use by now goes with a teardown, or stays.
             unwanted = kind != "Namespace" and [api_version, kind, name] not in wanted
             if unwanted and (found := self.cluster.get(api_version, kind, name)):
@@ -283,7 +292,7 @@ def applied(cluster: KubernetesClient) -> dict[str, list[Object]]:
     try:
         return {stage: json.loads(objects) for stage, objects in data.items()}
     except ValueError as error:
-        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}): restore it, or delete it") from error
+        raise ValueError(f"ConfigMap {STAGES} is not readable ({error}). Restore it, or delete it.") from error
 
 
 def recordable(thing: Object) -> Object:

@@ -237,7 +237,7 @@ class KubernetesClient:
         kinds = self._kinds(api_version)
         if kind not in kinds:
             raise ClusterError(
-                f"the cluster knows no {kind} of {api_version}: install what defines it, or leave it out"
+                f"the cluster knows no {kind} of {api_version}. Install what defines it, or leave it out."
             )
         plural, namespaced = kinds[kind]
         place = f"/namespaces/{self.namespace}" if namespaced else ""
@@ -279,7 +279,7 @@ class KubernetesClient:
         """The object with our lists in the place of what somebody has made of them. Raises ``refused`` if it fails.
 
         Server-side apply leaves the entries of others beside ours, such as the port of a Service that was changed by
-        hand, and the two may not go together.
+        hand. The two may exclude each other.
         """
         query = {"fieldManager": MANAGER} | ({"dryRun": "All"} if check else {})
         try:

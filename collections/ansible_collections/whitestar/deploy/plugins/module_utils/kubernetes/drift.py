@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What differs in a namespace from what was applied there, and who has the fields that differ.
 
-The cluster itself is asked what it would make of what was applied (server-side dry run), so that defaults and the ways
-to write a quantity are no difference.
+The cluster itself is asked what it would make of what was applied (server-side dry run). So defaults and the ways to
+write a quantity are no difference.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _wait(cluster: KubernetesClient, wanted: Object, before: str, began: float, 
 def _reason(cluster: KubernetesClient, thing: Object, told: Mapping[str, Any]) -> str:
     """Why it is not, as the operator has it: its condition, and its last warning, which says more."""
     if not told:
-        return "its operator has not looked at it: is External Secrets running?"
+        return "its operator has not looked at it. Is External Secrets running?"
     said = [f"{told.get('reason')}: {told.get('message')}"]
     with suppress(ClusterError, KeyError):
         selector = f"involvedObject.uid={thing['metadata']['uid']},type=Warning"

@@ -70,7 +70,7 @@ class Command:
             _refuse_suspended(running)
             if time.monotonic() > deadline:
                 names = ", ".join(str(job["metadata"]["name"]) for job in running)
-                raise ReleaseError(f"Job {names} of an earlier run is still at work: wait for it, or delete it")
+                raise ReleaseError(f"Job {names} of an earlier run is still at work. Wait for it, or delete it.")
             time.sleep(POLL_SECONDS)
 
     def run(self, job: Object, key: str, source: Path | None, seconds: float) -> tuple[bool, Any, str]:
@@ -152,8 +152,8 @@ def _refuse_suspended(jobs: Iterable[Mapping[str, Any]]) -> None:
     """Raises ReleaseError for a Job that somebody has suspended: nothing comes of waiting for it."""
     for job in jobs:
         if job.get("spec", {}).get("suspend"):
-            remedy = "resume it (kubectl patch job, spec.suspend false), or delete it"
-            raise ReleaseError(f"Job {job['metadata']['name']} is suspended: {remedy}")
+            remedy = "Resume it (kubectl patch job, spec.suspend false), or delete it."
+            raise ReleaseError(f"Job {job['metadata']['name']} is suspended. {remedy}")
 
 
 def _read(output: str) -> tuple[Any, str]:

@@ -89,4 +89,4 @@ def _owner(lease: Object) -> Owner:
     try:
         return Owner(**json.loads(lease["metadata"]["annotations"][OWNER]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"Lease {NAME} is not a lock that this collection reads ({error}): delete it") from error
+        raise ValueError(f"Lease {NAME} is not a lock that this collection reads ({error}). Delete it.") from error

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who has which fields of an object of Kubernetes, as its managedFields tell.
 
-Their trees have keys ``f:NAME`` for a field, ``k:{…}`` for the entry of a list with these fields, ``v:…`` for the entry
-of a set, and ``.`` for the thing itself; a leaf is ``{}`` and stands for all that is below
+The keys of their trees are ``f:NAME`` for a field, ``k:{…}`` for the entry of a list with these fields, ``v:…`` for
+the entry of a set, and ``.`` for the thing itself. A leaf is ``{}`` and stands for all that is below
 (kubernetes.io/docs/reference/using-api/server-side-apply).
 """
 

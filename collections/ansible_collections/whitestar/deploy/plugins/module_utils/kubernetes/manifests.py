@@ -19,7 +19,7 @@ REQUESTS = {"memory": "128Mi", "cpu": "100m"}
 # What a Job needs that reads a data set; it runs once.
 JOB_RESOURCES = {"requests": REQUESTS, "limits": {"memory": "256Mi", "cpu": "1"}}
 SCRATCH = "/tmp"  # noqa: S108 - in a pod, a volume of its own
-# A pod that is told to end serves on for so long: kube-proxy hears of it within a second, an ingress controller such as
+# A pod that is told to end serves on for so long. kube-proxy hears of it within a second, an ingress controller such as
 # Traefik within two (its providersThrottleDuration).
 LEAVE_SECONDS = 5
 # Beside the time for what a pod leaves and drains.
@@ -127,8 +127,8 @@ def release_objects(workload: Mapping[str, Any], ready_seconds: int, drain_secon
 def command_job(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A Job that runs a command of a release once, without a second try.
 
-    ``settings`` has ``image``, ``command``, ``environment``, ``secret`` and ``directory`` (where the container reads
-    it), ``user``, ``seconds`` (how long it may take), and ``stdin`` (whether it is given something to read).
+    ``settings`` has ``image``, ``command``, ``environment``, ``user``, ``secret`` and ``directory``, where the
+    container reads it. ``seconds`` is how long it may take, and ``stdin`` whether it is given something to read.
     """
     container = {
         "name": "command",

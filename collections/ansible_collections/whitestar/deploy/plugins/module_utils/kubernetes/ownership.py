@@ -59,13 +59,13 @@ def refusals(cluster: KubernetesClient, *, adopt: bool) -> list[str]:
         space = None
     name = f"namespace {cluster.namespace}"
     if space and not made_by_us(space) and not adopt:
-        remedy = "choose another, or set titanic_target_namespace_adopt to deploy beside what is in it"
-        return [f"titanic_project: {name} is there and was made by somebody else: {remedy}"]
+        remedy = "Choose another, or set titanic_target_namespace_adopt to deploy beside what is in it."
+        return [f"titanic_project: {name} is there and was made by somebody else. {remedy}"]
     if record(cluster, STAGES):
         # It has been deployed to; what comes to it is looked at stage by stage.
         return []
-    remedy = "choose another namespace, or remove it first"
-    return [f"titanic_project: {thing} in {name} is not of this deployment: {remedy}" for thing in _met(cluster)]
+    remedy = "Choose another namespace, or remove it first."
+    return [f"titanic_project: {thing} in {name} is not of this deployment. {remedy}" for thing in _met(cluster)]
 
 
 def _met(cluster: KubernetesClient) -> Iterator[str]:

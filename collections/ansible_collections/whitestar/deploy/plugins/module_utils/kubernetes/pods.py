@@ -13,6 +13,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object, object_label
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 
 POLL_SECONDS = 0.25
 LOG_LINES = 15
@@ -111,11 +112,11 @@ class PodWaiter:
         """Return once that is so. Raises ReleaseError with the reason why it will not be, or is not in time."""
         while not done():
             if problem := self.problem():
-                raise ReleaseError(f"{problem}; its last output:\n{self._last_output()}")
+                raise ReleaseError(f"{problem}; its last output:\n{readable(self._last_output())}")
             if time.monotonic() - self.began > seconds:
                 raise ReleaseError(
                     f"it did not get ready within {seconds:g} s: {self.last_words()}; "
-                    f"its last output:\n{self.output(LOG_LINES)}"
+                    f"its last output:\n{readable(self.output(LOG_LINES))}"
                 )
             time.sleep(POLL_SECONDS)
 

@@ -44,7 +44,7 @@ def problems(cluster: KubernetesClient, options: dict[str, Any]) -> list[str]:
     number = re.match(r"v(\d+)\.(\d+)", version)
     if number and (int(number[1]), int(number[2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        return [f"titanic_cluster: the cluster is {version}: {oldest} or later is needed; upgrade it"]
+        return [f"titanic_cluster: the cluster is {version}, {oldest} or later is needed. Upgrade it."]
     at_rest = refusal(stopped(cluster)) if options["needs_running"] else []
     if at_rest or not options["deploys"]:
         return at_rest
@@ -58,7 +58,9 @@ def problems(cluster: KubernetesClient, options: dict[str, Any]) -> list[str]:
 
 def unreachable(error: ClusterError) -> str:
     """Why the cluster cannot be used, with the variable and the remedy."""
-    return f"titanic_cluster: {error}: check kubectl, kubeconfig and context, and that the cluster is up"
+    return (
+        f"titanic_cluster: {str(error).rstrip('.')}. Check kubectl, kubeconfig and context, and that the cluster is up."
+    )
 
 
 def denied(cluster: KubernetesClient) -> list[str]:
@@ -77,8 +79,8 @@ def denied(cluster: KubernetesClient) -> list[str]:
     if not found:
         return []
     what = f"these credentials may not {', '.join(found)} in namespace {cluster.namespace}"
-    remedy = "use others, or have an administrator make some (playbooks/make-deployer.yml)"
-    return [f"titanic_cluster: {what}: {remedy}"]
+    remedy = "Use others, or have an administrator make some (playbooks/make-deployer.yml)."
+    return [f"titanic_cluster: {what}. {remedy}"]
 
 
 def missing(cluster: KubernetesClient, required: list[dict[str, Any]]) -> list[str]:
@@ -93,7 +95,7 @@ def missing(cluster: KubernetesClient, required: list[dict[str, Any]]) -> list[s
             # Who may work in one namespace need not be allowed to look at what belongs to all.
             continue
         if what:
-            found.append(f"{need['variable']}: {what}: {need['remedy']}")
+            found.append(f"{need['variable']}: {what}. {need['remedy']}")
     return found
 
 
@@ -127,7 +129,7 @@ def unchangeable(cluster: KubernetesClient, volume: dict[str, Any], overlays: li
                 found.append(f"{VOLUME_VARIABLES[error.what]}: {error}")
     for overlay in overlays:
         refused = _refusals(cluster, made.get(overlay["stage"], []), overlay)
-        found += [f"{overlay['variable']}: {error}: change it, or leave it out" for error in refused]
+        found += [f"{overlay['variable']}: {str(error).rstrip('.')}. Change it, or leave it out." for error in refused]
     return found
 
 

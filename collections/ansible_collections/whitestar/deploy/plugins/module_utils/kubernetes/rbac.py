@@ -23,7 +23,7 @@ RIGHTS = (
     ("networking.k8s.io", "ingresses networkpolicies", "get list create patch delete"),
     ("coordination.k8s.io", "leases", "get create update delete"),
 )
-# What only some choices need: a larger volume, another way in, another database, secrets out of a store.
+# What only some choices need: a larger volume, another Ingress or Gateway, another database, secrets out of a store.
 CHOICES = (
     ("", "persistentvolumeclaims", "patch"),
     ("gateway.networking.k8s.io", "httproutes", "get list create patch delete"),

@@ -41,7 +41,7 @@ def healthy(found: Mapping[str, Any] | None) -> bool:
 def said_of(found: Mapping[str, Any] | None) -> str:
     """What the operator says of a Cluster that is not healthy."""
     status = (found or {}).get("status", {})
-    phase = str(status.get("phase") or "its operator has not looked at it: is CloudNativePG running?")
+    phase = str(status.get("phase") or "its operator has not looked at it. Is CloudNativePG running?")
     return ": ".join(part for part in (phase, str(status.get("phaseReason") or "")) if part)
 
 

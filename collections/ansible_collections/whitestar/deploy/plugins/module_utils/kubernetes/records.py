@@ -41,7 +41,7 @@ class ClusterRecords:
         try:
             return Ledger.from_document(json.loads(data.get(ENTRIES, "{}")), kept)
         except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"ConfigMap {LEDGER} is not readable ({error}): restore it, or delete it") from error
+            raise ValueError(f"ConfigMap {LEDGER} is not readable ({error}). Restore it, or delete it.") from error
 
     def objects(self, release: str) -> list[Object]:
         """The objects that a recorded release serves with; none if they are not kept."""

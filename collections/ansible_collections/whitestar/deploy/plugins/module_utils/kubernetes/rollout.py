@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A release as a Deployment: tried out in a pod of its own, rolled out without a dropped request, then watched."""
+"""A release as a Deployment: a smoke test in a pod of its own, rolled out without a dropped request, then watched."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_tes
     try_out,
 )
 
-# What the pod is called in which a release is tried out; no Service sends it anything.
+# What the pod of the smoke test is called; no Service sends it anything.
 TRIAL = "trial"
 # More pods than there ever are.
 MANY = 2**31 - 1
@@ -120,7 +120,7 @@ class Rollout:
         pod = self._trial()
         name = pod["metadata"]["name"]
         watch = PodWaiter(self.cluster, pod["metadata"]["labels"])
-        report("try the release out in a pod of its own")
+        report("run the smoke test in a pod of its own")
         try:
             try:
                 self.cluster.create(pod)
@@ -137,7 +137,7 @@ class Rollout:
                 self.cluster.delete("v1", "Pod", name, now=True)
 
     def _trial(self) -> Object:
-        """The pod in which it is tried out."""
+        """The pod of the smoke test."""
         pod = deepcopy(self.template)
         labels = pod["metadata"]["labels"] | {COMPONENT: TRIAL, RELEASE: self.release}
         pod["metadata"] = {**pod["metadata"], "name": f"{self.key[2]}-{TRIAL}-{token_hex(3)}", "labels": labels}
@@ -148,7 +148,7 @@ class Rollout:
         return with_managed_labels({"apiVersion": "v1", "kind": "Pod", **pod})
 
     def tidy(self) -> None:
-        """Remove the pods in which releases were tried out by runs that were killed."""
+        """Remove the smoke tests' pods of runs that were killed."""
         for pod in self.cluster.list("v1", "Pod", **{COMPONENT: TRIAL}):
             self.cluster.delete("v1", "Pod", pod["metadata"]["name"], now=True)
 
@@ -175,8 +175,8 @@ class Rollout:
         """The same for who waits. Raises ReleaseError once somebody has paused it: nothing comes of waiting."""
         found = self.cluster.get(*self.key)
         if found and found["spec"].get("paused"):
-            remedy = f"resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
-            raise ReleaseError(f"{object_label(self.deployment)} is paused: {remedy} {self.key[2]}")
+            remedy = f"Resume it with: kubectl --namespace {self.cluster.namespace} rollout resume deployment"
+            raise ReleaseError(f"{object_label(self.deployment)} is paused. {remedy} {self.key[2]}")
         if found:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             new, available = (status.get(name, 0) for name in ("updatedReplicas", "availableReplicas"))

@@ -120,7 +120,7 @@ def _wait_until_gone(cluster: KubernetesClient, thing: Object) -> None:
     while pods := cluster.list("v1", "Pod", **labels):
         if time.monotonic() > deadline:
             names = ", ".join(object_label({"kind": "Pod", **pod}) for pod in pods)
-            raise ClusterError(f"{names} has been told to end, and is there after {seconds} s: see what keeps it")
+            raise ClusterError(f"{names} has not ended after {seconds} s. See what keeps it (finalizers).")
         time.sleep(POLL_SECONDS)
 
 

@@ -52,7 +52,7 @@ def amount(quantity: str) -> Decimal:
     """A quantity of Kubernetes, such as ``1.5Gi``, as a number. Raises ValueError."""
     found = QUANTITY.fullmatch(str(quantity).strip())
     if not found:
-        raise ValueError(f"'{quantity}' is no quantity: write it as 10Gi")
+        raise ValueError(f"'{quantity}' is no quantity. Write it as 10Gi.")
     number, binary, letter, power = found.groups()
     return Decimal(number) * BINARY.get(binary, 1) * DECIMAL.get(letter, 1) * Decimal(10) ** int(power or 0)
 
@@ -120,12 +120,12 @@ def _parts(cluster: KubernetesClient, before: Object | None, wanted: Object) -> 
 def _fit(cluster: KubernetesClient, claim: Object, wanted: Wanted, *, check: bool) -> None:
     name, now, of = claim["metadata"]["name"], _size(claim), claim["spec"].get(CLASS)
     if wanted.storage_class and of != wanted.storage_class:
-        remedy = f"set it to {of}, or dump the data and load them into a new deployment"
-        raise VolumeError(CLASS, f"the volume {name} is of the class {of}, which no volume changes: {remedy}")
+        remedy = f"Set it to {of}, or dump the data and load them into a new deployment."
+        raise VolumeError(CLASS, f"the volume {name} is of the class {of}, which no volume changes. {remedy}")
     # Who has grown one by hand need not say so.
     if wanted.size_before and amount(wanted.size) < amount(wanted.size_before):
-        remedy = f"set it to {wanted.size_before} or more, or dump the data and load them into a new deployment"
-        raise VolumeError(SIZE, f"the volume {name} has {now}, and none gets smaller: {remedy}")
+        remedy = f"Set it to {wanted.size_before} or more, or dump the data and load them into a new deployment."
+        raise VolumeError(SIZE, f"the volume {name} has {now}, and none gets smaller. {remedy}")
     if amount(wanted.size) <= amount(now):
         return
     change = {"spec": {"resources": {"requests": {SIZE: wanted.size}}}}
@@ -135,8 +135,8 @@ def _fit(cluster: KubernetesClient, claim: Object, wanted: Wanted, *, check: boo
     except ClusterError as error:
         if not error.status:
             raise
-        remedy = f"set it to {now}, or have the storage class {of} allow it (allowVolumeExpansion)"
-        raise VolumeError(SIZE, f"the volume {name} has {now} and cannot grow ({error}): {remedy}") from error
+        remedy = f"Set it to {now}, or have the storage class {of} allow it (allowVolumeExpansion)."
+        raise VolumeError(SIZE, f"the volume {name} has {now} and cannot grow ({error}). {remedy}") from error
 
 
 def let_go(cluster: KubernetesClient, wanted: Object) -> None:
@@ -146,5 +146,5 @@ def let_go(cluster: KubernetesClient, wanted: Object) -> None:
     deadline = time.monotonic() + GONE_SECONDS
     while cluster.get(*key):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{key[1]} {key[2]} is not gone within {GONE_SECONDS} s: run it again")
+            raise ClusterError(f"{key[1]} {key[2]} is not gone within {GONE_SECONDS} s. Run it again.")
         time.sleep(POLL_SECONDS)

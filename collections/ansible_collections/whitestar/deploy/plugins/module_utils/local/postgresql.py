@@ -9,9 +9,11 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.checksums import record_checksums
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import (
@@ -57,10 +59,11 @@ class PostgresServer(Server):
     def version(self) -> str:
         """The programs' version, such as ``18.6``. Raises DatabaseError if they do not work."""
         try:
-            text = self._run(["postgres", "--version"])
+            text = self.run_program(["postgres", "--version"])
         except OSError as error:
             raise DatabaseError(
-                f"titanic_database_local_bindir: {self.bindir} has no working 'postgres' program ({error})"
+                f"titanic_database_local_bindir: {self.bindir} has no working 'postgres' program ({error}). "
+                "Name another directory."
             ) from error
         return text.split()[2]
 
@@ -74,7 +77,7 @@ class PostgresServer(Server):
         major = int(found[0]) if found else 0
         if major < OLDEST_MAJOR:
             raise DatabaseError(
-                f"titanic_database_local_bindir: {self.bindir} is PostgreSQL {major}, {OLDEST_MAJOR} or later is needed"
+                f"titanic_database_local_bindir: {self.bindir} is PostgreSQL {major}. Name {OLDEST_MAJOR} or later."
             )
         return major
 
@@ -87,8 +90,8 @@ class PostgresServer(Server):
         kept = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
         if int(kept) != self.major():
             raise DatabaseError(
-                f"the data in {self.data} are PostgreSQL {kept}'s, the programs in {self.bindir} are {self.major()}: "
-                f"set titanic_database_local_bindir to PostgreSQL {kept}, or dump and load into a new cluster"
+                f"the data in {self.data} are PostgreSQL {kept}'s, the programs in {self.bindir} are {self.major()}. "
+                f"Set titanic_database_local_bindir to PostgreSQL {kept}, or dump and load into a new cluster."
             )
 
     def make(self) -> None:
@@ -100,7 +103,7 @@ class PostgresServer(Server):
         shutil.rmtree(unfinished, ignore_errors=True)
         options = ["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--auth-host=reject", "--no-instructions"]
         options += [f"--username={ADMINISTRATOR}", "--auth-local=peer", "--pgdata", str(unfinished)]
-        self._run(["initdb", *options])
+        self.run_program(["initdb", *options])
         unfinished.rename(self.data)
 
     def files(self, settings: Mapping[str, object]) -> dict[Path, bytes]:
@@ -120,7 +123,7 @@ class PostgresServer(Server):
             "shared_buffers": "64MB",
         }
         lines = [f"{name} = '{_escape(value)}'\n" for name, value in sorted((ours | dict(settings)).items())]
-        users = f"local all {ADMINISTRATOR} peer map=administrator\nlocal all all scram-sha-256\n"
+        users = f"local all,replication {ADMINISTRATOR} peer map=administrator\nlocal all all scram-sha-256\n"
         account = pwd.getpwuid(self.owner[0] if self.owner else os.geteuid()).pw_name
         return {
             self.data / "titanic.conf": "".join(lines).encode(),
@@ -151,11 +154,11 @@ class PostgresServer(Server):
         """Whether the server runs."""
         return self._start("pg_ctl", ["status", "--pgdata", str(self.data)], "").returncode == 0
 
-    def start(self) -> None:
+    def start(self, seconds: float = START_SECONDS) -> None:
         """Start it and wait until it answers. Raises DatabaseError with its last words."""
         try:
-            seconds = ["--wait", "--timeout", str(START_SECONDS), "--silent", "--log", str(self.log)]
-            self._run(["pg_ctl", "start", "--pgdata", str(self.data), *seconds])
+            words = ["--wait", "--timeout", f"{seconds:.0f}", "--silent", "--log", str(self.log)]
+            self.run_program(["pg_ctl", "start", "--pgdata", str(self.data), *words], seconds=seconds)
         except DatabaseError as error:
             said = self.log.read_text(errors="replace") if self.log.exists() else ""
             raise DatabaseError(f"PostgreSQL did not start: {error}\n{said[-1500:]}") from error
@@ -164,11 +167,11 @@ class PostgresServer(Server):
         """Stop it; sessions are disconnected, everything committed is on disk."""
         if self.exists() and self.running():
             seconds = ["--wait", "--timeout", str(START_SECONDS)]
-            self._run(["pg_ctl", "stop", "--mode", "fast", *seconds, "--pgdata", str(self.data)])
+            self.run_program(["pg_ctl", "stop", "--mode", "fast", *seconds, "--pgdata", str(self.data)])
 
     def reload(self) -> None:
         """Read the configuration again."""
-        self._run(["pg_ctl", "reload", "--pgdata", str(self.data)])
+        self.run_program(["pg_ctl", "reload", "--pgdata", str(self.data)])
 
     def pending_restart(self) -> list[str]:
         """Settings that take effect only when the server starts again."""
@@ -178,26 +181,59 @@ class PostgresServer(Server):
     def run_sql(self, sql: str, database: str = "postgres") -> str:
         """Run ``sql`` as the administrator; it goes in by standard input, so it is in no process list."""
         place = ["-h", str(self.socket_directory), "-p", str(PORT)]
-        return self._run([*PSQL, *place, "-d", database, "-f", "-"], sql).strip()
+        return self.run_program([*PSQL, *place, "-d", database, "-f", "-"], sql).strip()
 
-    def _run(self, command: Sequence[str], standard_input: str = "") -> str:
-        done = self._start(command[0], command[1:], standard_input)
+    def stream_sql(self, sql: str, database: str) -> Iterator[bytes]:
+        """The lines that ``sql`` prints, however many. Raises DatabaseError at the end if it failed."""
+        words = [*PSQL, "-h", str(self.socket_directory), "-p", str(PORT), "-d", database, "-f", "-"]
+        with tempfile.TemporaryFile() as script, tempfile.TemporaryFile() as complaints:
+            script.write(sql.encode())
+            script.seek(0)
+            streams: dict[str, Any] = {"stdin": script, "stdout": subprocess.PIPE, "stderr": complaints}
+            with subprocess.Popen([str(self.bindir / words[0]), *words[1:]], **streams, **self.process()) as client:
+                if client.stdout:
+                    yield from client.stdout
+            if client.returncode:
+                complaints.seek(0)
+                told = complaints.read().decode(errors="replace").strip()[-1500:]
+                raise DatabaseError(f"{words[0]} failed ({client.returncode}): {told}")
+
+    def connection(self) -> list[str]:
+        """How PostgreSQL's own clients are told to reach it as the administrator."""
+        return ["-h", str(self.socket_directory), "-p", str(PORT), "-U", ADMINISTRATOR]
+
+    def control(self) -> dict[str, str]:
+        """What pg_controldata says of the data, whether the server runs or not. Raises DatabaseError."""
+        lines = self.run_program(["pg_controldata", str(self.data)]).splitlines()
+        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    def system(self) -> str:
+        """The identifier that tells this database from every other. Raises DatabaseError."""
+        return self.control()["Database system identifier"]
+
+    def process(self) -> dict[str, Any]:
+        """Arguments of ``subprocess`` for its programs."""
+        return {"cwd": "/", "env": service_environment({"HOME": str(self.directory)}), **as_owner(self.owner)}
+
+    def run_program(self, command: Sequence[str], standard_input: str = "", seconds: float = START_SECONDS) -> str:
+        """Run one of PostgreSQL's programs: what it prints. Raises DatabaseError with its words."""
+        done = self._start(command[0], command[1:], standard_input, seconds)
         if done.returncode:
             words = (done.stderr or done.stdout).strip()[-1500:]
             raise DatabaseError(f"{command[0]} failed ({done.returncode}): {words}")
         return done.stdout
 
-    def _start(self, program: str, arguments: Sequence[str], standard_input: str) -> subprocess.CompletedProcess[str]:
+    def _start(
+        self, program: str, arguments: Sequence[str], standard_input: str, seconds: float = START_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.bindir / program), *arguments],
             input=standard_input,
             capture_output=True,
             text=True,
             check=False,
-            cwd="/",
-            env=service_environment({"HOME": str(self.directory)}),
-            timeout=START_SECONDS * 2,
-            **as_owner(self.owner),
+            timeout=seconds * 2,
+            **self.process(),
         )
 
 

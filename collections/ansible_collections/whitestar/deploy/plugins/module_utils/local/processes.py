@@ -12,8 +12,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import GRACE_SECONDS, SPARE_SECONDS, Parts
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError, PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS, ReleaseError
 
 FRONT = "caddy"
@@ -42,6 +44,12 @@ class Processes(Parts):
             found[name] = f"pid {process.pid} {release}{drains}".strip() if process else "stopped"
         found[POSTGRESQL] = "running" if self._database_runs() else "stopped"
         return found
+
+    def backups(self) -> dict[str, str]:
+        try:
+            return told_of(self.state)
+        except (BackupError, DatabaseError, OSError, ValueError) as error:
+            return {"problem": str(error)}
 
     def running(self) -> list[str]:
         found = [name for name in DAEMONS if self.state.daemon(name).process()]
@@ -75,15 +83,16 @@ class Processes(Parts):
         daemon = self.state.daemon(name)
         with self.state.exclusively_of(name):
             if not daemon.process() and not daemon.restart():
-                raise ReleaseError(f"{name}: how it is started is not recorded; deploy once (make up)")
+                raise ReleaseError(f"{name}: how it is started is not recorded. Deploy once (make up).")
 
-    def remove(self) -> list[str]:
+    def remove(self) -> tuple[list[str], list[str]]:
         """Stop everything, reverse proxy first; nothing of others is near it."""
+        steps = [f"stop {name}" for name in self.running()]
         for name in DAEMONS:
             self.state.daemon(name).stop(GRACE_SECONDS)
         if self._database_runs():
             self.cluster.stop()
-        return []
+        return steps, []
 
     def _database_runs(self) -> bool:
         return self.cluster.exists() and self.cluster.running()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green i
     BlueGreen,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import mark, server_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 
 SOCKET = "api.sock"
@@ -133,6 +137,16 @@ class LocalRuntime:
         """Whether the release directory is there."""
         return Path(reference).is_dir()
 
+    def restore_point(self) -> dict[str, Any]:
+        """Mark this moment in the database's WAL; empty where there are no backups. Raises ReleaseError."""
+        repository = Repository.of(self.state)
+        if repository is None:
+            return {}
+        try:
+            return mark(server_of(repository), f"before-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+        except DatabaseError as error:
+            raise ReleaseError(f"no restore point could be made for it, and so it is not deployed: {error}") from error
+
     def database_output(self) -> str:
         """The last lines of the newest of PostgreSQL's logs."""
         try:
@@ -157,8 +171,8 @@ def account(image: str, uid: int) -> tuple[int, int] | None:
     python = (Path(image) / "bin" / "python").resolve()
     if owner and python.exists() and (closed := closed_to_others(python)):
         raise ReleaseError(
-            f"a release does not run as root, and only root may use {closed}: "
-            "set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3"
+            f"a release does not run as root, and only root may use {closed}. "
+            "Set titanic_image_python to an interpreter that is open to others, such as /usr/bin/python3."
         )
     return owner
 

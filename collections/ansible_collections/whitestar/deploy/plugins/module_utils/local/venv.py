@@ -141,7 +141,7 @@ def uv_command() -> list[str]:
         return [sys.executable, "-m", "uv"]
     found = shutil.which("uv")
     if not found:
-        raise BuildError(f"uv is not installed for {sys.executable}: install it there with 'pip install uv'")
+        raise BuildError(f"uv is not installed for {sys.executable}. Install it there with 'pip install uv'.")
     return [found]
 
 

@@ -75,7 +75,7 @@ def database_drift(
             other["member of"] = facts["roles"][role]["member of"]
         yield from _role(f"role {role}", facts["roles"].get(role), passwords.get(role), other)
     for name in facts["superusers"]:
-        yield Difference(f"role {name}", "SUPERUSER", said="there is another superuser than the administrator")
+        yield Difference(f"role {name}", "SUPERUSER", said="is a superuser beside the administrator")
     if facts["database"] is None:
         yield Difference(what, said="is gone")
         return

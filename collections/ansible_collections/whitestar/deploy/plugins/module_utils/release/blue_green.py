@@ -61,11 +61,11 @@ def take_over(colours: Colours, serving: str | None) -> None:
 def switch(colours: Colours, serving: str | None) -> str:
     """Make the new release serve, and return its colour. ``serving`` is the colour that serves now, if any.
 
-    Order matters. The new colour is started, ready and tried out before the reverse proxy may send it anything, and
-    serves before the old one is drained; the old one is drained *by its readiness* before it is stopped, because
-    gunicorn drops what waits in its accept queue at SIGTERM. Raises ReleaseError,
-    with the new colour stopped again and the old one as it was. While the new one is under analysis the old one waits,
-    drained, and is let in again when the new one fails.
+    Order matters. The new colour is started, ready and past the smoke test before the reverse proxy may send it
+    anything, and serves before the old one is drained. The old one is drained *by its readiness* before it is stopped,
+    because gunicorn drops what waits in its accept queue at SIGTERM. While the new one is under analysis the old one
+    waits, drained, and gets requests again when the new one fails. Raises ReleaseError, with the new colour stopped
+    again and the old one as it was.
     """
     idle = other(serving) if serving else COLOURS[0]
     try:
@@ -73,7 +73,7 @@ def switch(colours: Colours, serving: str | None) -> str:
         colours.start(idle)
         report("wait until the release is ready")
         colours.wait_until_ready(idle)
-        report("try the release out")
+        report("run the smoke test")
         colours.try_out(idle)
         colours.admit(idle)
     except BaseException:
@@ -87,7 +87,7 @@ def switch(colours: Colours, serving: str | None) -> str:
             report("watch the release under analysis")
             colours.watch(idle)
         except ReleaseError:
-            # The old one still runs and has only to be let in again.
+            # The old one still runs and has only to get requests again.
             colours.admit(serving)
             colours.drain(idle)
             colours.record_evidence(idle)

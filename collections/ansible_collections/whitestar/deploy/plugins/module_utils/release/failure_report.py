@@ -17,6 +17,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation 
 
 OUTPUT_FOLLOWS = "; its last output:"
 REASON_LENGTH = 300
+ERRORS = ("error", "critical")
 SHORTEST_SECRET = 4  # a shorter one would blacken ordinary words
 
 
@@ -92,6 +93,30 @@ def reason_of(text: str) -> str:
     if not first.endswith(OUTPUT_FOLLOWS):
         return first
     return ": ".join([first.removesuffix(OUTPUT_FOLLOWS), *output[-1:]])[:REASON_LENGTH]
+
+
+def readable(output: str) -> str:
+    """A program's output for a message: of log lines in JSON level and text, and of an exception its last line.
+
+    What is said again is left out; where errors are logged, so are lines of lower levels. Other lines stay as they are.
+    """
+    found = [_log_line(line) for line in output.splitlines()]
+    if any(level in ERRORS for level, _ in found):
+        found = [(level, text) for level, text in found if level in {"", *ERRORS}]
+    return "\n".join(dict.fromkeys(text for _, text in found))
+
+
+def _log_line(line: str) -> tuple[str, str]:
+    """The level of a log line in JSON, empty for another line, and what is shown of it."""
+    try:
+        entry = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("message"), str):
+        return "", line
+    level, exception = str(entry.get("level", "")), str(entry.get("exception") or "").strip()
+    why = f": {exception.splitlines()[-1]}" if exception else ""
+    return level, f"{level or 'log'}: {entry['message']}{why}"
 
 
 def redacted(records: Records, text: str) -> str:

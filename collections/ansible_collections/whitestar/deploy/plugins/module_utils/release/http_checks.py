@@ -18,8 +18,8 @@ MAINTENANCE = "urn:titanic:problem:maintenance"
 # A reverse proxy may not have seen yet that a release is ready, or that the one before is gone.
 SEEN_WITHIN_SECONDS = 30
 POLL_SECONDS = 0.2
-# So often in a row the new release has to answer before it is asked for the rest: an ingress controller that knows an
-# old pod for a moment longer, as one of two, would be taken for it once in a thousand times.
+# So often in a row the new release has to answer before it is asked for the rest. An ingress controller may know an old
+# pod for a moment longer; as one of two, that pod would pass for the new release once in a thousand times.
 IN_A_ROW = 10
 
 
@@ -91,8 +91,8 @@ class ReverseProxy:
 class Checks:
     """What a new release promises, asked before it gets requests and, of what was ``kept`` before, afterwards.
 
-    ``named`` are promises that only this ``release`` keeps, of those that another one answered before; what is asked at
-    the path ``ready`` none keeps that is on trial, since it is held unready.
+    ``named`` are promises that only this ``release`` keeps, of those that another one answered before. In the smoke
+    test no release keeps what is asked at the path ``ready``, since it is held unready.
     """
 
     promises: Sequence[Mapping[str, Any]] = ()

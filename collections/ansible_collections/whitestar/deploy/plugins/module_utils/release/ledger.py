@@ -13,14 +13,46 @@ from typing import Any, Protocol
 
 FORMAT = 1
 ENTRIES_KEPT = 100
+EVENTS_KEPT = 200
 FAILURE_REPORTS_KEPT = 10
 NOTHING_YET = "nothing has been deployed here yet"
 # Where a run was to go on from there.
-NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}: run the whole site first, without --tags and --skip-tags"
+NOTHING_TO_GO_ON_FROM = f"{NOTHING_YET}. Run the whole site first, without --tags and --skip-tags."
 
 
 class RollbackRefusedError(ValueError):
     """There is no release to go back to, or the live schema cannot serve it; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class LiveSchema:
+    """The schema that a database has: its revision, and the oldest release schema revision that it serves.
+
+    Either is empty where it is not known.
+    """
+
+    revision: str = ""
+    oldest_tolerated: str = ""
+
+    @classmethod
+    def of_check(cls, said: Any, complaint: str) -> LiveSchema:
+        """As a release's command ``check`` tells it. Raises RollbackRefusedError if the database does not say."""
+        schema = said.get("schema") if isinstance(said, dict) else None
+        if not isinstance(schema, dict) or not schema.get("oldest_tolerated"):
+            raise RollbackRefusedError(
+                f"the live schema is not known, since the database does not answer ({complaint or said}). "
+                f"Run the site first, which starts it."
+            )
+        return cls(str(schema.get("current") or ""), str(schema["oldest_tolerated"]))
+
+    def refuses(self, entry: Entry) -> str:
+        """Why a release cannot live with this schema; empty if it can. A rollback and a restore both ask this."""
+        if self.oldest_tolerated and entry.schema_required < self.oldest_tolerated:
+            since = f"the live schema serves releases from {self.oldest_tolerated} on"
+            return f"needs schema {entry.schema_required}, but {since}"
+        if self.revision and entry.schema_required > self.revision:
+            return f"needs schema {entry.schema_required}, but the live schema is at {self.revision}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +62,8 @@ class Entry:
     ``number`` counts up from 1. ``image`` is the tree hash or digest, ``config`` the hash of the workload's
     configuration. ``schema_required`` is the schema revision the release needs, ``schema_tolerates`` the oldest
     release schema revision that its own head schema can still serve. ``restores`` is the number of the entry
-    that a rollback went back to. ``at`` is UTC in ISO 8601.
+    that a rollback went back to. ``at`` is UTC in ISO 8601. ``point`` is the restore point of the moment before the
+    release, and ``backup`` the newest backup then; empty where there were no backups.
     """
 
     number: int
@@ -46,6 +79,8 @@ class Entry:
     outcome: str
     reason: str = ""
     restores: int | None = None
+    point: str = ""
+    backup: str = ""
 
     @property
     def position(self) -> int:
@@ -62,22 +97,40 @@ class Ledger:
     """All recorded entries, oldest first.
 
     ``kept`` names the releases that are still on the target, since only those can serve again; None if not known.
+    ``events`` are backups, restore points, restores and drills, oldest first, each with ``kind`` and ``at``.
     """
 
     entries: tuple[Entry, ...] = ()
     kept: frozenset[str] | None = None
+    events: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], kept: Iterable[str] | None = None) -> Ledger:
         """Read what :meth:`document` wrote. Raises ValueError for another format."""
         if document.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}: upgrade it")
+            raise ValueError(f"the ledger has format {document['format']}, this collection reads {FORMAT}. Upgrade it.")
         entries = tuple(Entry(**entry) for entry in document.get("entries", []))
-        return cls(entries, None if kept is None else frozenset(kept))
+        return cls(entries, None if kept is None else frozenset(kept), tuple(document.get("events", [])))
 
     def document(self) -> dict[str, Any]:
-        """A JSON value: ``{"format": 1, "entries": [...]}``."""
-        return {"format": FORMAT, "entries": [dataclasses.asdict(entry) for entry in self.entries]}
+        """A JSON value: ``{"format": 1, "entries": [...]}``, and ``events`` where there are any."""
+        events = {"events": [dict(event) for event in self.events]} if self.events else {}
+        return {"format": FORMAT, "entries": [dataclasses.asdict(entry) for entry in self.entries], **events}
+
+    def with_event(self, kind: str, **facts: Any) -> Ledger:
+        """The same with one more event; ``at`` is now unless it is given. Only the newest 200 are kept."""
+        event = {"kind": kind, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        return dataclasses.replace(self, events=(*self.events, event)[-EVENTS_KEPT:])
+
+    def last_event(self, kind: str, **facts: Any) -> Mapping[str, Any] | None:
+        """The newest event of this kind that has these facts."""
+        found = (event for event in reversed(self.events) if event["kind"] == kind)
+        return next((event for event in found if all(event.get(key) == value for key, value in facts.items())), None)
+
+    def open_point(self) -> Mapping[str, Any] | None:
+        """The newest restore point, where no release has it yet: it was made before a migration for the next one."""
+        point = self.last_event("point", named=False)
+        return point if point and all(entry.point != point["name"] for entry in self.entries) else None
 
     def current(self) -> Entry | None:
         """The entry that serves: the newest that succeeded."""
@@ -92,8 +145,9 @@ class Ledger:
         last = self.last_attempt(release)
         if last is None or last.outcome == "succeeded":
             return ""
-        words = "failed" if last.outcome == "failed" else "was interrupted"
-        return f"trying release {release} again, which {words} at {last.at}: {last.reason or 'no reason is known'}"
+        if last.outcome != "failed":
+            return f"release {release}: the run that deployed it at {last.at} was cut off. This run continues."
+        return f"release {release}: it failed at {last.at}, and this run tries it again. The reason was: {last.reason}"
 
     def eligible(self) -> list[Entry]:
         """The deployment of each release that could serve again, the one that served last first, without the current.
@@ -109,6 +163,10 @@ class Ledger:
                 found.setdefault(deployment.release, deployment)
         return [entry for entry in found.values() if not current or entry.release != current.release]
 
+    def rollback_to(self) -> str:
+        """The release that a rollback goes back to unless another is named or the schema forbids it; empty if none."""
+        return next((entry.release for entry in self.eligible()), "")
+
     def _is_kept(self, entry: Entry) -> bool:
         return self.kept is None or entry.release in self.kept
 
@@ -123,10 +181,9 @@ class Ledger:
                 return found
         return None
 
-    def rollback_target(self, wanted: str, live_tolerates: str) -> Entry:
+    def rollback_target(self, wanted: str, live: LiveSchema) -> Entry:
         """The entry to go back to: ``wanted`` (a release id or a unique start of one), or the one before the current.
 
-        ``live_tolerates`` is the oldest release schema revision that the live schema serves; empty if unknown.
         Going back twice goes further back, never forward. Raises RollbackRefusedError.
         """
         current = self.current()
@@ -137,27 +194,32 @@ class Ledger:
         if wanted:
             matches = [entry for entry in candidates if entry.release.startswith(wanted)]
             if current.release.startswith(wanted) and not matches:
-                raise RollbackRefusedError(f"release {current.release} is the one that serves already")
+                raise RollbackRefusedError(f"release {current.release} serves already. Name another one.")
             if len(matches) != 1:
                 what = "is not in the ledger" if not matches else "fits more than one release"
-                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}; recorded releases: {known}")
+                raise RollbackRefusedError(f"titanic_rollback_to: '{wanted}' {what}. Recorded releases: {known}.")
             target = matches[0]
         else:
             before = self._before(current)
             if before is None:
                 raise RollbackRefusedError(
-                    f"release {current.release} is the oldest recorded one: there is nothing further back; "
-                    f"name one with -e titanic_rollback_to=RELEASE (recorded: {known}) or deploy the source again"
+                    f"release {current.release} is the oldest recorded one. "
+                    f"Name one with -e titanic_rollback_to=RELEASE (recorded: {known}), or deploy the source again."
                 )
             target = before
-        if live_tolerates and target.schema_required < live_tolerates:
-            served = ", ".join(entry.release for entry in candidates if entry.schema_required >= live_tolerates)
-            remedy = f"choose a newer release ({served})" if served else "no other is recorded: correct the source"
-            raise RollbackRefusedError(
-                f"release {target.release} needs schema {target.schema_required}, but the live schema serves releases "
-                f"from {live_tolerates} on: {remedy}"
-            )
+        if why := live.refuses(target):
+            served = ", ".join(entry.release for entry in candidates if not live.refuses(entry))
+            older = live.revision and target.schema_required > live.revision
+            choice = f"Choose an older release ({served})." if older else f"Choose a newer release ({served})."
+            remedy = choice if served else "No other is recorded. Correct the source."
+            raise RollbackRefusedError(f"release {target.release} {why}. {remedy}")
         return target
+
+    def fitting(self, live: LiveSchema) -> Entry | None:
+        """The deployment that serves with this schema: the current one if it can, or else the newest one that can."""
+        current = self.current()
+        deployed = [entry for entry in self.entries if current and entry.number == current.position]
+        return next((entry for entry in [*deployed, *self.eligible()] if not live.refuses(entry)), None)
 
     def add(self, **facts: Any) -> tuple[Ledger, Entry]:
         """A ledger with one more entry, ``number`` and ``at`` filled in; entries still "started" become "interrupted".
@@ -178,7 +240,7 @@ class Ledger:
     def close_interrupted(self) -> Ledger:
         """The same with every entry that never came to an end named so."""
         return self._with(
-            lambda entry: entry.outcome == "started", "interrupted", "the run ended before the release did"
+            lambda entry: entry.outcome == "started", "interrupted", "the run was cut off before the release took over"
         )
 
     def _with(self, chosen: Callable[[Entry], bool], outcome: str, reason: str) -> Ledger:
@@ -193,21 +255,6 @@ class Ledger:
         current = self.current()
         spared = {entry.release for entry in self.eligible()[:keep]}
         return spared | ({current.release} if current else set())
-
-
-def oldest_tolerated(said: Any, complaint: str) -> str:
-    """The oldest release schema revision that the live schema serves, of what a release's ``check`` has ``said``.
-
-    Raises RollbackRefusedError if the database does not say.
-    """
-    schema = said.get("schema") if isinstance(said, dict) else None
-    found = schema.get("oldest_tolerated") if isinstance(schema, dict) else None
-    if not found:
-        raise RollbackRefusedError(
-            f"the live schema is not known, since the database does not answer ({complaint or said}): "
-            f"bring it up first by running the site"
-        )
-    return str(found)
 
 
 def images_in_use(entries: Iterable[Entry], releases: set[str]) -> set[str]:

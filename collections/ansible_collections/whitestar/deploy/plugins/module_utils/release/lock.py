@@ -45,6 +45,13 @@ class Owner:
         return f"{self.user}@{self.host} (process {self.pid}, since {since})"
 
 
+def in_words(holder: Owner | None) -> str:
+    """Who holds the lock, for people; ``free`` if nobody does."""
+    if holder is None:
+        return "free"
+    return f"{holder}{', which has ended. The next run takes it over' if holder.gone(time.time()) else ''}"
+
+
 class LockedError(RuntimeError):
     """Another run holds the lock; the message names it and says what to do."""
 
@@ -52,7 +59,7 @@ class LockedError(RuntimeError):
     def of(cls, holder: Owner, now: float) -> LockedError:
         """That ``holder`` has it."""
         return cls(
-            f"another run holds the deploy lock: {holder}. Wait for it; its lease ends by itself "
+            f"another run holds the deploy lock: {holder}. Wait for it. Its lease ends by itself "
             f"{max(0, holder.until - now):.0f} s from now if it died on another machine"
         )
 
@@ -69,7 +76,9 @@ class Lock:
         try:
             return Owner(**found) if found else None
         except TypeError as error:
-            raise ValueError(f"{self.path} is not a lock that this collection reads ({error}): move it away") from error
+            raise ValueError(
+                f"{self.path} is not a lock that this collection reads ({error}). Move it away."
+            ) from error
 
     def acquire(self, owner: Owner, lease_seconds: float) -> Owner | None:
         """Take or renew the lock for ``owner``. Raises LockedError.

@@ -10,6 +10,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import TLS_OPTION
 
 TEXT = {"type": "str", "required": True}
+# How many of the ledger's entries a report has.
+LEDGER_LINES = 10
 STATES = ["reported", "stopped", "started", "absent"]
 
 LOCK: dict[str, Any] = {
@@ -56,5 +58,5 @@ RELEASE: dict[str, Any] = {
 def lifecycle_result(status: dict[str, Any], steps: list[str], *, removes: bool) -> dict[str, Any]:
     """What a module gives back that reports, stops, starts or removes."""
     before = json_bytes(status).decode() if removes else ""
-    diff = {"before": before, "after": "".join(f"{step}\n" for step in steps)}
+    diff = {"before": before, "after": "" if removes else "".join(f"{step}\n" for step in steps)}
     return {"changed": removes or bool(steps), "status": status, "steps": steps, "diff": diff}

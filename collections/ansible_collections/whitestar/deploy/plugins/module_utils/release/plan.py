@@ -12,6 +12,6 @@ def why_not(identity: str, planned: str) -> str:
     if planned in ("", identity):
         return ""
     return (
-        f"titanic_plan: the source is another than when the plan was made, image {identity} instead of {planned}; "
-        "nothing was built: put it back as it was, or write a new plan"
+        f"titanic_plan: the source has changed since the plan was made, image {identity} instead of {planned}. "
+        "Nothing was built. Put the source back as it was, or write a new plan."
     )

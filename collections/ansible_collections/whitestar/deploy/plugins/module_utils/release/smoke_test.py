@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a release is tried out before it gets requests and watched after it has them, on every kind of target."""
+"""The smoke test of a release before it gets requests, and its analysis afterwards, on every kind of target."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, try_request
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import readable
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import ReverseProxy
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import in_words as promise_in_words
 
@@ -126,7 +127,7 @@ def try_out(
     for address in [*addresses] * TRIES:
         for path in wanted:
             if failure := _smoke(address, path, transcript):
-                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{output()}")
+                raise ReleaseError(f"it got ready, but {path} {failure}; its last output:\n{readable(output())}")
     for address in addresses:
         for promise in promises:
             check_promise(ReverseProxy(address), promise, transcript)

@@ -95,7 +95,7 @@ def kept(engine: dict[str, Any]) -> Iterator[Database]:
     seen = database.keep(check=True)
     assert seen.changed
     assert seen["steps"] == ["make the roles and the database"]
-    assert database.keep().message == "no container of database runs: run the whole site once"
+    assert database.keep().message == "no container of database runs. Run the whole site once."
     assert not database.serve().failed
     seen = database.keep(check=True)
     assert seen["steps"] == ALL

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.whitestar.deploy.plugins.action.compose_image import pack
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes, tree_hash
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.image_build import Source, platform_problem
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.runtime import ComposeRuntime
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.build_context import BuildContext
 from ansible_collections.whitestar.deploy.tests.helpers import DOCKERFILE, build_context, run_ansible, run_module, spool
 from ansible_collections.whitestar.deploy.tests.index_helpers import PASSWORD, WHEEL, private_index
 
@@ -146,7 +146,7 @@ def test_an_argument_that_the_dockerfile_has_not_is_refused_by_name(builder: Bui
         builder.task(check=True, build_arguments={"VERSION": "2"}),
         builder.task(build_arguments={"VERSION": "2", "version": ["2"]}),
     )
-    has_not = "titanic_image_build_arguments: the Dockerfile has no ARG VERSION; it has version: correct the name"
+    has_not = "titanic_image_build_arguments: the Dockerfile has no ARG VERSION; it has version. Correct the name"
     assert all(has_not in result["msg"] for result in results)
     assert "titanic_image_build_arguments: version is no text or number" in results[1]["msg"]
     assert "context.tar.gz" not in said
@@ -171,7 +171,8 @@ def test_one_source_is_one_image_whenever_and_wherever_it_is_built(builder: Buil
         for path in (builder.place / "context").rglob("*"):
             os.utime(path, (number, number))
         archive, directory = builder.place / "context.tar.gz", builder.place / f"build{number}"
-        pack(archive, builder.place / "context", [], {"Dockerfile": builder.place / "Dockerfile"})
+        dockerfiles = {"Dockerfile": builder.place / "Dockerfile"}
+        BuildContext(builder.place / "context", [], dockerfiles, {}, []).pack(archive)
         source = Source(directory, {}, [])
         source.unpack(str(archive))
         source.build(builder.engine, *options, "--load", "--tag", f"{builder.repository}:{number}", seconds=60)
@@ -285,7 +286,7 @@ def test_proxies_of_the_client_reach_the_build_and_not_the_image(builder: Builde
 
 def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
     (result,), _ = builder.run(builder.task(scan_command=["true", "{sbom}"]))
-    assert "there is no bill of materials: give the Dockerfile a stage sbom, or use {image}" in result["msg"]
+    assert "there is no bill of materials. Give the Dockerfile a stage sbom, or use {image}" in result["msg"]
     builder.write_now("Dockerfile", "FROM scratch AS sbom\nCOPY code /other\n" + DOCKERFILE)
     (result,), _ = builder.run(builder.task())
     assert "the Dockerfile's stage sbom holds no file sbom.cdx.json" in result["msg"]
@@ -303,7 +304,7 @@ def test_platforms_that_cannot_be_are_refused_before_anything_is_sent(builder: B
         builder.task(platforms=[own]),
     )
     refused = "the release is refused, nothing else was touched: titanic_image_platforms: "
-    assert foreign["msg"] == f"{refused}{own}, which this engine runs, is not among linux/s390x: add it"
+    assert foreign["msg"] == f"{refused}{own}, which this engine runs, is not among linux/s390x. Add it."
     assert f"{refused}the builder default cannot make linux/wasm-of-nobody (only " in unknown["msg"]
     assert "QEMU and binfmt_misc" in unknown["msg"]
     assert [result["changed"] for result in (seen, done, again)] == [True, True, False]
@@ -319,7 +320,7 @@ def test_an_engine_that_keeps_one_platform_is_told_of(builder: Builder) -> None:
     if "containerd" in str(builder.engine.get("/info").get("DriverStatus")):
         pytest.skip("this engine keeps several platforms")
     problem = platform_problem(builder.engine, ["linux/amd64", "linux/386"])
-    assert problem.startswith("the builder default keeps one platform for each image: turn on the engine's containerd")
+    assert problem.startswith("the builder default keeps one platform for each image. Turn on the engine's containerd")
 
 
 def test_a_registry_that_does_not_take_the_login_is_named_and_nothing_is_built(builder: Builder) -> None:
@@ -424,7 +425,10 @@ def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) ->
 def test_what_is_not_on_this_machine_is_named(builder: Builder) -> None:
     tasks = [builder.task(context="/nowhere"), builder.task(dockerfile="/nowhere/Dockerfile")]
     results, _ = builder.run(*tasks)
-    assert results[0]["msg"] == "titanic_image_context: there is no directory /nowhere on this machine"
+    assert (
+        results[0]["msg"]
+        == "titanic_image_context: there is no directory /nowhere on this machine. Name the one that holds the project."
+    )
     assert "/nowhere/Dockerfile" in results[1]["msg"]
     assert not builder.state.root.exists()
 

@@ -316,7 +316,7 @@ def test_a_command_that_takes_too_long_is_ended(data: Target) -> None:
 def test_what_is_not_there_yet_would_run_in_check_mode(data: Target, place: Path) -> None:
     for options in ({"image": "unit-none:1"}, {"image": ""}, {"required_files": [f"{place}/secret"]}):
         assert command(data, "migrate", check=True, **options).changed
-        assert "is missing; run the whole site once" in command(data, "migrate", **options).message
+        assert "is missing. Run the whole site once" in command(data, "migrate", **options).message
     gone = data.options | {"socket": f"{place}/none.sock"}
     assert "no Docker engine answers" in command(data, "migrate", engine=gone).message
 
@@ -386,7 +386,9 @@ def test_a_look_and_a_removal(place: Path, own_engine: dict[str, Any], tiny_imag
         assert workload["release"] in seen["diff"]["before"]
         assert spool(state.root) == before
         assert target.serving()
-        assert look("absent").changed
+        things, directory = look("absent")["steps"]
+        assert things.startswith(f"remove container {target.engine.project}-api-blue-1, network ")
+        assert directory == f"remove {state.root} with all data, secrets and releases"
         assert not state.root.exists()
         assert target.engine.containers() == []
         for kind in ("network", "volume"):

@@ -83,7 +83,7 @@ def test_a_release_that_is_too_old_or_unknown_is_refused_with_the_remedy(place: 
     found = host(place, release)
     (problem,) = lasting_problems(engine_of(found), found)
     assert problem.startswith(f"titanic_engine_install: {name} has no packages that are new enough (Debian ")
-    assert problem.endswith("install Docker's own, see docs.docker.com/engine/install")
+    assert problem.endswith("Install Docker's own, see docs.docker.com/engine/install.")
     assert found.missing() == []
 
 
@@ -104,7 +104,7 @@ def test_another_engine_is_not_replaced(place: Path) -> None:
     (place / "usr/bin").mkdir(parents=True)
     (place / "usr/bin/dockerd").touch()
     (problem,) = lasting_problems(engine_of(found), found)
-    words = f"there is another engine, {place}/usr/bin/dockerd: start or update that one, or remove it"
+    words = f"there is another engine, {place}/usr/bin/dockerd. Start or update that one, or remove it."
     assert problem == f"titanic_engine_install: {words}"
 
 
@@ -121,21 +121,21 @@ def test_a_socket_where_the_packages_have_none_is_refused(place: Path) -> None:
     found = host(place, TRIXIE)
     (problem,) = lasting_problems(DockerClient("/run/mine.sock", "docker", "people"), found)
     assert problem == (
-        "titanic_engine_install: the packages' engine answers at /var/run/docker.sock, not at /run/mine.sock: "
-        "name that in titanic_engine"
+        "titanic_engine_install: the packages' engine answers at /var/run/docker.sock, not at /run/mine.sock. "
+        "Name the packages' socket in titanic_engine."
     )
 
 
 AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import Engine
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.packages import Host, lasting_problems
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 root = Path(sys.argv[1])
-print(json.dumps(lasting_problems(Engine(f"{root}/var/run/docker.sock", "docker", "people"), Host(root))))
+print(json.dumps(lasting_problems(DockerClient(f"{root}/var/run/docker.sock", "docker", "people"), Host(root))))
 """
 
 
@@ -145,7 +145,7 @@ def test_who_is_not_root_is_refused_with_the_remedy(place: Path) -> None:
     command = [sys.executable, "-c", AS_NOBODY, str(place)]
     done = subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=True)
     (problem,) = json.loads(done.stdout)
-    assert problem == "titanic_engine_install: only root installs packages, this is uid 65534: set ansible_become"
+    assert problem == "titanic_engine_install: only root installs packages, this is uid 65534. Set ansible_become."
 
 
 @needs_root
@@ -159,7 +159,7 @@ def test_what_a_new_engine_lacks_is_installed_and_what_is_too_old_is_refused(pla
         status.write("Package: docker-compose\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n\n")
     with answering(place, engine_version("24.0.7")):
         (problem,) = lasting_problems(engine_of(found, client(place, *GOOD_PLUGINS)), found)
-    assert problem == "titanic_engine: the engine is 24.0.7: install Docker 25.0 or later"
+    assert problem == "titanic_engine: the engine is 24.0.7. Install Docker 25.0 or later."
 
 
 def test_there_is_nothing_on_an_engine_that_is_only_planned() -> None:

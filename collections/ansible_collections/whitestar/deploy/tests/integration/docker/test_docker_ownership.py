@@ -85,7 +85,7 @@ def test_somebody_s_project_is_refused_by_name_and_left_as_it_was(place: Path, d
         message = deployment.begin(check=check).message
         for thing in ("container {}-database-1", "container {}-web-1", "network {}_default", "volume {}_kept"):
             told = f"titanic_project: {thing.format(engine.project)} is not of the deployment in {deployment.state}"
-            assert f"{told}: choose another titanic_project" in message
+            assert f"{told}. Choose another titanic_project" in message
     assert not deployment.state.exists()
     assert not deployment.tear_down().changed
     assert seen(engine) == before

@@ -61,5 +61,8 @@ def test_six_steps(state: State, own_engine: dict[str, Any], tiny_image: str) ->
     for check in (True, False):
         assert not have("started", check=check).changed
     have("stopped")
+    status = have("reported")["status"]
+    assert set(status["processes"].values()) == {"exited"}, "health is no matter of what does not run"
+    assert status["down"] == "all of it, since it was stopped"
     assert have("absent").changed
     assert engine.containers() == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import closed_to_others
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
+from ansible_collections.whitestar.deploy.tests.backup_helpers import ROLE, BackedUp
 from ansible_collections.whitestar.deploy.tests.helpers import (
     ACCOUNT,
     open_directory,
+    run_module,
 )
 
 
@@ -52,3 +55,38 @@ def cluster(bindir: Path) -> Iterator[PostgresServer]:
     finally:
         found.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def backup_tools() -> Iterator[Path]:
+    """The programs that encrypt, as the role titanic_backup installs them."""
+    directory = open_directory()
+    made = run_module(
+        "local_venv_release",
+        {
+            "directory": str(directory / "tools"),
+            "requirements": str(ROLE / "requirements.txt"),
+            "python": sys.executable,
+            "links": {"bin": "bin", "lib": "lib", "pyvenv.cfg": "pyvenv.cfg"},
+        },
+    )
+    assert not made.failed, made.message
+    yield directory / "tools"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def backed_up(bindir: Path, backup_tools: Path) -> Iterator[BackedUp]:
+    """A deployment with backups and one full backup; tests that share it go on from what it has come to."""
+    place = open_directory()
+    site = BackedUp(place, bindir, backup_tools)
+    try:
+        assert not (done := site.prepare()).failed, done.message
+        assert not (done := site.database()).failed, done.message
+        site.fill()
+        site.deploy()
+        assert not (done := site.run("local_backup", state="first")).failed, done.message
+        yield site
+    finally:
+        site.end()
+        shutil.rmtree(place, ignore_errors=True)

@@ -106,7 +106,7 @@ def test_what_is_not_there_yet_would_run_in_check_mode(image: Path, missing: str
     assert seen.changed
     assert seen["answer"] == {}
     message = run(image, "migrate", **options).message
-    assert "is missing; run the whole site once" in message
+    assert "is missing. Run the whole site once" in message
     assert not (image.parent / "done").exists()
 
 

@@ -95,7 +95,7 @@ LOCAL: dict[str, tuple[Callable[[DriftTarget], object], list[str]]] = {
     ),
     "a release's settings are gone": (
         lambda t: release_file(t).unlink(),
-        ["release RELEASE: what it serves with is gone"],
+        ["release RELEASE: its recorded workload is gone"],
     ),
     "others may read a secret": (
         lambda t: (t.state.root / "secrets" / "password").chmod(0o644),
@@ -107,11 +107,11 @@ LOCAL: dict[str, tuple[Callable[[DriftTarget], object], list[str]]] = {
     ),
     "a secret is another": (
         lambda t: t.secrets("by-hand-and-long"),
-        ["colour blue: secrets are others than it was started with"],
+        ["colour blue: its secrets have changed since it was started"],
     ),
     "a secret is gone": (
         lambda t: (t.state.root / "secrets" / "password").unlink(),
-        ["file secrets/password: is gone", "colour blue: secrets are others than it was started with"],
+        ["file secrets/password: is gone", "colour blue: its secrets have changed since it was started"],
     ),
     "it is held": (lambda t: t.state.drain_file("blue").touch(), ["colour blue: is held back from requests"]),
     "it was stopped": (lambda t: t.state.daemon("blue").stop(0.2), ["release RELEASE: does not run"]),

@@ -50,7 +50,7 @@ def test_a_run_from_beginning_to_end(place: Path) -> None:
     assert not root.exists()
     first = begin(root)
     assert not first.changed
-    assert (first["live"], first["live_image"]) == ({}, "")
+    assert (first["live"], first["live_image"], first["rollback_to"]) == ({}, "", "")
     assert lock.holder() is not None
     assert not begin(root).changed
     assert "another run holds the deploy lock" in begin(root, owner=OTHER).message
@@ -67,7 +67,7 @@ def test_the_owner_is_named(place: Path) -> None:
     begin(place / "state", owner=OTHER)
     message = begin(place / "state").message
     assert f"carol@another.example (process {OTHER['pid']}" in message
-    assert "its lease ends" in message
+    assert "Its lease ends" in message
 
 
 def test_a_check_is_not_kept_out_and_takes_nothing(place: Path) -> None:
@@ -96,7 +96,10 @@ def test_what_serves_is_told(state: State) -> None:
     (state.configurations / "img-1.json").write_text('{"image": "/where/it/is"}')
     began = begin(state.root)
     assert began["live"]["release"] == entry.release
-    assert began["live_image"] == "/where/it/is"
+    assert (began["live_image"], began["rollback_to"]) == ("/where/it/is", "")
+    newer, _ = ledger.add(release="img-2", image="img", outcome="succeeded", **facts)
+    state.write_ledger(newer)
+    assert begin(state.root)["rollback_to"] == "img-1"
 
 
 def test_a_run_that_deploys_nothing_needs_no_port_and_no_room(place: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_run_that_goes_on_from_another_is_refused_where_there_was_none(place: 
     root = place / "state"
     for check in (True, False):
         assert begin(root, check=check, continues=True).message == (
-            "nothing has been deployed here yet: run the whole site first, without --tags and --skip-tags"
+            "nothing has been deployed here yet. Run the whole site first, without --tags and --skip-tags."
         )
     assert not root.exists()
     (root / "secrets").mkdir(parents=True)
@@ -125,7 +128,7 @@ def test_a_port_in_use_is_refused_and_nothing_is_made(place: Path) -> None:
         port = taken.getsockname()[1]
         began = begin(place / "state", port=port)
     assert began.message == (
-        f"titanic_api_port: 127.0.0.1:{port} is in use by another program: stop that or choose another port"
+        f"titanic_api_port: 127.0.0.1:{port} is in use by another program. Stop that or choose another port."
     )
     assert not (place / "state").exists()
 
@@ -152,7 +155,7 @@ def test_where_our_reverse_proxy_listens_it_may_and_another_port_is_looked_at(pl
 def test_an_address_that_is_not_ours_is_refused(place: Path, address: str) -> None:
     message = begin(place / "state", address=address).message
     assert message.startswith(f"titanic_api_address: {host_port(address, '')}")
-    assert message.endswith("): name an address of this host")
+    assert message.endswith("). Name an address of this host.")
 
 
 @pytest.mark.parametrize("address", ["::1", "[::1]", "::", "[::]", "0.0.0.0", "localhost"])
@@ -170,7 +173,7 @@ def test_any_kind_of_address_will_do_while_its_port_is_free(place: Path, address
 def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
     message = begin(place / ("x" * 90)).message
     assert "titanic_state_directory" in message
-    assert "the system allows 107: choose a shorter path" in message
+    assert "the system allows 107. Choose a shorter path" in message
 
 
 def test_a_full_disk_is_refused(place: Path) -> None:
@@ -252,7 +255,7 @@ def test_what_is_needed_to_begin_is_asked_for(place: Path) -> None:
     given = {"state_directory": str(place), "state": "present", "owner": ME}
     assert "address, port" in run_module("host_lock", given).message
     there = {"address": "127.0.0.1", "port": 5000}
-    assert "account is needed where there is no engine" in run_module("host_lock", given | there).message
+    assert "account: without engine it is required." in run_module("host_lock", given | there).message
 
 
 def test_owners_come_back_from_json() -> None:

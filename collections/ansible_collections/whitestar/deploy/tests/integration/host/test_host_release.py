@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import try_request
@@ -69,7 +69,7 @@ def test_an_interpreter_that_only_root_may_use_is_named(state: State) -> None:
     (private / "python").touch(mode=0o755)
     (Path(workload["image"]) / "bin" / "python").symlink_to(private / "python")
     refused = deploy(state, workload)
-    assert f"only root may use {private}: set titanic_image_python" in refused.message
+    assert f"only root may use {private}. Set titanic_image_python" in refused.message
     assert serving(state) == {}
 
 
@@ -216,7 +216,7 @@ def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     assert not deploy(state, good).changed
     again = deploy(state, bad, ready_seconds=0.2)
     assert again.failed
-    assert any(f"trying release {bad['release']} again, which failed at" in warning for warning in again.warnings)
+    assert any(f"release {bad['release']}: it failed at " in warning for warning in again.warnings)
 
 
 def test_a_moment_of_503_on_trial_is_no_reason_to_refuse_a_release(state: State) -> None:
@@ -287,7 +287,7 @@ def test_going_on_after_a_killed_run_warns(state: State) -> None:
     stuck = make_workload(state, B, TINY_BEHAVIOUR="never")
     interrupt(state, stuck, "green")
     again = deploy(state, stuck, ready_seconds=0.2)
-    assert any("again" in warning for warning in again.warnings)
+    assert any("was cut off. This run continues." in warning for warning in again.warnings)
     assert outcomes(state)[1:] == [(stuck["release"], "interrupted"), (stuck["release"], "failed")]
     assert len(serving(state)) == 1
 
@@ -473,8 +473,10 @@ class Door(http.server.BaseHTTPRequestHandler):
     """A reverse proxy: asks the colour that is ready."""
 
     state: State
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         ready = [self.state.address(colour) for colour in COLOURS if self.state.drain_file(colour).exists() is False]
         answers = [answer for address in ready if (answer := try_request(address, self.path))]
         self.send_response(answers[0].status if answers else 502)
@@ -488,6 +490,7 @@ class Door(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def door(state: State) -> Iterator[dict[str, Any]]:
     """Where the service is asked, as the module takes it."""
+    Door.asked.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OwnDoor", (Door,), {"state": state})) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         yield {"address": f"127.0.0.1:{server.server_port}"}
@@ -511,6 +514,14 @@ def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
     assert serving(state) == before, "the very process that served before"
     assert outcomes(state)[-1] == (broken["release"], "failed")
     assert not state.daemon("green").process()
+
+
+def test_a_reverse_proxy_is_asked_what_it_kept_only_if_somebody_answered(state: State, door: dict[str, Any]) -> None:
+    """One without anybody behind it holds each question for a while: 18 s of a first deployment."""
+    assert deploy(state, promising(make_workload(state, A)), reverse_proxy=door)["action"] == "deployed"
+    assert Door.asked == []
+    assert deploy(state, promising(make_workload(state, B)), reverse_proxy=door)["action"] == "deployed"
+    assert "/promised" in Door.asked
 
 
 def test_what_was_broken_before_is_no_fault_of_the_new_release(state: State, door: dict[str, Any]) -> None:

@@ -156,7 +156,9 @@ def test_a_removal_stops_and_removes_everything(target: Target) -> None:
         assert "postgresql" in seen["diff"]["before"]
         assert process.alive()
         assert cluster.running()
-        assert target("absent").changed
+        removal = f"remove {state.root} with all data, secrets and releases"
+        assert seen["steps"] == [removal]
+        assert target("absent")["steps"] == ["stop blue", "stop postgresql", removal]
         assert not state.root.exists()
         assert not process.alive()
         for check in (True, False):
@@ -199,5 +201,5 @@ def test_a_directory_that_is_not_ours_alone_is_refused(
     before = spool(target.state.root)
     for check in (True, False):
         complaint = target("absent", check=check).message
-        assert f"holds what no deployment made ({name}): move that away first" in complaint
+        assert f"holds what no deployment made ({name}). Move that away first" in complaint
     assert spool(target.state.root) == before

@@ -80,6 +80,21 @@ def test_given_wins_over_generated_and_is_kept_when_it_is_given_no_more(tmp_path
     assert (tmp_path / "a" / "one").read_text() == SECRET
 
 
+def test_a_lasting_secret_gets_no_other_value(tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    assert keep(place, generated=["key"], lasting=["key"]).changed
+    before = (place / "key").read_text()
+    for check in (True, False):
+        done = keep(place, given={"key": SECRET, "other": SECRET}, lasting=["key"], check=check)
+        assert f"titanic_secrets_values: key is not the one in {place / 'key'}" in done.message
+        assert SECRET not in done.output
+    assert (place / "key").read_text() == before
+    assert not (place / "other").exists()
+    (place / "key").unlink()
+    assert keep(place, given={"key": SECRET}, lasting=["key"]).changed
+    assert not keep(place, given={"key": SECRET}, lasting=["key"]).changed
+
+
 def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
     (tmp_path / "one").touch(0o600)
     assert keep(tmp_path, generated=["one"]).changed
@@ -96,6 +111,6 @@ def test_no_value_is_shown(tmp_path: Path, check: bool) -> None:
 
 def test_a_refusal_writes_nothing(tmp_path: Path) -> None:
     done = keep(tmp_path / "a", given={"good": "one", "token": 12345678})
-    assert "titanic_secrets_values: 'token' must be a text that is not empty (quote numbers)" in done.message
+    assert "titanic_secrets_values: 'token' must be a text that is not empty. Quote numbers." in done.message
     assert "12345678" not in done.output
     assert not (tmp_path / "a").exists()

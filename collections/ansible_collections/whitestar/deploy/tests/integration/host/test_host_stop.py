@@ -134,7 +134,7 @@ def test_what_cannot_be_started_is_told_and_stays_stopped(site: Site) -> None:
     record.write_bytes(json_bytes({"pid": 2**22, "started": 1, "argv": ["false"], "environment": {}}))
     assert "caddy ended at once" in site.have("started").message
     record.write_bytes(json_bytes({"pid": 2**22, "started": 1}))
-    assert "caddy: how it is started is not recorded; deploy once" in site.have("started").message
+    assert "caddy: how it is started is not recorded. Deploy once" in site.have("started").message
     assert site.have("reported")["status"]["stopped"] != "no"
 
 

@@ -191,7 +191,7 @@ def test_another_source_than_the_planned_one_is_refused_before_it_is_built(proje
     code.write_text(f"{CODE}# not planned\n")
     for check in (True, False):
         refused = build(project, check=check, planned=planned)
-        assert "titanic_plan: the source is another than when the plan was made" in refused.message
+        assert "titanic_plan: the source has changed since the plan was made" in refused.message
     assert images(project) == []
     code.write_text(CODE)
     assert build(project, planned=planned)["image"]["identity"] == planned
@@ -222,7 +222,7 @@ def test_links_are_kept_and_follow(project: Path) -> None:
     assert link.exists()
     assert not build(project, check=True, **options).changed
     missing = options | {"links": {"x": "bin/x"}}
-    assert "holds no bin/x: the requirements lack the package" in build(project, **missing).message
+    assert "holds no bin/x. Add the package that has it" in build(project, **missing).message
 
 
 def test_every_input_counts(project: Path) -> None:

@@ -41,7 +41,7 @@ def test_it_is_written_for_this_run_and_compared_by_the_next(tmp_path: Path) -> 
     assert compare(there)[0] == 0
     status, output = compare({"the secrets": "b"}, titanic_api_port=5002)
     assert status != 0
-    assert "titanic_api_port, the secrets: look, and write a new plan" in output
+    assert "titanic_api_port, the secrets. Look at the changes and write a new plan." in output
     document = json.loads(plan.read_text())
     plan.write_text(json.dumps(document | {"targets": {"there": document["targets"]["here"]}}))
-    assert "it has no part for here" in compare(there)[1]
+    assert "the plan has no part for here" in compare(there)[1]

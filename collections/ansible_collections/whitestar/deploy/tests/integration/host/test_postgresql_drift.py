@@ -100,7 +100,7 @@ PLANTED = {
     ),
     "another superuser": (
         "CREATE ROLE other_super SUPERUSER",
-        ["role other_super: SUPERUSER: there is another superuser than the administrator"],
+        ["role other_super: SUPERUSER: is a superuser beside the administrator"],
     ),
     "another's database": (
         "ALTER DATABASE {database} OWNER TO postgres",

@@ -100,7 +100,7 @@ def test_a_line_for_each_stage_and_a_summary_for_programs(place: Path) -> None:
         place,
         "titanic_target",
         command("target | Look", "true"),
-        task("target | Leave it out", "debug", msg="never") | {"when": False},
+        task("target | Leave it out.", "debug", msg="never") | {"when": False},
     )
     role(
         place,
@@ -110,7 +110,7 @@ def test_a_line_for_each_stage_and_a_summary_for_programs(place: Path) -> None:
         task("api | Tell it", "debug", msg="it serves"),
     )
     role(place, "titanic_teardown", task("teardown | Display it", "debug", msg=["first", "second"]))
-    role(place, "titanic_seed", task("seed | Leave it out", "debug", msg="never") | {"when": False})
+    role(place, "titanic_seed", task("seed | Leave it out.", "debug", msg="never") | {"when": False})
     specified = place / "roles/titanic_seed/meta/argument_specs.yml"
     specified.parent.mkdir()
     specified.write_text(json.dumps({"argument_specs": {"main": {"options": {}}}}))
@@ -296,7 +296,23 @@ def test_an_interrupted_run_ends_and_leaves_the_terminal_clean(place: Path) -> N
     assert status != 0
     assert time.monotonic() - began < 50
     assert "nterrupt" in shown[shown.rindex(CLEAR) :]
+    assert "the run was cut off in the stage Build. Run the same command again." in shown[shown.rindex(CLEAR) :]
     assert not COLOUR.search(shown)
+
+
+def test_who_stops_reading_stops_no_run_and_gets_no_warning(place: Path) -> None:
+    tasks = [command("build | Begin", "true"), command("build | Wait", "sleep", "2"), command("build | End", "true")]
+    words, own = write_play(place, {"name": "Build", "tasks": tasks}, {"here": HERE})
+    pipe = subprocess.run(
+        ["sh", "-c", '"$@" 2>errors | head -c 0; cat errors', "sh", *words],
+        cwd=place,
+        env=own | PROGRESS,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    assert "Callback dispatch" not in pipe.stdout + pipe.stderr
 
 
 def test_ansible_reads_the_documentation_of_the_callback(place: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_kind_that_is_not_known_is_named(kubernetes: KubernetesClient) -> None
     assert kubernetes.knows("apps/v1", "Deployment")
     assert not kubernetes.knows("apps/v1", "Deploymint")
     assert not kubernetes.knows("unit.test/v1", "Thing")
-    with pytest.raises(ClusterError, match=r"the cluster knows no Thing of unit\.test/v1: install what defines it"):
+    with pytest.raises(ClusterError, match=r"the cluster knows no Thing of unit\.test/v1\. Install what defines it"):
         kubernetes.get("unit.test/v1", "Thing", "one")
 
 

@@ -143,7 +143,7 @@ def test_the_server_is_asked_in_its_own_words(database: Space, kubernetes: Kuber
 def test_a_secret_that_is_missing_is_named(database: Space) -> None:
     set_passwords(database, {"database_owner_password": "planted-owner"})
     message = keep(database).message
-    assert message == "there is no secret 'database_app_password' in the namespace: run the whole site once"
+    assert message == "there is no secret 'database_app_password' in the namespace. Run the whole site once."
     set_passwords(database, PASSWORDS)
 
 
@@ -151,7 +151,7 @@ def test_a_server_that_is_not_there_is_made_first(space: Space) -> None:
     nobody = {"app": "nobody"}
     seen = keep(space, check=True, labels=nobody)
     assert (seen["steps"], seen.changed) == (["make the roles and the database"], True)
-    assert keep(space, labels=nobody).message == "the database's pod is not ready: run the whole site once"
+    assert keep(space, labels=nobody).message == "the database's pod is not ready. Run the whole site once."
 
 
 def test_nothing_of_a_password_is_in_the_server_s_log(database: Space) -> None:

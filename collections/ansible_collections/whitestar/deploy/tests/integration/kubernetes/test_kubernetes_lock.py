@@ -95,7 +95,7 @@ def test_a_namespace_that_is_missing_is_made_for_the_lock(
     space = Space(kubernetes_options | {"namespace": f"unit-{secrets.token_hex(4)}"})
     assert not begin(space, check=True).changed
     assert not begin(space, deploys=False).changed
-    assert begin(space, continues=True).message.startswith("nothing has been deployed here yet: run the whole site")
+    assert begin(space, continues=True).message.startswith("nothing has been deployed here yet. Run the whole site")
     assert space.get("namespace", space.name) is None
     assert not begin(space).changed
     labels = space.get("namespace", space.name)["metadata"]["labels"]
@@ -106,7 +106,7 @@ def test_a_namespace_that_is_missing_is_made_for_the_lock(
     space.kubectl("delete", "namespace", space.name, "--wait=false")
     message = begin(space).message
     space.kubectl("patch", "namespace", space.name, "--patch", '{"metadata": {"finalizers": null}}')
-    assert message == f"titanic_project: namespace {space.name} is being removed: wait for that"
+    assert message == f"titanic_project: namespace {space.name} is being removed. Wait for that."
 
 
 def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_named(free: Space) -> None:
@@ -114,7 +114,7 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
     needs = [
         need("IngressClass", "networking.k8s.io/v1", name="no-such-class", variable="titanic_api_ingress_class"),
         need("StorageClass", "storage.k8s.io/v1", default="unit.test/is-default"),
-        need("HTTPRoute", "gateway.unit.test/v1", variable="titanic_api_front", remedy="install the Gateway API"),
+        need("HTTPRoute", "gateway.unit.test/v1", variable="titanic_api_front", remedy="Install the Gateway API"),
         need("PodMetrics", "metrics.unit.test/v1beta1"),
         need("Namespace", name="kube-system"),
         need("Deployment", "apps/v1"),
@@ -123,10 +123,10 @@ def test_what_the_deployment_rests_on_is_asked_for_and_all_that_is_missing_is_na
     classes = ", ".join(free.names("ingressclass")) or "none"
     found = begin(free, required_resources=needs)
     assert found["problems"] == [
-        f"titanic_api_ingress_class: the cluster has no IngressClass no-such-class (it has {classes}): have one",
-        "titanic_unit_x: the cluster has no default StorageClass: have one",
-        "titanic_api_front: the cluster knows no HTTPRoute (gateway.unit.test/v1): install the Gateway API",
-        "titanic_unit_x: the cluster knows no PodMetrics (metrics.unit.test/v1beta1): have one",
+        f"titanic_api_ingress_class: the cluster has no IngressClass no-such-class (it has {classes}). have one",
+        "titanic_unit_x: the cluster has no default StorageClass. have one",
+        "titanic_api_front: the cluster knows no HTTPRoute (gateway.unit.test/v1). Install the Gateway API",
+        "titanic_unit_x: the cluster knows no PodMetrics (metrics.unit.test/v1beta1). have one",
     ]
     assert found.message == "\n".join(found["problems"])
     assert free.versions() == before, "the lock was taken"
@@ -164,7 +164,7 @@ def test_what_cannot_be_changed_is_refused_by_its_variable_before_anything_is(ow
     of = space.get("persistentvolumeclaim", "data-server-0")["spec"]["storageClassName"]
     for wanted, words in (
         (volume("32Mi"), "titanic_database_storage: the volume data-server-0 has 16Mi and cannot grow ("),
-        (volume("1Mi"), "titanic_database_storage: the volume data-server-0 has 16Mi, and none gets smaller: set it"),
+        (volume("1Mi"), "titanic_database_storage: the volume data-server-0 has 16Mi, and none gets smaller. Set it"),
         (volume("16Mi", "other"), f"titanic_database_storage_class: the volume data-server-0 is of the class {of}, "),
     ):
         for check in (True, False):
@@ -210,7 +210,7 @@ def test_rights_that_are_missing_are_named_before_anything_is_done(free: Space, 
     free.make(role | {"kind": "RoleBinding", "roleRef": reference, "subjects": subjects})
     (problem,) = begin(limited(free, place))["problems"]
     assert problem.startswith("titanic_cluster: these credentials may not ")
-    assert problem.endswith("use others, or have an administrator make some (playbooks/make-deployer.yml)")
+    assert problem.endswith("Use others, or have an administrator make some (playbooks/make-deployer.yml).")
     for words in ("create/patch/update/delete configmaps", "create/delete pods", "get/list/create/patch/delete jobs"):
         assert words in problem
     assert f"in namespace {free.name}" in problem
@@ -227,7 +227,7 @@ class Old(KubernetesClient):
 def test_a_cluster_that_is_too_old_is_refused(space: Space) -> None:
     with Old.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == [
-            "titanic_cluster: the cluster is v1.29.4+k3s1: 1.30 or later is needed; upgrade it"
+            "titanic_cluster: the cluster is v1.29.4+k3s1, 1.30 or later is needed. Upgrade it."
         ]
     with KubernetesClient.of(space.options) as cluster:
         assert problems(cluster, NOTHING_ASKED) == []
@@ -243,7 +243,7 @@ def test_a_cluster_that_cannot_be_talked_to_is_named_by_its_variable(space: Spac
         message = begin(Space(space.options | options)).message
         assert message.startswith("titanic_cluster: ")
         assert words in message
-        assert message.endswith(": check kubectl, kubeconfig and context, and that the cluster is up")
+        assert message.endswith(". Check kubectl, kubeconfig and context, and that the cluster is up.")
 
 
 def test_two_runs_at_once_are_one_run(free: Space) -> None:

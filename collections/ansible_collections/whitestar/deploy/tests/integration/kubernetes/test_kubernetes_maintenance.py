@@ -103,7 +103,7 @@ def test_pods_that_do_not_come_change_nothing(own_space: Space) -> None:
     missing = answering("127.0.0.1:5055/library/no-such-image:1")
     refused = space.run("kubernetes_maintenance", enabled=True, objects=missing, message="Back.", by="a@b", seconds=60)
     assert refused["failed"]
-    assert "everything is as before" in refused["msg"]
+    assert "nothing was changed" in refused["msg"]
     assert "cannot be pulled" in refused["msg"]
     assert selected(space) == "api"
     with KubernetesClient.of(space.options) as cluster:

@@ -346,7 +346,7 @@ def test_a_volume_grows_where_it_may_and_what_uses_it_stays(space: Space, stage:
     for check in (True, False):
         assert not keep(space, [on_volume("32Mi", growing)], check=check).changed
     for size, of, words in (
-        ("16Mi", growing, "the volume data-server-0 has 32Mi, and none gets smaller: set it to 32Mi or more"),
+        ("16Mi", growing, "the volume data-server-0 has 32Mi, and none gets smaller. Set it to 32Mi or more"),
         ("32Mi", "no-such", f"the volume data-server-0 is of the class {growing}, which no volume changes"),
     ):
         for check in (True, False):

@@ -51,7 +51,7 @@ def test_a_namespace_of_others_is_refused_and_left_as_it_was(shop: Space) -> Non
     for check in (True, False):
         message = begin(shop, check=check).message
         assert message.startswith(
-            f"titanic_project: namespace {shop.name} is there and was made by somebody else: choose another"
+            f"titanic_project: namespace {shop.name} is there and was made by somebody else. Choose another"
         )
         assert "titanic_target_namespace_adopt" in message
     assert shop.versions() | theirs(shop) == before
@@ -104,6 +104,6 @@ def test_an_object_of_others_that_a_stage_would_replace_is_refused(own_space: Sp
     ]
     for check in (True, False):
         message = own_space.keep("one", wanted, check=check).message
-        assert message.startswith("ConfigMap theirs is not of this deployment: choose another namespace")
+        assert message.startswith("ConfigMap theirs is not of this deployment. Choose another namespace")
     assert own_space.get("configmap", "theirs")["data"] == {"a": "1"}
     assert own_space.get("configmap", "first") is None

@@ -168,7 +168,7 @@ def test_twelve_steps(own_space: Space) -> None:
         assert restore(space, 1, check=check)["action"] == "none"
     assert outcomes(space) == [("a", "succeeded"), ("b", "succeeded"), ("a", "succeeded")]
     message = restore(space, 7).message
-    assert "release of an unknown entry is recorded, but its objects are gone: choose another release" in message
+    assert "release of an unknown entry is recorded, but its objects are gone. Choose another release" in message
 
     target = space.run("kubernetes_rollback_target", release="b")
     assert target["entry"]["number"] == 2
@@ -184,7 +184,10 @@ def test_twelve_steps(own_space: Space) -> None:
     assert (removed.changed, removed["status"]["release"]) == (True, GOOD["release"])
     assert GOOD["release"] in removed["diff"]["before"]
     assert serving(space) == GOOD["release"]
-    assert space.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address=address).changed
+    steps = [f"remove what deployments have made in the namespace {space.name}"]
+    assert removed["steps"] == steps
+    ended = space.run("kubernetes_lifecycle", probes=SERVICE["probes"], state="absent", address=address)
+    assert (ended.changed, ended["steps"]) == (True, steps)
     for kind in ("deployment", "pod", "job"):
         assert space.names(kind) == []
     assert space.get("namespace", space.name)["status"]["phase"] == "Active"
@@ -220,7 +223,7 @@ def test_an_image_that_nobody_has_is_named_within_seconds(served: Space) -> None
     assert "Failed to pull image" in failure_report(served, failed)
     assert served.get("configmap", "titanic-api-c-1") is None, "settings of a failed release are left behind"
     (warning,) = serve(served, bad, check=True).warnings
-    assert "trying release c-1 again, which failed at " in warning
+    assert "release c-1: it failed at " in warning
 
 
 def test_a_release_that_ends_is_told_by_its_words_without_its_secrets(served: Space) -> None:
@@ -327,7 +330,7 @@ def test_a_deployment_that_is_paused_is_no_reason_for_a_release_to_fail(served: 
     paused = tiny_release("0" * 12)
     paused["overrides"] = paused["overrides"] | {"spec": paused["overrides"]["spec"] | {"paused": True}}
     failed = serve(served, paused, ready_seconds=RUN_SECONDS)
-    assert "Deployment titanic-api is paused: resume it with: kubectl --namespace " in failed.message
+    assert "Deployment titanic-api is paused. Resume it with: kubectl --namespace " in failed.message
     assert f"release {OTHER['release']} has been put back" in failed.message
     assert time.monotonic() - began < 60
     assert serving(served) == OTHER["release"]
@@ -376,7 +379,7 @@ def test_a_run_that_was_killed_is_told_of_and_tidied_up_after(served: Space) -> 
     assert outcomes(served)[-1] == ("7", "started")
     (left,) = trials(served)
     seen = serve(served, never, check=True)
-    assert "which was interrupted at " in seen.warnings[0]
+    assert "the run that deployed it at " in seen.warnings[0]
     failed = serve(served, never, ready_seconds=3)
     assert "did not get ready within 3 s" in failed.message
     assert left not in trials(served)
@@ -462,7 +465,7 @@ def test_a_rollback_is_refused_while_the_database_does_not_answer(served: Space)
     message = served.run("kubernetes_rollback_target").message
     assert message.startswith("rollback refused, nothing was touched: the live schema is not known")
     assert "tiny release: the database does not answer" in message
-    assert message.endswith("bring it up first by running the site")
+    assert message.endswith("Run the site first, which starts it.")
 
 
 def test_a_rollback_with_nothing_to_go_back_to_is_refused(own_space: Space) -> None:
@@ -494,7 +497,7 @@ def test_a_record_that_cannot_be_read_is_named(own_space: Space) -> None:
     own_space.make({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ledger.json": "{"}})
     message = serve(own_space, GOOD, check=True).message
     assert "ConfigMap titanic-ledger is not readable" in message
-    assert message.endswith("restore it, or delete it")
+    assert message.endswith("Restore it, or delete it.")
 
 
 def test_the_newest_failure_reports_are_kept_and_a_long_one_is_cut(

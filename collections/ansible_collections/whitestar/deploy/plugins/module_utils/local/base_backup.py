@@ -1,0 +1,182 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Base backups of a local target: made with the server's own programs, never on a disk in clear, and expired."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
+from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress import report
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import literal
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
+    Backup,
+    BackupError,
+    expired,
+    lsn_of,
+    moment,
+    segment_name,
+    stamp,
+)
+
+BACKUP_SECONDS = 4 * 3600
+ARCHIVE_SECONDS = 30
+POINT = """
+SELECT json_build_object('lsn', pg_create_restore_point({name}),
+    'timeline', (SELECT timeline_id FROM pg_control_checkpoint()))
+"""
+ARCHIVED = "SELECT json_build_object('last', last_archived_wal, 'failed', last_failed_time) FROM pg_stat_archiver"
+
+
+def server_of(repository: Repository) -> PostgresServer:
+    """The database that the backups are of."""
+    return PostgresServer(repository.state.database, Path(repository.settings["bindir"]), repository.owner)
+
+
+def mark(server: PostgresServer, name: str, *, named: bool = False) -> dict[str, Any]:
+    """Make a restore point, as an event of the ledger has it. Raises DatabaseError."""
+    found: Any = server.query(POINT.format(name=literal(name)))
+    return {"name": name, "at": stamp(), "named": named, **found}
+
+
+def archive_now(server: PostgresServer) -> None:
+    """Have all WAL that was written so far in the repository. Raises BackupError if that takes too long."""
+    # A commit, so that a moment between the last one and now can be recognised; and a new file of WAL.
+    wanted = server.run_sql("SELECT pg_current_xact_id() IS NULL; SELECT pg_walfile_name(pg_switch_wal())").split()[-1]
+    deadline = datetime.now(UTC) + timedelta(seconds=ARCHIVE_SECONDS)
+    while True:
+        found: Any = server.query(ARCHIVED)
+        if str(found["last"] or "")[:24] >= wanted:
+            return
+        if datetime.now(UTC) > deadline:
+            raise BackupError(
+                f"titanic_backup_repositories: WAL {wanted} was not archived within {ARCHIVE_SECONDS} s: the server's "
+                f"log in {server.directory / 'log'} says why"
+            )
+        server.run_sql("SELECT pg_sleep(0.1)")
+
+
+def next_kind(backups: Mapping[str, Backup], kind: str, full_days: float, now: datetime, timeline: int) -> str:
+    """``full`` or ``incremental``, where ``auto`` leaves it open."""
+    newest = max(backups.values(), key=lambda each: each.label, default=None)
+    if newest is None or newest.timeline != timeline:
+        return "full"
+    if kind != "auto":
+        return kind
+    last_full = max(each.label for each in backups.values() if each.kind == "full")
+    return "full" if now - moment(backups[last_full].ended) >= timedelta(days=full_days) else "incremental"
+
+
+def make(repository: Repository, kind: str = "auto") -> Backup:
+    """Make a base backup, complete or not at all. Raises BackupError, DatabaseError, OSError."""
+    server = server_of(repository)
+    if not (server.exists() and server.running()):
+        raise BackupError("the database does not run, so that there is nothing to back up. Start it (--tags start).")
+    repository.check(server.major(), server.system())
+    if server.run_sql("SHOW archive_mode") != "on":
+        raise BackupError("titanic_backup_enabled: the server does not archive yet. Run the whole site once (make up).")
+    backups = repository.backups()
+    control = server.control()
+    timeline = int(control["Latest checkpoint's TimeLineID"])
+    now = datetime.now(UTC)
+    kind = next_kind(backups, kind, float(repository.settings["full_days"]), now, timeline)
+    prior = max(backups) if kind == "incremental" else ""
+    label = f"{now:%Y%m%dT%H%M%SZ}-{kind}"
+    with exclusively(repository.state.backup):
+        _remove_unfinished(repository)
+        report(f"make backup {label}")
+        found = _stream(repository, server, label, prior)
+    ranges = found["manifest"]["WAL-Ranges"]
+    backup = Backup(
+        label=label,
+        kind=kind,
+        prior=prior,
+        started=stamp(now),
+        ended=stamp(),
+        timeline=ranges[-1]["Timeline"],
+        start_lsn=lsn_of(ranges[0]["Start-LSN"]),
+        stop_lsn=lsn_of(ranges[-1]["End-LSN"]),
+        segment_bytes=int(control["Bytes per WAL segment"]),
+        bytes=found["bytes"],
+        sealed=found["sealed"],
+        major=server.major(),
+        system=control["Database system identifier"],
+    )
+    repository.write_backup(backup)
+    return backup
+
+
+def _stream(repository: Repository, server: PostgresServer, label: str, prior: str) -> dict[str, Any]:
+    words = ["pg_basebackup", *server.connection(), "-D", "-", "-F", "tar", "-X", "none", "-c", "fast", "-l", label]
+    words += ["--no-password", "--manifest-checksums=SHA256"]
+    with tempfile.TemporaryDirectory(prefix="manifest-", dir=repository.settings["notes"]) as place:
+        if prior:
+            manifest = Path(place) / "backup_manifest"
+            manifest.write_bytes(repository.run("read", f"backups/{prior}/backup_manifest"))
+            # The server's account reads it, and nobody else comes in.
+            if repository.owner:
+                for path in (Path(place), manifest):
+                    shutil.chown(path, *repository.owner)
+            words.append(f"--incremental={manifest}")
+        with tempfile.TemporaryFile() as complaints:
+            source = subprocess.Popen(
+                [str(server.bindir / words[0]), *words[1:]],
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                stdin=subprocess.DEVNULL,
+                **server.process(),
+            )
+            sink = subprocess.Popen(
+                repository.command("take", f"backups/.{label}"),
+                stdin=source.stdout,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                **repository.process(),
+            )
+            if source.stdout:
+                source.stdout.close()
+            try:
+                said, _ = sink.communicate(timeout=BACKUP_SECONDS)
+                codes = (source.wait(timeout=60), sink.returncode)
+            except subprocess.TimeoutExpired as error:
+                raise BackupError(f"backup {label} took longer than {BACKUP_SECONDS} s and was ended") from error
+            finally:
+                for process in (source, sink):
+                    if process.poll() is None:
+                        process.kill()
+                        process.wait()
+            if any(codes):
+                complaints.seek(0)
+                told = complaints.read().decode(errors="replace").strip()[-1500:]
+                raise BackupError(f"backup {label} failed, nothing is left of it: {told}")
+    return dict(json.loads(said))
+
+
+def _remove_unfinished(repository: Repository) -> None:
+    """What a backup that was cut off has left."""
+    for path in (repository.root / "backups").glob(".*"):
+        shutil.rmtree(path)
+
+
+def expire(repository: Repository) -> list[str]:
+    """Remove what neither count nor age keeps, and the WAL before it: the labels. Raises BackupError, OSError."""
+    backups = repository.backups()
+    settings = repository.settings
+    keep = (int(settings["keep_full"]), float(settings["keep_days"]))
+    gone = expired(list(backups.values()), *keep, datetime.now(UTC))
+    for backup in gone:
+        repository.remove(backup)
+    left = [each for label, each in backups.items() if label not in {other.label for other in gone}]
+    if left:
+        first = min(segment_name(each.timeline, each.start_lsn, each.segment_bytes)[8:] for each in left)
+        repository.remove_wal_before(f"00000000{first}")
+    return [backup.label for backup in gone]
