@@ -156,7 +156,7 @@ def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine:
 
         # Another certificate is loaded, and no connection that clients keep is dropped.
         rotate = ("--tags", "rotate", "-e", "titanic_rotate=[tls]")
-        assert "titanic_secrets_tls: these certificates are the ones in use: give the new ones" in site.refuse(*rotate)
+        assert "titanic_secrets_tls: these certificates are the ones in use. Give the new ones." in site.refuse(*rotate)
         site.settings |= new.settings
         with kept_connections(site.port, old.certificate + new.certificate) as (answered, failed):
             site.succeed(*rotate)

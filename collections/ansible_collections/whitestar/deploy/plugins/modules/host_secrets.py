@@ -46,12 +46,18 @@ options:
     description: >-
       Kinds of secrets of this directory that get new values. Of V(database) it is the password of the login whose turn
       it is, V(superuser) is the passwords of administrator and owner, V(tokens) leaves the old write tokens good for
-      O(overlap_seconds), V(tls) is all that is given. One that was begun before goes on. Refuses what is given as it
-      is.
+      O(overlap_seconds), V(tls) is O(certificates). One that was begun before goes on. What is given as it is gets
+      refused before a file is written.
     type: list
     elements: str
     choices: [database, superuser, tokens, tls]
     default: []
+  certificates:
+    description: >-
+      What later tasks write to directories below this one, by its name and then as O(given). Of V(tls) one file has to
+      be another one than before.
+    type: dict
+    default: {}
   overlap_seconds:
     description: How long old write tokens are good beside the new ones, in seconds.
     type: int
@@ -100,6 +106,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import (
     KINDS,
+    NO_CERTIFICATE,
     PASSWORD,
     TOKENS,
     Rotation,
@@ -165,10 +172,12 @@ def begin(directory: Path, options: Mapping[str, Any], rotation: Rotation) -> tu
         return rotation, set()
     given: Mapping[str, Any] = options["given"]
     kept = {name: read(directory / name) for name in given}
-    if problems := nothing_new(new, given, kept | {PASSWORD: read(directory / f"{PASSWORD}{rotation.login}")}):
+    problems = nothing_new(new, given, kept | {PASSWORD: read(directory / f"{PASSWORD}{rotation.login}")})
+    places = {directory / place: own for place, own in options["certificates"].items()}
+    if "tls" in new and all(read(place / name) == own[name] for place, own in places.items() for name in own):
+        problems.append(NO_CERTIFICATE)
+    if problems:
         raise ValueError("\n".join(problems))
-    if "tls" in new and kept == given:
-        new.remove("tls")
     return rotation.begun(new, options["by"]), set(renewed_by(new))
 
 
@@ -236,6 +245,7 @@ def main() -> None:
             "owners": {"type": "dict", "default": {}},
             "shared": {"type": "bool", "default": False},
             "state_directory": {"type": "path"},
+            "certificates": {"type": "dict", "default": {}, "no_log": True},
             "rotate": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
             "overlap_seconds": {"type": "int", "default": 300},
             "by": {"type": "str", "default": "somebody"},

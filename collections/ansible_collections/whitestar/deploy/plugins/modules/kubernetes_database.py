@@ -58,7 +58,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, wait_until_gone
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_of, write_rotation
@@ -71,6 +72,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles 
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD, SUPERUSER, Rotation
 
+# Beyond the time that a pod has to end in.
+MARGIN_SECONDS = 30
+
 
 def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], *, check: bool) -> list[str]:
     """Have the database and its roles as rotations have come to: what was done, in words.
@@ -80,6 +84,8 @@ def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], 
     kept = dict(ClusterRecords(cluster).secrets())
     rotation = rotation_of(kept)
     if options["finish"]:
+        if "database" in rotation.unfinished and not check:
+            wait_for_last_answers(cluster)
         rotation = rotation.finished()
     roles = {options["owner"]: "database_owner_password", f"{options['user']}{rotation.wanted}": PASSWORD}
     passwords = {role: kept[name] for role, name in roles.items()}
@@ -95,12 +101,22 @@ def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], 
     return steps
 
 
+def wait_for_last_answers(cluster: KubernetesClient) -> None:
+    """Return once no pod of a release is about to end: it answers with the login of before. Raises ClusterError."""
+
+    def ending() -> list[Object]:
+        return [pod for pod in cluster.list("v1", "Pod", **labels("api")) if leaving(pod)]
+
+    seconds = max((int(pod["metadata"].get("deletionGracePeriodSeconds", 0)) for pod in ending()), default=0)
+    wait_until_gone(ending, seconds + MARGIN_SECONDS)
+
+
 def refuse_the_same(cluster: KubernetesClient, server: Server, rotation: Rotation, user: str, password: str) -> None:
     """Raises ValueError, with the rotation undone, for a store that has the password that is in use."""
     if signs_in_with(server, f"{user}{rotation.login}", password):
         others = {kind: since for kind, since in rotation.unfinished.items() if kind != "database"}
         write_rotation(cluster, Rotation(rotation.login, rotation.login, others))
-        raise ValueError(f"titanic_secrets_store: {PASSWORD} is the one in use: put a new one there, and rotate again")
+        raise ValueError(f"titanic_secrets_store: {PASSWORD} is the one in use. Put a new one there, and rotate again.")
 
 
 def main() -> None:

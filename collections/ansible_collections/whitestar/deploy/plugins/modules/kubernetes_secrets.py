@@ -121,6 +121,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secret
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import (
     KINDS,
+    NO_CERTIFICATE,
     TOKENS,
     Rotation,
     nothing_new,
@@ -172,7 +173,7 @@ def begin(kept: Mapping[str, str], options: Mapping[str, Any], rotation: Rotatio
     problems = [] if options["objects"] else nothing_new(new, given, kept)
     certificates = [name for name in CERTIFICATES if name in given]
     if "tls" in new and all(given[name] == kept.get(name) for name in certificates):
-        problems.append("titanic_secrets_tls: this certificate is the one in use: give the new one")
+        problems.append(NO_CERTIFICATE)
     if problems:
         raise ValueError("\n".join(problems))
     return rotation.begun(new, options["by"]), renewed_by(new)

@@ -13,7 +13,7 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import kinds_of
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import LOGINS, kinds_of
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS, suggestion
 from cryptography import x509
 
@@ -30,6 +30,7 @@ STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
 REMOTE = "titanic_secrets_remote"
+NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
 # Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
 SHORTEST_KEY = 32
 CHOOSE_CLASS = "Name one that there is, or make one the default."
@@ -64,21 +65,32 @@ def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     )
     tokens = values.get("titanic_api_write_tokens") or (stored and "write_tokens" in _mapping(values, REMOTE))
     encrypted = values.get("titanic_api_tls", "none") == "given" or boolean(values.get("titanic_database_tls", False))
-    others = "others run the database (titanic_database_external): they change it, and titanic_secrets_values follows"
-    operated = "its operator keeps the one role of the service: let a second role take over (titanic_database_user)"
+    others = "others run the database (titanic_database_external). Have them change it, and set titanic_secrets_values."
+    operated = "its operator keeps the one role of the service. Have a second one take over (titanic_database_user)."
     lacking = {
-        "database": {"external": others, "cloudnative_pg": operated}.get(kind, ""),
+        "database": {"external": others, "cloudnative_pg": operated}.get(kind, _login_names(values)),
         "superuser": others if kind == "external" else "",
-        "tokens": "" if tokens else "there are none, so that anyone may write: set titanic_api_write_tokens",
-        "tls": "" if encrypted else "no certificate is given (titanic_api_tls, titanic_database_tls): leave it out",
-        "backup_key": "nothing is backed up here (titanic_backup): leave it out",
+        "tokens": "" if tokens else "there are none, so that anyone may write. Set titanic_api_write_tokens.",
+        "tls": "" if encrypted else "no certificate is given (titanic_api_tls, titanic_database_tls). Leave it out.",
+        "backup_key": "one key is kept, and older backups need it. Leave it out, until titanic_backup keeps several.",
     }
     if not kinds:
-        return [f"titanic_rotate: it says which secrets: name some of {', '.join(lacking)}"]
+        return [f"titanic_rotate: no secret is named. Name some of {', '.join(lacking)}."]
     names = sorted(lacking)
-    unknown = {name: f"there is no such secret{suggestion(name, names)}" for name in kinds if name not in lacking}
+    unknown = {name: f"there is no such secret.{suggestion(name, names)}" for name in kinds if name not in lacking}
     told = {**lacking, **unknown}
     return [f"titanic_rotate: {name}: {told[name]}" for name in kinds if told[name]]
+
+
+def _login_names(values: Mapping[str, Any]) -> str:
+    """Why the two logins cannot have names of their own, if so."""
+    user = str(values.get("titanic_database_user", "titanic_app"))
+    logins = [f"{user}{login}" for login in LOGINS]
+    if len(logins[0].encode()) > NAME_BYTES:
+        return f"its logins are named titanic_database_user with _a and _b, {NAME_BYTES} bytes at most. Choose another."
+    if values.get("titanic_database_owner") in logins:
+        return "titanic_database_owner is named as a login of the service is. Choose another."
+    return ""
 
 
 def _redirect(values: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ KEPT = {"database_app_password": "a", "write_tokens": "t", "tls.crt": "c", "tls.
             "titanic_secrets_values: database_app_password is the one in use",
         ),
         (["tokens"], {"write_tokens": "t"}, "titanic_api_write_tokens: these are the ones in use"),
-        (["tls"], {"tls.crt": "c", "tls.key": "k"}, "titanic_secrets_tls: this certificate is the one in use"),
+        (["tls"], {"tls.crt": "c", "tls.key": "k"}, "titanic_secrets_tls: these certificates are the ones in use"),
     ],
 )
 def test_what_is_given_as_it_is_is_no_rotation(rotate: list[str], given: dict[str, str], words: str) -> None:

@@ -42,13 +42,14 @@ def test_logins_take_turns_and_the_one_before_ends_last() -> None:
         seen.append((found.login, found.retired))
     assert seen == [("_a", ["", "_b"]), ("_b", ["", "_a"]), ("_a", ["", "_b"])]
     assert Rotation().retired == [], "before the first one nobody else's role is touched"
+    assert (Rotation().unused, found.begun(["database"], "alice").unused) == (["_a", "_b"], [""])
 
 
 def test_what_is_half_done_is_told_with_who_began_it(tmp_path: Any) -> None:
     begun = Rotation().begun(["tokens", "superuser"], "alice@laptop")
     assert str(Rotation()) == "none"
     assert str(begun).startswith("half done: tokens since 20")
-    assert "by alice@laptop: the next run of the site (make up) or of --tags rotate ends it" in str(begun)
+    assert "by alice@laptop. Run the site (make up) or --tags rotate to end it." in str(begun)
     assert [each.path for each in begun.differences()] == ["tokens", "superuser"]
     assert begun.wanted == "", "a login has its turn with the database's password alone"
     state = State(tmp_path)
@@ -103,7 +104,7 @@ def test_old_tokens_end_with_the_overlap_and_at_once_without() -> None:
             "titanic_secrets_values: database_app_password is the one in use",
         ),
         (["superuser"], {"database_owner_password": "o"}, "titanic_secrets_values: database_owner_password is the one"),
-        (["tokens"], {"write_tokens": "t"}, "titanic_api_write_tokens: these are the ones in use: give the new ones"),
+        (["tokens"], {"write_tokens": "t"}, "titanic_api_write_tokens: these are the ones in use. Give the new ones."),
         (["tokens"], {"write_tokens": "t\nu"}, ""),
         (["database", "superuser"], {}, ""),
         (["superuser"], {"database_app_password": "a"}, ""),

@@ -109,10 +109,10 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({}, "titanic_rotate: it says which secrets: name some of database, superuser, tokens, tls, backup_key"),
+        ({}, "titanic_rotate: no secret is named. Name some of database, superuser, tokens, tls, backup_key."),
         ({"titanic_rotate": "[database,superuser]"}, ""),
         ({"titanic_rotate": "tls"}, "titanic_rotate: tls: no certificate is given"),
-        ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret; did you mean database?"),
+        ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret. Did you mean database?"),
         ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
         (
             {"titanic_rotate": ["superuser"], "titanic_database_kind": "external"},
@@ -127,7 +127,13 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
         (STORE | {"titanic_rotate": ["tokens"], "titanic_secrets_remote": {"write_tokens": "a"}}, ""),
         ({"titanic_rotate": ["tls"]}, "titanic_rotate: tls: no certificate is given"),
         ({"titanic_rotate": ["tls"], "titanic_api_tls": "given"}, ""),
-        ({"titanic_rotate": ["backup_key"]}, "titanic_rotate: backup_key: nothing is backed up here (titanic_backup)"),
+        ({"titanic_rotate": ["database"], "titanic_database_user": "u" * 61}, ""),
+        ({"titanic_rotate": ["database"], "titanic_database_user": "u" * 62}, "titanic_rotate: database: its logins"),
+        (
+            {"titanic_rotate": ["database"], "titanic_database_user": "app", "titanic_database_owner": "app_b"},
+            "titanic_rotate: database: titanic_database_owner is named as a login of the service is",
+        ),
+        ({"titanic_rotate": ["backup_key"]}, "titanic_rotate: backup_key: one key is kept"),
     ],
 )
 def test_a_secret_that_is_not_there_is_not_rotated(values: dict[str, Any], words: str) -> None:

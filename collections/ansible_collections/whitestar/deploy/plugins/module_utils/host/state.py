@@ -126,7 +126,7 @@ class State:
         try:
             return Rotation.of_document(read_json(self.root / ROTATION, None))
         except TypeError as error:
-            raise ValueError(f"{self.root / ROTATION} is not readable ({error}): restore it") from error
+            raise ValueError(f"{self.root / ROTATION} is not readable ({error}). Restore it.") from error
 
     def write_rotation(self, rotation: Rotation) -> None:
         """Record it."""

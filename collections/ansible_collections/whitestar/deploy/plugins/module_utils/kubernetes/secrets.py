@@ -56,7 +56,7 @@ def rotation_of(secrets: Mapping[str, str]) -> Rotation:
     try:
         return Rotation.of_document(json.loads(secrets.get(ROTATION, "{}")))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"Secret {SECRETS}: {ROTATION} is not readable ({error}): restore it") from error
+        raise ValueError(f"Secret {SECRETS}: {ROTATION} is not readable ({error}). Restore it.") from error
 
 
 def write_rotation(cluster: KubernetesClient, rotation: Rotation) -> None:

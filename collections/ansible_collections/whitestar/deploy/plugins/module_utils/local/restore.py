@@ -270,7 +270,7 @@ class Restore:
         """Passwords and logins are those of now, whatever they were at that moment."""
         rotation = self.state.rotation()
         passwords = roles.read_passwords(self.options, rotation.logins)
-        retired = [f"{self.options['user']}{login}" for login in rotation.retired]
+        retired = [f"{self.options['user']}{login}" for login in rotation.unused]
         roles.ensure_roles(server, self.options, passwords, retired=retired, check=False)
 
     def _record(self, plan: Mapping[str, Any], kept: Path) -> None:

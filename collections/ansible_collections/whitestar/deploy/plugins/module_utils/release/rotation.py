@@ -23,7 +23,8 @@ LOGINS = ("_a", "_b")
 USER = "TITANIC_DATABASE_USER"
 # How the service reads a write token that ends at a moment: service/src/titanic_api/config.py.
 UNTIL = " until "
-REMEDY = "the next run of the site (make up) or of --tags rotate ends it"
+REMEDY = "Run the site (make up) or --tags rotate to end it."
+NO_CERTIFICATE = "titanic_secrets_tls: these certificates are the ones in use. Give the new ones."
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class Rotation:
     def retired(self) -> list[str]:
         """Those whose login is to be taken away: none while a release may have one of them."""
         idle = self.wanted == self.login and self.login and "database" not in self.unfinished
-        return [login for login in ("", *LOGINS) if login != self.login] if idle else []
+        return self.unused if idle else []
+
+    @property
+    def unused(self) -> list[str]:
+        """Those that no release has, whatever a database from elsewhere knows of them."""
+        return [login for login in ("", *LOGINS) if login not in self.logins]
 
     def name_of(self, secret: str) -> str:
         """What a secret is kept as: of the service's password that of the wanted login."""
@@ -84,7 +90,7 @@ class Rotation:
     def __str__(self) -> str:
         """In one line, for people."""
         parts = [f"{kind} {since}" for kind, since in self.unfinished.items()]
-        return f"half done: {'; '.join(parts)}: {REMEDY}" if parts else "none"
+        return f"half done: {'; '.join(parts)}. {REMEDY}" if parts else "none"
 
 
 def kinds_of(given: object) -> list[str]:
@@ -143,14 +149,14 @@ def nothing_new(kinds: Sequence[str], given: Mapping[str, object], kept: Mapping
 
     ``kept`` has the secrets by name, the password of the login that the service has now under the name of all.
     """
-    remedy = "give a new one, or none to have one generated"
+    remedy = "Give a new one, or none to have one generated."
     found = [
-        f"titanic_secrets_values: {name} is the one in use: {remedy}"
+        f"titanic_secrets_values: {name} is the one in use. {remedy}"
         for name in renewed_by(kinds)
         if name in given and given[name] == kept.get(name)
     ]
     if "tokens" in kinds:
         before = {line for line in lines(kept.get(TOKENS, "")) if UNTIL not in line}
         if before == set(lines(str(given.get(TOKENS, "")))):
-            found.append("titanic_api_write_tokens: these are the ones in use: give the new ones")
+            found.append("titanic_api_write_tokens: these are the ones in use. Give the new ones.")
     return found

@@ -34,7 +34,11 @@ class Site:
         self.workload["secret_files"] = {"database_password": str(self.secrets / "database_app_password")}
 
     def keep_secrets(self, *rotate: str, check: bool = False, **options: Any) -> Result:
-        given = {"directory": str(self.secrets), "state_directory": str(self.state.root), "by": "alice@laptop"}
+        given: dict[str, Any] = {
+            "directory": str(self.secrets),
+            "state_directory": str(self.state.root),
+            "by": "alice@laptop",
+        }
         given |= {"generated": GENERATED, "rotate": list(rotate)}
         return run_module("host_secrets", given | options, check=check)
 
@@ -65,7 +69,7 @@ class Site:
 
     def steps(self, *kinds: str) -> list[Any]:
         """What a run does, in order; a site does the same without kinds."""
-        deploys = {"restore": 1} if kinds else {}
+        deploys: dict[str, Any] = {"restore": 1} if kinds else {}
         return [
             lambda: self.keep_secrets(*kinds),
             self.keep_database,
@@ -175,9 +179,8 @@ def test_a_given_password_goes_to_the_login_whose_turn_it_is(site: Site) -> None
     assert not site.keep_secrets(given=given).failed
     assert not site.keep_database().failed
     refused = site.keep_secrets("database", given=given)
-    assert refused.message == (
-        "titanic_secrets_values: database_app_password is the one in use: give a new one, or none to have one generated"
-    )
+    problem = "titanic_secrets_values: database_app_password is the one in use."
+    assert refused.message == f"{problem} Give a new one, or none to have one generated."
     assert site.state.rotation() == Rotation()
     given = {"database_app_password": "planted-newer-password"}
     assert site.keep_secrets("database", given=given, check=True)["written"] == ["database_app_password_a"]
@@ -212,11 +215,18 @@ def test_owner_and_tokens_are_rotated_and_told_of_until_it_is_finished(site: Sit
 
 
 def test_certificates_are_told_of_where_they_are_new(site: Site) -> None:
-    tls = {"directory": str(site.secrets / "tls"), "generated": []}
+    def write(pem: dict[str, str]) -> None:
+        assert not run_module("host_secrets", {"directory": str(site.secrets / "tls"), "given": pem}).failed
+
     pem = {"certificate": "planted-1", "key": "planted-key"}
-    assert site.keep_secrets(given=pem, **tls).changed
-    assert site.keep_secrets("tls", given=pem, **tls)["unfinished"] == []
+    write(pem)
+    refused = site.keep_secrets("tls", "superuser", certificates={"tls": pem, "database_tls": {}})
+    assert refused.message == "titanic_secrets_tls: these certificates are the ones in use. Give the new ones."
+    assert site.keep_secrets("tls").message == refused.message, "none is no new one"
+    assert site.state.rotation() == Rotation(), "nothing of it was begun"
     new = pem | {"certificate": "planted-2"}
-    assert site.keep_secrets("tls", given=new, **tls)["unfinished"] == ["tls"]
-    assert site.keep_secrets("tls", given=new, **tls)["unfinished"] == ["tls"], "one that was cut off goes on"
+    assert site.keep_secrets("tls", certificates={"tls": new})["unfinished"] == ["tls"]
+    write(new)
+    assert site.keep_secrets("tls", certificates={"tls": new})["unfinished"] == ["tls"], "one that was cut off goes on"
+    assert "planted" not in site.keep_secrets("tls", certificates={"tls": pem}).output
     assert run_module("host_secrets", {"directory": str(site.secrets), "finish": True}).failed
