@@ -85,9 +85,10 @@ sign: ## sign that image and attest its provenance and bill of materials; by COS
 sign-source: ## attest the source of a release of the local provider, in service.sigstore.json
 	@bin/run bench python -m bin.image sign-source
 
-bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY
+bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY, backups beside pg_basebackup
 	@bin/run bench python -m bench $(ARGS)
 	@bin/run bench python -m bench.seed
+	@bin/run bench python -m bench.backup
 	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.compose
 	@-[ ! -f $(LAB) ] || . $(LAB); bin/run bench python -m bench.kubernetes
 

@@ -17,7 +17,8 @@ HEADER = "Survived,Pclass,Name,Sex,Age,Siblings/Spouses Aboard,Parents/Children 
 GOAL = 2.0  # a seed may take this many times as long as the COPY
 
 
-def _write_passengers(path: Path, rows: int) -> None:
+def write_passengers(path: Path, rows: int) -> None:
+    """Write so many passengers as a CSV that a seed takes."""
     with path.open("w") as file:
         file.write(HEADER + "\n")
         for number in range(rows):
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="titanic-bench-") as name, running_postgres(Path(name)) as postgres:
         postgres.execute("CREATE ROLE titanic_owner LOGIN; CREATE ROLE titanic_app LOGIN")
         passengers = Path(name) / "passengers.csv"
-        _write_passengers(passengers, chosen.rows)
+        write_passengers(passengers, chosen.rows)
         pairs = [_pair(postgres, passengers, Path(name) / "copy") for _ in range(chosen.rounds)]
     ratio = statistics.median(seeding / copying for seeding, copying in pairs)
     seconds = ", ".join(f"{seeding:.1f} s and {copying:.1f} s" for seeding, copying in pairs)

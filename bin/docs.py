@@ -206,7 +206,7 @@ def bench_readme() -> str:
         introduction, _, rest = results.read_text().partition("\n\n")[2].partition("\n\n")
         ratios = rest.partition("\n\n")[2].partition("\n\nPackages:")[0]
         figures = f"{introduction}\n\n{ratios}\n\n![Requests per CPU second](results/latest.svg)"
-    for name in ("compose", "kubernetes"):
+    for name in ("compose", "kubernetes", "backup"):
         measured = ROOT / f"bench/results/{name}.md"
         if measured.is_file():
             figures += "\n\n" + measured.read_text().partition("\n\n")[2].rstrip()

@@ -333,13 +333,16 @@ class LocalSite(HostSite):
             time.sleep(0.05)
 
     def administer(self, sql: str) -> str:
-        psql = self.state / "tools" / "postgresql" / "bin" / "psql"
+        return self.postgresql("psql", *PSQL, "--command", sql)
+
+    def postgresql(self, program: str, *words: str) -> str:
+        """What one of PostgreSQL's programs prints that asks the database, run by the account that this has."""
+        command = [self.state / "tools/postgresql/bin" / program, "--host", self.state / "database/run", *words]
         owner = Path(f"/proc/{self.pid('database')}").stat()
-        words = [psql, *PSQL, "--host", self.state / "database" / "run", "--command", sql]
         account = (
             {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if owner.st_uid != os.getuid() else {}
         )
-        done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=True, **account)  # type: ignore[call-overload]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True, **account)  # type: ignore[call-overload]
         return str(done.stdout).strip()
 
     def logs(self) -> str:

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,10 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
 
 BACKUP_SECONDS = 4 * 3600
 ARCHIVE_SECONDS = 30
+# How long a backup whose data are there waits for its WAL, and how often that is looked at.
+WAL_SECONDS, LOOK_SECONDS = 300, 5
+PHASE = "SELECT json_build_object('phase', (SELECT phase FROM pg_stat_progress_basebackup LIMIT 1))"
+WAITS = "waiting for wal archiving to finish"
 POINT = """
 SELECT json_build_object('lsn', pg_create_restore_point({name}),
     'timeline', (SELECT timeline_id FROM pg_control_checkpoint()))
@@ -145,10 +150,10 @@ def _stream(repository: Repository, server: PostgresServer, label: str, prior: s
             if source.stdout:
                 source.stdout.close()
             try:
-                said, _ = sink.communicate(timeout=BACKUP_SECONDS)
+                said = _said(sink, server, label)
                 codes = (source.wait(timeout=60), sink.returncode)
             except subprocess.TimeoutExpired as error:
-                raise BackupError(f"backup {label} took longer than {BACKUP_SECONDS} s and was ended") from error
+                raise BackupError(f"backup {label}: pg_basebackup did not come to its end and was ended") from error
             finally:
                 for process in (source, sink):
                     if process.poll() is None:
@@ -159,6 +164,27 @@ def _stream(repository: Repository, server: PostgresServer, label: str, prior: s
                 told = complaints.read().decode(errors="replace").strip()[-1500:]
                 raise BackupError(f"backup {label} failed, nothing is left of it: {told}")
     return dict(json.loads(said))
+
+
+def _said(sink: subprocess.Popen[bytes], server: PostgresServer, label: str) -> bytes:
+    """What the program says that takes a backup, once it has all. Raises BackupError where its WAL is not archived.
+
+    The server ends a backup when its WAL is in the repository, however long that takes.
+    """
+    began, waits = time.monotonic(), 0.0
+    while True:
+        try:
+            return sink.communicate(timeout=LOOK_SECONDS)[0]
+        except subprocess.TimeoutExpired as error:
+            if time.monotonic() - began > BACKUP_SECONDS:
+                raise BackupError(f"backup {label} took longer than {BACKUP_SECONDS} s and was ended") from error
+        found: Any = server.query(PHASE)
+        waits = waits + LOOK_SECONDS if found["phase"] == WAITS else 0.0
+        if waits >= WAL_SECONDS:
+            raise BackupError(
+                f"titanic_backup_repositories: the WAL of backup {label} was not archived within {WAL_SECONDS} s. "
+                f"See the server's log in {server.directory / 'log'}."
+            )
 
 
 def _remove_unfinished(repository: Repository) -> None:

@@ -71,7 +71,7 @@ class Drill:
         return {
             "backup": base.label,
             "lsn": found["tables"]["point"],
-            "tables": {name: told.partition(" ")[0] for name, told in found["tables"].items() if name != "point"},
+            "tables": {name: told.partition(" ")[0] for name, told in found["tables"].items() if "." in name},
             "rpo_seconds": round(float(rpo["seconds"]), 1),
             "rto_seconds": round(seconds, 1),
         }

@@ -15,6 +15,12 @@ SELECT coalesce(json_agg(format('%I.%I', nspname, relname) ORDER BY nspname, rel
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relpersistence = 'p' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
 """
+# What the rows of all tables must keep to, beside them under a name that no table has.
+CONSTRAINTS = "constraints"
+KEPT_TO = """
+SELECT conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace::regnamespace::text !~ '^(pg_|information_schema$)' ORDER BY conrelid::regclass::text, conname
+"""
 COUNTS = "SELECT json_build_object({pairs})"
 MARK = "== "
 # So that what is locked for a moment is not waited for by those who write.
@@ -30,7 +36,9 @@ def counts_sql(tables: Sequence[str]) -> str:
 
 
 def digest_script(tables: Sequence[str], point: str = "") -> str:
-    """A script for psql that prints each table's rows in order, as of one moment, which ``point`` names in the WAL.
+    """A script for psql that prints each table's rows in order, and the constraints, as of one moment.
+
+    ``point`` names that moment in the WAL.
 
     All tables are locked against writers just until the moment is fixed: no commit can come between what is seen and
     the restore point. After the savepoint is given up nobody is held up any more.
@@ -43,11 +51,12 @@ def digest_script(tables: Sequence[str], point: str = "") -> str:
     for table in tables:
         lines += [f"\\echo {_echoed(table)}"]
         lines += [f'COPY (SELECT __row::text FROM {table} __row ORDER BY __row::text COLLATE "C") TO STDOUT;']
+    lines += [f"\\echo {_echoed(CONSTRAINTS)}", f"COPY ({' '.join(KEPT_TO.split())}) TO STDOUT;"]
     return "\n".join([*lines, "COMMIT;", ""])
 
 
 def read_digests(lines: Iterable[bytes]) -> dict[str, str]:
-    """What the script printed: ``COUNT SHA256`` by table, and the LSN as ``point``."""
+    """What the script printed: ``COUNT SHA256`` by table and of the constraints, and the LSN as ``point``."""
     found: dict[str, str] = {}
     name, count, digest = "", 0, hashlib.sha256()
     mark = MARK.encode()
@@ -67,7 +76,7 @@ def read_digests(lines: Iterable[bytes]) -> dict[str, str]:
 
 
 def differing(live: Mapping[str, str], restored: Mapping[str, str]) -> list[str]:
-    """One line for each table that is not the same in both."""
+    """One line for each table, or all constraints, that are not the same in both."""
     return [
         f"{table}: {_rows(live.get(table))} in the live database, {_rows(restored.get(table))} in the restored one"
         for table in sorted(set(live) | set(restored))

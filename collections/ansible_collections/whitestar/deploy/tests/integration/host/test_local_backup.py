@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
+from ansible_collections.whitestar.deploy.plugins.module_utils.local import base_backup
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of, warnings
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import EXPOSED
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import missing_segments
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, missing_segments
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 from ansible_collections.whitestar.deploy.tests.backup_helpers import PLANTED, QUICK, BackedUp
 from ansible_collections.whitestar.deploy.tests.helpers import ACCOUNT, Result, make_workload, run_module, wait_for
@@ -151,6 +152,24 @@ def test_a_server_stops_although_the_repository_never_answers(backed_up: BackedU
     archive_now(backed_up.server)
     newest = max(backed_up.repository.backups().values(), key=lambda each: each.label)
     assert missing_segments(backed_up.repository.wal(), newest) == []
+
+
+def test_a_backup_whose_wal_cannot_be_archived_is_given_up(
+    backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_backup, "WAL_SECONDS", 4)
+    monkeypatch.setattr(base_backup, "LOOK_SECONDS", 2)
+    backups = set(backed_up.repository.backups())
+    backed_up.server.run_sql("ALTER SYSTEM SET archive_command = 'false'")
+    backed_up.server.run_sql("SELECT pg_reload_conf()")
+    try:
+        with pytest.raises(BackupError, match=r"the WAL of backup \S+-full was not archived within 4 s"):
+            base_backup.make(backed_up.repository, "full")
+    finally:
+        backed_up.server.run_sql("ALTER SYSTEM RESET archive_command")
+        backed_up.server.run_sql("SELECT pg_reload_conf()")
+    assert set(backed_up.repository.backups()) == backups
+    assert not backed_up.backup().failed
 
 
 def test_wal_is_given_up_before_the_service_is_and_the_next_backup_heals_it(backed_up: BackedUp, away: Path) -> None:

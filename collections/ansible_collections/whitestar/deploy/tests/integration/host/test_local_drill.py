@@ -60,17 +60,16 @@ def test_a_check_restores_nothing(backed_up: BackedUp) -> None:
     assert (done.changed, done["drill"]) == (False, {})
 
 
-def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("what", "named"), [("public.people", r"public\.people"), ("constraints", "constraints")])
+def test_what_differs_fails_it(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch, what: str, named: str) -> None:
     real = Drill._digests
 
     def other(self: Drill, server: object, tables: list[str], point: str = "") -> dict[str, str]:
         found = real(self, server, tables, point)  # type: ignore[arg-type]
-        return found | ({} if point else {"public.people": "1 abc"})
+        return found | ({} if point else {what: "1 abc"})
 
     monkeypatch.setattr(Drill, "_digests", other)
-    with pytest.raises(
-        BackupError, match=r"not what the live database had: public\.people: \d+ rows with SHA-256 .* 1 rows"
-    ):
+    with pytest.raises(BackupError, match=rf"not what the live database had: {named}: \d+ rows with SHA-256 .* 1 rows"):
         Drill(backed_up.repository, "people", QUICK).run()
     assert not (backed_up.state.root / "drill").exists()
 
