@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,12 @@ import pytest
 from tests.end_to_end.load.open_loop import BackgroundLoad
 from tests.end_to_end.switch.site import RUN_SECONDS, KubernetesSite
 from tests.end_to_end.switch.test_interruption import chosen, kill_when
+from tests.secret_scan import MARK, RUN, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.end_to_end.switch.site import Site
 
 # TESTS_ROTATIONS and TESTS_SWITCH_RATE say how many instead; full measure is 20 rotations at 200 requests a second.
@@ -84,6 +89,33 @@ def test_a_rotation_cut_off_anywhere_is_ended_by_the_next_run(site: Site) -> Non
     assert site.changed(site.succeed()) == 0
 
 
+def test_a_rotation_shows_no_secret(site: Site, tmp_path: Path) -> None:
+    given = {name: f"{RUN}{name}" for name in ("database_app_password", "database_owner_password")}
+    vault = tmp_path / "vault.json"
+    vault.write_text(json.dumps({"titanic_secrets_values": given, "titanic_rotate": ["database", "superuser"]}))
+    watch = Watch()
+    watch.start()
+    output = site.succeed("--tags", "rotate", "-e", f"@{vault}", "-vvv", "--diff")
+    watch.done.set()
+    watch.join()
+    assert watch.found == set()
+    assert RUN not in output
+    assert RUN not in site.logs()
+    assert RUN not in json.dumps(site.ledger())
+    assert list(holding(site)) == []
+    assert site.changed(site.succeed()) == 0, "what was given once stays"
+
+
+def holding(site: Site) -> Iterator[Path]:
+    """The files of a host that hold a planted secret, besides those that are for secrets."""
+    for path in site.state.rglob("*"):
+        if "secrets" not in path.relative_to(site.state).parts:
+            with suppress(OSError):
+                if path.is_file() and MARK in path.read_bytes():
+                    yield path
+
+
+@pytest.mark.shown_once
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [

@@ -161,6 +161,6 @@ def test_a_secret_has_the_type_and_the_names_that_its_reader_wants(space: Space)
 def test_a_wrong_secret_keeps_all_from_being_written(space: Space) -> None:
     before = space.versions()
     failed = keep(space, given={"good": "planted-good", "Wrong": "planted-wrong"})
-    assert "'Wrong' is not a name" in failed.message
+    assert "'Wrong' is no name of a secret" in failed.message
     assert "planted" not in failed.output
     assert space.versions() == before
