@@ -83,11 +83,6 @@ EXAMPLES = r"""
 RETURN = r"""
 written: {description: Names of the files that were written., returned: success, type: list, elements: str}
 steps: {description: "What was finished, in words.", returned: success, type: list, elements: str}
-unfinished:
-  description: Kinds of secrets whose rotation is half done, with O(rotate) alone. In check mode those that would be.
-  returned: success
-  type: list
-  elements: str
 """
 
 import os
@@ -206,11 +201,8 @@ def write(directory: Path, wanted: Mapping[str, bytes], owners: Mapping[str, int
         write_atomically(directory / name, content, FILE_MODE, None if uid is None else (uid, uid))
 
 
-def ensure_secrets(options: Mapping[str, Any], *, check: bool) -> tuple[list[str], Rotation]:
-    """Have all of them: names of the files that were, or are to be, written, and what rotations have come to then.
-
-    Raises OSError, ValueError.
-    """
+def ensure_secrets(options: Mapping[str, Any], *, check: bool) -> list[str]:
+    """Have all of them: names of the files that were, or are to be, written. Raises OSError, ValueError."""
     directory = Path(options["directory"])
     state = State(Path(options["state_directory"])) if options["state_directory"] else None
     before = state.rotation() if state else Rotation()
@@ -222,7 +214,7 @@ def ensure_secrets(options: Mapping[str, Any], *, check: bool) -> tuple[list[str
     owners = {} if alone else {rotation.name_of(name): int(uid) for name, uid in options["owners"].items()}
     stale = [name for name, content in wanted.items() if not is_kept(directory / name, content, owners.get(name))]
     if check:
-        return stale, rotation
+        return stale
     # A generated one before it is recorded that there is one, a given one afterwards: whatever comes between, the next
     # run goes on with it.
     given = {rotation.name_of(name) for name in options["given"]}
@@ -231,7 +223,7 @@ def ensure_secrets(options: Mapping[str, Any], *, check: bool) -> tuple[list[str
             write(directory, {name: wanted[name] for name in names}, owners, shared=options["shared"] and not alone)
         if state and rotation != before:
             state.write_rotation(rotation)
-    return stale, rotation
+    return stale
 
 
 def main() -> None:
@@ -257,7 +249,7 @@ def main() -> None:
     if (options["rotate"] or options["finish"]) and not options["state_directory"]:
         module.fail_json(msg="state_directory is needed for rotate and finish")
     try:
-        stale, rotation = ensure_secrets(options, check=check)
+        stale = ensure_secrets(options, check=check)
         steps: list[str] = []
         if options["finish"]:
             steps = finish(State(Path(options["state_directory"])), Path(options["directory"]), check=check)
@@ -268,7 +260,6 @@ def main() -> None:
         changed=bool(told),
         written=stale,
         steps=steps,
-        unfinished=list(rotation.unfinished) if options["rotate"] else [],
         diff={"before": "", "after": "".join(f"{line}\n" for line in told)},
     )
 
