@@ -113,3 +113,12 @@ def test_the_bench_refuses_nonsense() -> None:
     done = subprocess.run([sys.executable, "-m", "bench", "--rounds", "0"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert "1 to 100 rounds" in done.stderr
+
+
+@needs_bench
+@pytest.mark.parametrize("name", ["bench", "bench.seed", "bench.backup", "bench.compose", "bench.kubernetes"])
+def test_each_measurement_starts(name: str) -> None:
+    """As `make bench` starts it: without the paths that pytest adds."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-m", name, "--help"], env=kept, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -159,6 +159,8 @@ def _stream(repository: Repository, server: PostgresServer, label: str, prior: s
                     if process.poll() is None:
                         process.kill()
                         process.wait()
+                if sink.stdout:
+                    sink.stdout.close()
             if any(codes):
                 complaints.seek(0)
                 told = complaints.read().decode(errors="replace").strip()[-1500:]

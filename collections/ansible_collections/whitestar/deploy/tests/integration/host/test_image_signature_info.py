@@ -69,7 +69,7 @@ def test_an_image_is_named_by_its_inputs_on_the_controller(place: Path, cosign: 
     ("wanted", "problem"),
     [
         ("cosign.pub", "titanic_image_verify: "),
-        ({"keyy": "cosign.pub"}, "titanic_image_verify: there is no key keyy; did you mean key?"),
+        ({"keyy": "cosign.pub"}, "titanic_image_verify: there is no key keyy. Did you mean key?"),
         ({"identity": "someone"}, "titanic_image_verify: an identity counts with who has vouched for it"),
     ],
 )

@@ -184,7 +184,7 @@ def test_one_that_a_killed_run_left_at_work_is_waited_for(space: Space, kubernet
     with pytest.raises(ReleaseError, match=r"Job titanic-left-1 of an earlier run is still at work\. Wait for it, or"):
         Command(kubernetes, "left").wait_for_others(0.5)
     space.kubectl("patch", "job", "titanic-left-1", "--patch", '{"spec": {"suspend": true}}')
-    with pytest.raises(ReleaseError, match="Job titanic-left-1 is suspended: resume it"):
+    with pytest.raises(ReleaseError, match=r"Job titanic-left-1 is suspended\. Resume it"):
         Command(kubernetes, "left").wait_for_others(RUN_SECONDS)
     space.kubectl("patch", "job", "titanic-left-1", "--patch", '{"spec": {"suspend": false}}')
     done = run_command(space, python("print('{\"changed\": true}')"), name="left")
