@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.end_to_end.load.open_loop import BackgroundLoad
-from tests.end_to_end.switch.site import RUN_SECONDS, KubernetesSite
+from tests.end_to_end.switch.site import LIMITED, LOCAL, RUN_SECONDS, KubernetesSite
 from tests.end_to_end.switch.test_interruption import chosen, kill_when
 from tests.secret_scan import MARK, RUN, Watch
 
@@ -45,6 +45,7 @@ def rotation(site: Site) -> dict[str, Any]:
     return known
 
 
+@LOCAL
 def test_rotations_under_load_drop_nothing(site: Site) -> None:
     release, people = site.release(), site.rows()
     plan = site.load(rate=REQUESTS_PER_SECOND, seconds=RUN_SECONDS, post_share=0.2, new_connection_share=0.5)
@@ -66,6 +67,7 @@ def test_rotations_under_load_drop_nothing(site: Site) -> None:
     assert site.changed(site.succeed()) == 0, "nothing is left for the next run"
 
 
+@LOCAL
 def test_a_rotation_cut_off_anywhere_is_ended_by_the_next_run(site: Site) -> None:
     rows = site.rows()
     with BackgroundLoad(site.load(rate=10, seconds=RUN_SECONDS, post_share=0)) as load:
@@ -89,6 +91,7 @@ def test_a_rotation_cut_off_anywhere_is_ended_by_the_next_run(site: Site) -> Non
     assert site.changed(site.succeed()) == 0
 
 
+@LOCAL
 def test_a_rotation_shows_no_secret(site: Site, tmp_path: Path) -> None:
     given = {name: f"{RUN}{name}" for name in ("database_app_password", "database_owner_password")}
     vault = tmp_path / "vault.json"
@@ -115,14 +118,14 @@ def holding(site: Site) -> Iterator[Path]:
                     yield path
 
 
-@pytest.mark.shown_once
+@LOCAL
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
         ([], "titanic_rotate: no secret is named"),
         (["databse"], "titanic_rotate: "),
         (["tokens"], "titanic_rotate: tokens: there are none"),
-        (["tls"], "titanic_rotate: tls: no certificate is given"),
+        (["tls"], "titanic_rotate: tls: it would drop connections yet"),
         (["backup_key"], "titanic_rotate: backup_key: one key is kept"),
     ],
 )
@@ -134,6 +137,15 @@ def test_what_cannot_be_rotated_is_refused_by_name(site: Site, kinds: list[str],
     assert rotation(site) == before
 
 
+@LIMITED
+def test_elsewhere_a_rotation_is_refused(site: Site) -> None:
+    output = site.refuse(*DATABASE)
+    assert "Refused before anything was touched" in output
+    assert f"on titanic_provider local only, until titanic_rotate serves {site.provider}" in output
+    assert rotation(site) == {"login": "", "unfinished": {}}
+
+
+@LOCAL
 def test_old_tokens_are_refused_once_the_overlap_is_over(site: Site) -> None:
     def status(token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}

@@ -30,6 +30,8 @@ STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
 REMOTE = "titanic_secrets_remote"
+# Where rotations have been shown to drop no request.
+ROTATES = "local"
 NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
 # Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
 SHORTEST_KEY = 32
@@ -58,20 +60,24 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each secret that is to be rotated and is not there, or is not ours."""
+    if (provider := str(values.get("titanic_provider", ROTATES))) != ROTATES:
+        where = f"secrets are rotated on titanic_provider {ROTATES} only, until titanic_rotate serves {provider}"
+        return [
+            f"titanic_rotate: {where}. Change titanic_secrets_values or titanic_api_write_tokens, and run the site."
+        ]
     kinds = kinds_of(values.get("titanic_rotate", []))
     kind, stored = (
         values.get("titanic_database_kind", "pod"),
         values.get("titanic_secrets_source") == "external_secrets",
     )
     tokens = values.get("titanic_api_write_tokens") or (stored and "write_tokens" in _mapping(values, REMOTE))
-    encrypted = values.get("titanic_api_tls", "none") == "given" or boolean(values.get("titanic_database_tls", False))
     others = "others run the database (titanic_database_external). Have them change it, and set titanic_secrets_values."
     operated = "its operator keeps the one role of the service. Have a second one take over (titanic_database_user)."
     lacking = {
         "database": {"external": others, "cloudnative_pg": operated}.get(kind, _login_names(values)),
         "superuser": others if kind == "external" else "",
         "tokens": "" if tokens else "there are none, so that anyone may write. Set titanic_api_write_tokens.",
-        "tls": "" if encrypted else "no certificate is given (titanic_api_tls, titanic_database_tls). Leave it out.",
+        "tls": "it would drop connections yet. Give the new certificate in titanic_secrets_tls, and run the site.",
         "backup_key": "one key is kept, and older backups need it. Leave it out, until titanic_backup keeps several.",
     }
     if not kinds:
