@@ -147,7 +147,7 @@ def remove_objects(cluster: KubernetesClient) -> None:
 def is_ours(cluster: KubernetesClient) -> bool:
     """Whether a deployment has made the namespace. Raises ClusterError."""
     space = cluster.get("v1", "Namespace", cluster.namespace)
-    return bool(space) and made_by_us(space or {})
+    return space is not None and made_by_us(space)
 
 
 def remove_namespace(cluster: KubernetesClient) -> bool:

@@ -16,11 +16,8 @@ description:
   - With O(state=present) makes a backup now, and removes those that neither count nor age keeps.
 version_added: 1.1.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
   state:
     description: Whether to prepare, to have a first backup, or to make one.
     type: str

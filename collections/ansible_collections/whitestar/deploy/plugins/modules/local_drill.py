@@ -15,11 +15,8 @@ description:
   - Fails where anything differs or is damaged. Either way the ledger has the result.
 version_added: 1.1.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
   database:
     description: Name of the database.
     type: str

@@ -16,11 +16,8 @@ description:
   - With O(state=discarded) removes data that restores have replaced, with O(state=absent) what was planned.
 version_added: 1.1.0
 author: The Titanic team (@whitestar)
+extends_documentation_fragment: [whitestar.deploy.twins.target]
 options:
-  state_directory:
-    description: The state directory of the target.
-    type: path
-    required: true
   state:
     description: Whether to plan, to switch, to forget what was replaced, or what was planned.
     type: str

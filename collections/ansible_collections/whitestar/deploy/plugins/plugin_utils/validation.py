@@ -13,6 +13,7 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import SHORTEST_KEY
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import LOGINS, kinds_of
 from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS, suggestion
 from cryptography import x509
@@ -33,8 +34,6 @@ REMOTE = "titanic_secrets_remote"
 # Where rotations have been shown to drop no request.
 ROTATES = "local"
 NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
-# Of the key of backups, in characters; module_utils/local/repository.py holds to the same.
-SHORTEST_KEY = 32
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
 

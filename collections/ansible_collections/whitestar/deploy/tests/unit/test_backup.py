@@ -26,6 +26,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
     expired,
     lsn_of,
     missing_segments,
+    moment,
     overdue,
     parse_target,
     segment_name,
@@ -217,6 +218,12 @@ def test_no_drill_at_all_is_overdue_once_backups_are_that_old() -> None:
     ledger = Ledger().with_event("backup_first", at=stamp(NOW - timedelta(days=31))).with_event("backup", at=stamp(NOW))
     (line,) = overdue(ledger, SETTINGS, NOW)
     assert line.startswith("no drill has been good for 31.0 days")
+
+
+def test_a_time_that_is_recorded_is_that_time() -> None:
+    """A restore to it goes no less far: a commit of the same millisecond is before it."""
+    commit = datetime(2026, 11, 30, 12, 0, 0, 1200, UTC)
+    assert moment(stamp(commit)) == commit
 
 
 def test_room_is_looked_for_before_a_restore() -> None:

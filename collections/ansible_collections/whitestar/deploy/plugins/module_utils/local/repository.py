@@ -29,11 +29,15 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.process im
     unprivileged,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import Backup, BackupError, Lineage
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import (
+    SHORTEST_KEY,
+    Backup,
+    BackupError,
+    Lineage,
+)
 
 FORMAT = 1
 RECORD = "repository.json"
-SHORTEST_KEY = 32
 VARIABLE = "titanic_backup_repositories"
 KEY_VARIABLE = "titanic_secrets_values"
 

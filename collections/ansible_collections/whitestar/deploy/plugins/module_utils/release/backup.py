@@ -15,6 +15,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger im
 # How long a schedule lets pass between two backups; one that is late by half as much again is overdue.
 SCHEDULES = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 LATE = 1.5
+# Of the key of backups, in characters.
+SHORTEST_KEY = 32
 LATEST, PREVIOUS, DISCARD = "latest", "previous", "discard"
 # What a restore point may be called (pg_create_restore_point allows 63 bytes).
 POINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -238,8 +240,8 @@ def moment(text: str) -> datetime:
 
 
 def stamp(time: datetime | None = None) -> str:
-    """A time as records have it, with milliseconds, so that two acknowledged writes can be told apart."""
-    return (time or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time as records have it, to the microsecond that PostgreSQL has: cut shorter, it may lie before its commit."""
+    return (time or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def overdue(ledger: Ledger, settings: Mapping[str, Any], now: datetime) -> Iterator[str]:
