@@ -105,6 +105,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation 
     PASSWORD,
     TOKENS,
     Rotation,
+    finish_steps,
     nothing_new,
     renewed_by,
     tokens_text,
@@ -184,12 +185,12 @@ def is_kept(path: Path, content: bytes, uid: int | None) -> bool:
 def finish(state: State, directory: Path, *, check: bool) -> list[str]:
     """Record that rotations are finished, and remove the passwords of logins that are no more: what was done."""
     rotation = state.rotation()
-    steps = [f"finish the rotation of {kind}" for kind in rotation.unfinished]
-    if steps and not check:
-        for login in rotation.finished().retired:
+    finished = rotation.finished()
+    if rotation != finished and not check:
+        for login in finished.retired:
             (directory / f"{PASSWORD}{login}").unlink(missing_ok=True)
-        state.write_rotation(rotation.finished())
-    return steps
+        state.write_rotation(finished)
+    return finish_steps(rotation)
 
 
 def write(directory: Path, wanted: Mapping[str, bytes], owners: Mapping[str, int], *, shared: bool) -> None:

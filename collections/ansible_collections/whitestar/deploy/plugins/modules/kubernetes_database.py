@@ -68,9 +68,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles 
     TEXT,
     ensure_roles,
     result,
-    signs_in_with,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD, SUPERUSER, Rotation
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD, SUPERUSER
 
 # Beyond the time that a pod has to end in.
 MARGIN_SECONDS = 30
@@ -91,8 +90,6 @@ def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], 
     passwords = {role: kept[name] for role, name in roles.items()}
     if SUPERUSER[0] in kept:
         passwords[ADMINISTRATOR] = kept[SUPERUSER[0]]
-    if rotation.login != rotation.wanted and not check:
-        refuse_the_same(cluster, server, rotation, options["user"], kept[PASSWORD])
     granted = Command(cluster, "migrate").last_answer().get("grants")
     retired = [f"{options['user']}{login}" for login in rotation.retired]
     steps = ensure_roles(server, options, passwords, retired=retired, granted=granted, check=check)
@@ -109,14 +106,6 @@ def wait_for_last_answers(cluster: KubernetesClient) -> None:
 
     seconds = max((int(pod["metadata"].get("deletionGracePeriodSeconds", 0)) for pod in ending()), default=0)
     wait_until_gone(ending, seconds + MARGIN_SECONDS)
-
-
-def refuse_the_same(cluster: KubernetesClient, server: Server, rotation: Rotation, user: str, password: str) -> None:
-    """Raises ValueError, with the rotation undone, for a store that has the password that is in use."""
-    if signs_in_with(server, f"{user}{rotation.login}", password):
-        others = {kind: since for kind, since in rotation.unfinished.items() if kind != "database"}
-        write_rotation(cluster, Rotation(rotation.login, rotation.login, others))
-        raise ValueError(f"titanic_secrets_store: {PASSWORD} is the one in use. Put a new one there, and rotate again.")
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ options:
     description: >-
       Kinds of secrets that get new values. Of V(database) it is the password of the login whose turn it is,
       V(superuser) is the passwords of administrator and owner, V(tokens) leaves the old write tokens good for
-      O(overlap_seconds), V(tls) is the certificates that are given. Those of a store are what the store has. One that
-      was begun before goes on. Refuses what is given as it is.
+      O(overlap_seconds), V(tls) is the certificates that are given. One that was begun before goes on. Refuses what
+      is given as it is.
     type: list
     elements: str
     choices: [database, superuser, tokens, tls]
@@ -124,6 +124,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation 
     NO_CERTIFICATE,
     TOKENS,
     Rotation,
+    finish_steps,
     nothing_new,
     renewed_by,
     tokens_text,
@@ -169,8 +170,7 @@ def begin(kept: Mapping[str, str], options: Mapping[str, Any], rotation: Rotatio
     if not new:
         return rotation, []
     given = options["given"]
-    # Those of a store are its business.
-    problems = [] if options["objects"] else nothing_new(new, given, kept)
+    problems = nothing_new(new, given, kept)
     certificates = [name for name in CERTIFICATES if name in given]
     if "tls" in new and all(given[name] == kept.get(name) for name in certificates):
         problems.append(NO_CERTIFICATE)
@@ -260,9 +260,9 @@ def ensure_secrets(cluster: KubernetesClient, options: dict[str, Any], *, check:
 def finish(cluster: KubernetesClient, *, check: bool) -> list[str]:
     """Record that rotations are finished: what was done, in words. Raises ClusterError, ValueError."""
     rotation = rotation_in(cluster.get("v1", "Secret", SECRETS))
-    if rotation.unfinished and not check:
+    if rotation != rotation.finished() and not check:
         write_rotation(cluster, rotation.finished())
-    return [f"finish the rotation of {kind}" for kind in rotation.unfinished]
+    return finish_steps(rotation)
 
 
 def main() -> None:

@@ -30,9 +30,6 @@ PASSWORDS = ("database_owner_password", "database_app_password")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens")
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
-REMOTE = "titanic_secrets_remote"
-# Where rotations have been shown to drop no request.
-ROTATES = "local"
 NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 ELSEWHERE = {"titanic_database_kind": "pod", "titanic_secrets_source": "generated"}
@@ -59,22 +56,18 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each secret that is to be rotated and is not there, or is not ours."""
-    if (provider := str(values.get("titanic_provider", ROTATES))) != ROTATES:
-        where = f"secrets are rotated on titanic_provider {ROTATES} only, until titanic_rotate serves {provider}"
+    if values.get("titanic_secrets_source") == "external_secrets":
         return [
-            f"titanic_rotate: {where}. Change titanic_secrets_values or titanic_api_write_tokens, and run the site."
+            "titanic_rotate: secrets come from a store (titanic_secrets_source). Change them there, and run the site."
         ]
     kinds = kinds_of(values.get("titanic_rotate", []))
-    kind, stored = (
-        values.get("titanic_database_kind", "pod"),
-        values.get("titanic_secrets_source") == "external_secrets",
-    )
-    tokens = values.get("titanic_api_write_tokens") or (stored and "write_tokens" in _mapping(values, REMOTE))
+    kind, tokens = values.get("titanic_database_kind", "pod"), values.get("titanic_api_write_tokens")
     others = "others run the database (titanic_database_external). Have them change it, and set titanic_secrets_values."
     operated = "its operator keeps the one role of the service. Have a second one take over (titanic_database_user)."
+    kept = "its operator keeps these passwords. Give new ones in titanic_secrets_values, and run the site."
     lacking = {
         "database": {"external": others, "cloudnative_pg": operated}.get(kind, _login_names(values)),
-        "superuser": others if kind == "external" else "",
+        "superuser": {"external": others, "cloudnative_pg": kept}.get(kind, ""),
         "tokens": "" if tokens else "there are none, so that anyone may write. Set titanic_api_write_tokens.",
         "tls": "it would drop connections yet. Give the new certificate in titanic_secrets_tls, and run the site.",
         "backup_key": "one key is kept, and older backups need it. Leave it out, until titanic_backup keeps several.",

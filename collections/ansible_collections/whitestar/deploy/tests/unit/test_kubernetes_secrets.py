@@ -78,7 +78,7 @@ KEPT = {"database_app_password": "a", "write_tokens": "t", "tls.crt": "c", "tls.
     ],
 )
 def test_what_is_given_as_it_is_is_no_rotation(rotate: list[str], given: dict[str, str], words: str) -> None:
-    options = asked(given) | {"rotate": rotate, "objects": [], "by": "alice"}
+    options = asked(given) | {"rotate": rotate, "by": "alice"}
     with pytest.raises(ValueError, match=words):
         begin(KEPT, options, Rotation())
     again = begin(KEPT, options, Rotation(unfinished={rotate[0]: "since then, by alice"}))
@@ -86,7 +86,7 @@ def test_what_is_given_as_it_is_is_no_rotation(rotate: list[str], given: dict[st
 
 
 def test_a_rotation_is_recorded_beside_what_it_changes() -> None:
-    options = asked({"write_tokens": "u"}, "database_app_password") | {"overlap_seconds": 60, "objects": []}
+    options = asked({"write_tokens": "u"}, "database_app_password") | {"overlap_seconds": 60}
     rotation, renewed = begin(KEPT, options | {"rotate": ["database", "tokens"], "by": "alice"}, Rotation())
     found = contents(KEPT, options, rotation, renewed)
     assert found["database_app_password"] != "a"

@@ -37,7 +37,8 @@ def test_logins_take_turns_and_the_one_before_ends_last() -> None:
         begun = found.begun(["database"], "alice")
         assert begun.logins == [found.login, begun.wanted]
         assert begun.begun(["database"], "bob") == begun, "one that was begun goes on"
-        assert begun.retired == begun.reached().retired == []
+        assert begun.retired == begun.reached().retired == begun.finished().retired == []
+        assert list(begun.finished().unfinished) == ["database"], "a release may have the login of before yet"
         found = begun.reached().finished()
         seen.append((found.login, found.retired))
     assert seen == [("_a", ["", "_b"]), ("_b", ["", "_a"]), ("_a", ["", "_b"])]
@@ -65,6 +66,8 @@ def test_the_database_is_asked_for_what_the_state_says(tmp_path: Any) -> None:
     options = {"state_directory": str(tmp_path), "finish": False}
     state.write_rotation(Rotation().begun(["database"], "alice"))
     assert rotation_of(options).logins == ["", "_a"]
+    record_reached(options | {"finish": True})
+    assert state.rotation().login == "", "no release has been given it"
     record_reached(options)
     assert state.rotation().login == "_a"
     assert rotation_of(options).retired == []

@@ -111,14 +111,6 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
     [
         ({}, "titanic_rotate: no secret is named. Name some of database, superuser, tokens, tls, backup_key."),
         ({"titanic_rotate": "[database,superuser]"}, ""),
-        (
-            {"titanic_rotate": ["database"], "titanic_provider": "compose"},
-            "titanic_rotate: secrets are rotated on titanic_provider local only, until titanic_rotate serves compose.",
-        ),
-        (
-            {"titanic_rotate": ["tokens"], "titanic_provider": "kubernetes"},
-            "titanic_rotate: secrets are rotated on titanic_provider local only, until titanic_rotate serves kuber",
-        ),
         ({"titanic_rotate": "tls"}, "titanic_rotate: tls: it would drop connections yet"),
         ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret. Did you mean database?"),
         ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
@@ -127,12 +119,19 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
             "titanic_rotate: superuser: others run",
         ),
         (
+            {"titanic_rotate": ["superuser"], "titanic_database_kind": "cloudnative_pg"},
+            "titanic_rotate: superuser: its operator keeps",
+        ),
+        (
             {"titanic_rotate": ["database"], "titanic_database_kind": "cloudnative_pg"},
             "titanic_rotate: database: its op",
         ),
         ({"titanic_rotate": ["tokens"]}, "titanic_rotate: tokens: there are none, so that anyone may write"),
         ({"titanic_rotate": ["tokens"], "titanic_api_write_tokens": ["new"]}, ""),
-        (STORE | {"titanic_rotate": ["tokens"], "titanic_secrets_remote": {"write_tokens": "a"}}, ""),
+        (
+            STORE | {"titanic_rotate": ["superuser"]},
+            "titanic_rotate: secrets come from a store (titanic_secrets_source).",
+        ),
         ({"titanic_rotate": ["tls"]}, "titanic_rotate: tls: it would drop connections yet"),
         ({"titanic_rotate": ["tls"], "titanic_api_tls": "given"}, "titanic_rotate: tls: it would drop connections yet"),
         ({"titanic_rotate": ["database"], "titanic_database_user": "u" * 61}, ""),

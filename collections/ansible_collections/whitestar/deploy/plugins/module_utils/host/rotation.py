@@ -23,8 +23,11 @@ def rotation_of(options: Mapping[str, Any]) -> Rotation:
 
 
 def record_reached(options: Mapping[str, Any]) -> None:
-    """Record that the database knows the wanted login: releases that are started from now on have it."""
-    if options["state_directory"]:
+    """Record that the database knows the wanted login: releases that are started from now on have it.
+
+    At the end of a rotation those that serve are started already.
+    """
+    if options["state_directory"] and not options["finish"]:
         state = State(Path(options["state_directory"]))
         found = state.rotation()
         if found.login != found.wanted:

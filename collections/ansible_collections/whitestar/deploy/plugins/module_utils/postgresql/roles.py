@@ -186,12 +186,6 @@ def ensure_roles(
     return [*needed, *kept]
 
 
-def signs_in_with(server: Server, role: str, password: str) -> bool:
-    """Whether a role has this password already."""
-    found = server.query(f"SELECT to_json(rolpassword) FROM pg_authid WHERE rolname = {literal(role)}")
-    return matches(password, str(found))
-
-
 def facts_query(names: Mapping[str, str], others: Iterable[str]) -> str:
     """The one question, about the two roles and these others."""
     roles = sorted({names["owner"], names["user"], *others} - {ADMINISTRATOR})

@@ -60,8 +60,9 @@ class Rotation:
         return replace(self, login=self.wanted)
 
     def finished(self) -> Rotation:
-        """With nothing left to do."""
-        return replace(self, unfinished={})
+        """With nothing left to do, unless the database does not know the wanted login yet."""
+        left = {kind: since for kind, since in self.unfinished.items() if kind == "database"}
+        return replace(self, unfinished={} if self.login == self.wanted else left)
 
     @property
     def logins(self) -> list[str]:
@@ -91,6 +92,12 @@ class Rotation:
         """In one line, for people."""
         parts = [f"{kind} {since}" for kind, since in self.unfinished.items()]
         return f"half done: {'; '.join(parts)}. {REMEDY}" if parts else "none"
+
+
+def finish_steps(rotation: Rotation) -> list[str]:
+    """What the end of these rotations is called, for people."""
+    left = rotation.finished().unfinished
+    return [f"finish the rotation of {kind}" for kind in rotation.unfinished if kind not in left]
 
 
 def kinds_of(given: object) -> list[str]:
