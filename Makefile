@@ -52,7 +52,7 @@ test-fast: ## for daily work, in about a minute: linters on what this branch has
 UPGRADE_FROM ?= 97da1e90
 
 test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade
-	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 \
+	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 TESTS_ROTATIONS=20 \
 		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
 
 prepare: ## install what the tests take for granted and a bare Debian lacks; as root

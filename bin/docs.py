@@ -281,7 +281,9 @@ def flow() -> str:
             given.setdefault(calls[role], set()).add(key[1:] or "its result")
         lines += [f'  {giver} -->|"{", ".join(sorted(keys))}"| {stage["name"]}' for giver, keys in given.items()]
         call = stage.get("ansible.builtin.import_role") or stage["ansible.builtin.include_role"]
-        calls[call["name"].rpartition(".")[2]] = stage["name"]
+        # Part of a role gives nothing back.
+        if "tasks_from" not in call:
+            calls[call["name"].rpartition(".")[2]] = stage["name"]
     return "\n".join([FLOW_BEGIN, "", "```mermaid", "graph LR", *lines, "```", "", FLOW_END])
 
 

@@ -17,7 +17,7 @@ from ansible.template import Templar
 
 COLLECTIONS = Path(__file__).resolve().parents[1] / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections/whitestar/deploy"
-ROLES = ("api", "maintenance", "rollback", "schema", "seed", "status", "target", "teardown", "verify")
+ROLES = ("api", "maintenance", "rollback", "rotate", "schema", "seed", "status", "target", "teardown", "verify")
 IMAGE = {
     "reference": "registry.example.org/shop@sha256:ab",
     "identity": "ab",
@@ -30,6 +30,7 @@ HANDED: dict[str, Any] = {
     "titanic_image_result": IMAGE,
     "__titanic_api_image": IMAGE,
     "__titanic_rollback_target": {"entry": {"number": 1}, "serving": "other"},
+    "__titanic_rotate_live": {"number": 1},
     "__titanic_schema_always": False,
     "__titanic_schema_image": "ab",
     "__titanic_schema_release": IMAGE,
@@ -55,7 +56,7 @@ def rendered(loader: Any, provider: str, service: dict[str, Any]) -> dict[str, s
     found: dict[str, str] = {}
     for role in (COLLECTION / "roles" / f"titanic_{name}" for name in ROLES):
         templar = Templar(loader, known | {"role_path": str(role), "ansible_search_path": [str(role)]})
-        for path in (role / f"tasks/{provider}.yml", role / "tasks/objects.yml"):
+        for path in (role / f"tasks/{name}.yml" for name in (f"{provider}_front", provider, "objects")):
             for task in loader.load_from_file(str(path), trusted_as_template=True) if path.is_file() else []:
                 given = {key: value for key, value in task.items() if "." in key or key == "vars"}
                 given = templar.template(given)

@@ -78,6 +78,17 @@ def test_a_bad_value_is_one_line_that_names_the_variable(template_copy: Database
     assert variable.encode() in done.stderr
 
 
+def test_a_token_until_a_moment_that_is_none_is_told_without_the_token(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("planted-token until tomorrow\n")
+    settings = Settings.from_environment({**HOST, "TITANIC_WRITE_TOKENS_FILE": str(tokens)})
+    with pytest.raises(ConfigurationError, match="until a moment that is none") as refused:
+        settings.write_tokens()
+    assert "planted" not in str(refused.value)
+    tokens.write_text("a b until 1970-01-01T00:01:00\nc\n")
+    assert settings.write_tokens() == {"a b": 60.0, "c": float("inf")}
+
+
 def test_the_table_of_settings_is_the_code_s() -> None:
     rows = re.findall(r"^\| `(TITANIC_\w+)` \| (.+?) \| (.+?) \|$", README, re.MULTILINE)
     assert rows == [(spec.variable, spec.default, spec.meaning) for spec in SPECS]

@@ -591,6 +591,19 @@ def test_write_tokens(serve: Serve, person: dict[str, Any], tmp_path: Any) -> No
     assert "one-token" not in service.output + service.errors
 
 
+def test_a_write_token_ends_when_its_file_says_so(serve: Serve, person: dict[str, Any], tmp_path: Any) -> None:
+    tokens = tmp_path / "tokens"
+    lines = ["old-token until 2001-01-01T00:00:00Z", "overlapping-token until 2999-01-01T00:00:00Z"]
+    tokens.write_text("\n".join(["new-token", *lines]))
+    service = serve(WRITE_TOKENS_FILE=tokens)
+
+    def status(token: str) -> int:
+        return int(service.post(person, Authorization=f"Bearer {token}").status_code)
+
+    assert [status(f"{name}-token") for name in ("new", "old", "overlapping")] == [201, 401, 201]
+    assert status(lines[1]) == 401, "the line is no token"
+
+
 def test_rate_limit_counts_over_all_workers(serve: Serve) -> None:
     service = serve(RATE_LIMIT_PER_MINUTE=10, WORKERS=4)
     answers = [requests.get(service.url + "/people?limit=1", timeout=10) for _ in range(100)]

@@ -65,7 +65,9 @@ def test_a_role_says_what_it_gives_back(role: str) -> None:
 
 def test_what_became_of_a_release_is_called_as_the_summary_calls_it() -> None:
     deeds = set(RELEASES)
-    assert deeds == {"none", "awaited", "restarted", "resumed", "deployed"}
+    assert deeds == {"none", "awaited", "restarted", "resumed", "deployed", "rotated"}
+    assert "`action`: rotated" in prose("titanic_rotate")
+    deeds.remove("rotated")
     told = re.search(r"`action`: (.*?);", prose("titanic_api"))
     assert told
     assert set(re.findall(r"\w+", re.sub(r"\(.*?\)", "", told[1]))) - {"or"} == deeds

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -227,7 +229,11 @@ class Settings:
         "who is believed about whom they speak for, by the last entry of `X-Forwarded-For`; a socket always is",
     )
     write_tokens_file: Path | None = _setting(
-        "TITANIC_WRITE_TOKENS_FILE", _path, None, "none", "one bearer token a line; none = anyone may write"
+        "TITANIC_WRITE_TOKENS_FILE",
+        _path,
+        None,
+        "none",
+        "one bearer token a line, `TOKEN until 2026-12-31T00:00:00Z` for one that ends; none = anyone may write",
     )
     metrics_directory: Path | None = _setting(
         "TITANIC_METRICS_DIRECTORY",
@@ -292,12 +298,12 @@ class Settings:
                 raise ConfigurationError(f"PORT must be 0 to 65535, not {environ['PORT']!r}") from None
         return cls(**values)
 
-    def write_tokens(self) -> frozenset[str]:
-        """The bearer tokens that may write; empty means that anyone may."""
+    def write_tokens(self) -> dict[str, float]:
+        """The bearer tokens that may write, each until when (seconds since 1970); empty means that anyone may."""
         if self.write_tokens_file is None:
-            return frozenset()
+            return {}
         lines = _read(self.write_tokens_file, "TITANIC_WRITE_TOKENS_FILE").splitlines()
-        tokens = frozenset(line.strip() for line in lines if line.strip())
+        tokens = dict(_token(line, self.write_tokens_file) for line in lines if line.strip())
         if not tokens:
             # An empty file would silently open the writes that someone meant to close.
             raise ConfigurationError(f"TITANIC_WRITE_TOKENS_FILE {self.write_tokens_file} holds no token")
@@ -310,6 +316,20 @@ class Settings:
         else:
             path, variable = self.database_password_file, "TITANIC_DATABASE_PASSWORD_FILE"
         return None if path is None else _read(path, variable).rstrip("\r\n")
+
+
+def _token(line: str, path: Path) -> tuple[str, float]:
+    """A token and until when it is good. Of a moment that cannot be read only the file is named."""
+    token, ends, moment = line.strip().partition(" until ")
+    if not ends:
+        return token, math.inf
+    try:
+        until = datetime.fromisoformat(moment.strip())
+    except ValueError:
+        raise ConfigurationError(
+            f"TITANIC_WRITE_TOKENS_FILE {path} has a token until a moment that is none: write 2026-12-31T00:00:00Z"
+        ) from None
+    return token.strip(), (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp()
 
 
 def _read(path: Path, variable: str) -> str:

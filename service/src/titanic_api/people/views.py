@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
@@ -95,7 +95,8 @@ class People:
         self._write_batcher = WriteBatcher(database)
         self._long_lists = FairSemaphore(1)
         self._large_responses = LargeResponses()
-        self._tokens = [hashlib.sha256(token.encode()).digest() for token in settings.write_tokens()]
+        found = settings.write_tokens().items()
+        self._tokens = [(hashlib.sha256(token.encode()).digest(), until) for token, until in found]
 
     def read(self, environ: Environ, uuid: str) -> Answer:
         """``GET /people/{uuid}``."""
@@ -225,7 +226,8 @@ class People:
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         digest = hashlib.sha256(token.strip().encode("latin-1", "replace")).digest()
         # Every token is compared in full, so that the time taken tells nothing.
-        known = [hmac.compare_digest(digest, expected) for expected in self._tokens]
+        now = time()
+        known = [hmac.compare_digest(digest, expected) and now < until for expected, until in self._tokens]
         if scheme.lower() != "bearer" or not any(known):
             raise TokenRequired(Fault("Authorization", "must be a bearer token that may write"))
 

@@ -22,6 +22,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import
     asked_of_a_cluster,
     wrong_address,
     wrong_environment,
+    wrong_rotation,
     wrong_together,
 )
 
@@ -36,6 +37,7 @@ MAKES_THE_RELEASE = ("image", "schema")
 # What goes the other way than a deployment, and what may go along.
 ALONE = {
     "rollback": ("verify", "status", "drift"),
+    "rotate": ("verify", "status", "drift"),
     "backup": ("status",),
     "restore": ("verify", "status"),
     "drill": ("status",),
@@ -137,7 +139,7 @@ class ActionModule(ActionBase):
     """Compare tags and variables of this run with what the collection knows, and say what it asks of a target."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"tags", "deploys"})
+    _VALID_ARGS = frozenset({"tags", "deploys", "rotates"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """``{"changed": False}``, or ``failed`` with one line for each problem."""
@@ -166,6 +168,7 @@ class ActionModule(ActionBase):
             *wrong_environment(together),
             *wrong_certificates(together),
             *wrong_together(together),
+            *(wrong_rotation(together) if boolean(self._task.args.get("rotates", False)) else []),
         ]
         # A run that applies nothing needs none.
         problems += missing(str(provider), packages=self._is_here(variables)) if deploys else []

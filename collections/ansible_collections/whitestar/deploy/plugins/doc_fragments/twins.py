@@ -136,4 +136,15 @@ options:
       What the last migration answered. The role that serves is given the C(grants) in it where it lacks them, and
       what it or everybody was given besides is taken back.
     type: path
+  superuser_password_file: {description: File on the target with the administrator's password., type: path}
+  state_directory:
+    description: >-
+      The state directory, which has what rotations have come to. The role that serves signs in itself without one.
+    type: path
+  finish:
+    description: >-
+      Whether every release has the login of the last rotation, so that the login of the one before is taken away and
+      its sessions end. Nothing is started or configured then.
+    type: bool
+    default: false
 """

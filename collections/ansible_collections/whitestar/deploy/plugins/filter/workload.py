@@ -24,6 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manife
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rbac import rules
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import release_promises
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import kinds_of
 
 SYSTEM_STATE_DIRECTORY = Path("/var/lib")
 CONFIG_DIGITS = 6
@@ -37,13 +38,14 @@ BESIDE_DEPLOYING = {
     "status",
     "drift",
     "rollback",
+    "rotate",
     "maintenance",
     "stop",
     "start",
     "teardown",
     *BACKUPS,
 }
-GOES_ON = ("schema", "seed", "api", "verify", "maintenance")
+GOES_ON = ("schema", "seed", "api", "verify", "maintenance", "rotate")
 SERVES = "no new release: {release} serves already"
 # What the summary says of each action, once it is done and in check mode.
 RELEASES = {
@@ -59,6 +61,10 @@ RELEASES = {
     "resumed": (
         "release {release} serves; a deployment that was cut off is finished",
         "release {release} serves; a deployment that was cut off would be finished",
+    ),
+    "rotated": (
+        "release {release} serves with the new secrets",
+        "release {release} would serve with new secrets",
     ),
     "deployed": ("release {release} serves{instead}", "release {release} would serve{instead}"),
 }
@@ -232,6 +238,7 @@ def run_kind(tags: list[str], skipped: list[str], installs_engine: bool = False)
         "deploys": not asked <= BESIDE_DEPLOYING,
         "continues": bool(asked & {*GOES_ON, "all", "database"}) and not made,
         "needs_running": bool(asked & {*GOES_ON, *BACKUPS, "rollback"}) and not asked & {"all", "database", "start"},
+        "rotates": "rotate" in asked,
         "installs_engine": installs_engine and "target" not in skipped and bool(asked & {"all", "target"}),
     }
     return [kind for kind, holds in kinds.items() if holds]
@@ -358,6 +365,7 @@ class FilterModule:
             "release_objects": release_objects,
             "release_promises": release_promises,
             "reverse_proxy": reverse_proxy,
+            "rotation_kinds": kinds_of,
             "run_identity": run_identity,
             "run_kind": run_kind,
             "server_arguments": server_arguments,

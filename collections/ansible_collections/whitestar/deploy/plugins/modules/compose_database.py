@@ -46,6 +46,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.rotation import record_reached, rotation_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
 
@@ -67,10 +68,17 @@ def main() -> None:
         running = [c for c in engine.containers(options["service"]) if c["State"]["Running"]]
         if running:
             server = ContainerServer(engine, str(running[0]["Id"]))
-            granted = roles.last_grants(options["answer_file"])
+            rotation = rotation_of(options)
             steps = roles.ensure_roles(
-                server, options, roles.read_passwords(options), granted=granted, check=module.check_mode
+                server,
+                options,
+                roles.read_passwords(options, rotation.logins),
+                retired=[f"{options['user']}{login}" for login in rotation.retired],
+                granted=roles.last_grants(options["answer_file"]),
+                check=module.check_mode,
             )
+            if not module.check_mode:
+                record_reached(options)
         elif not module.check_mode:
             module.fail_json(msg=f"no container of {options['service']} runs. Run the whole site once.")
         left = Path(options["backup_settings_file"] or "/nonexistent")

@@ -73,6 +73,12 @@ options:
         type: list
         elements: str
         default: []
+      closing_seconds:
+        description: >-
+          For how long before that a reverse proxy closes each connection with its answer, in seconds, since a reload
+          closes those that lie idle.
+        type: float
+        default: 0
       optional:
         description: >-
           Services beside it that people start when they want them (C(docker compose --profile NAME up)), by name, each
@@ -249,7 +255,9 @@ def plan(service: Service, options: dict[str, Any], *, check: bool) -> dict[str,
 
 def finish(service: Service, options: dict[str, Any]) -> dict[str, Any]:
     """What is left to be done once Compose has applied what was planned. Raises EngineError."""
-    service.settle(options["reload_command"], options["answers_at"] or "", options["seconds"])
+    service.settle(
+        options["reload_command"], options["answers_at"] or "", options["seconds"], options["closing_seconds"]
+    )
     for name in withdrawn(service.project, options["optional"]):
         service.project.remove_service(name)
     return {"changed": False, "steps": []}
@@ -280,6 +288,7 @@ def main() -> None:
                     "data_directories": things,
                     "check_command": words,
                     "reload_command": words,
+                    "closing_seconds": {"type": "float", "default": 0},
                     "optional": things,
                     "answers_at": {"type": "str"},
                     "seconds": {"type": "float", "default": 60},

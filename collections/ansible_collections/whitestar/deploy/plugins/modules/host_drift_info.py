@@ -84,8 +84,9 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift 
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import Server
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import Lock
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD
 
-ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
+OWNER = "database_owner_password"
 
 
 def gather(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
@@ -96,7 +97,7 @@ def gather(state: State, options: Mapping[str, Any]) -> tuple[list[Difference], 
         return [Difference(f"directory {state.root}", said=why)], []
     if stopped := state.stopped():
         return [stopped.difference(f"directory {state.root}")], []
-    found = on_host(state, options, current.release)
+    found = [*state.rotation().differences(), *on_host(state, options, current.release)]
     differing, unknown = in_database(state, options) if options["database"] else ([], [])
     return [*found, *differing], unknown
 
@@ -132,9 +133,12 @@ def in_database(state: State, options: Mapping[str, Any]) -> tuple[list[Differen
     if server is None:
         return [Difference(f"database {names['database']}", said="does not run")], []
     kept = dict(state.secrets())
-    passwords = {names[role]: kept[name].rstrip("\n") for role, name in ROLES.items() if name in kept}
+    rotation = state.rotation()
+    files = {names["owner"]: OWNER} | {f"{names['user']}{login}": f"{PASSWORD}{login}" for login in rotation.logins}
+    passwords = {role: kept[name].rstrip("\n") for role, name in files.items() if name in kept}
+    logins, retired = ([f"{names['user']}{login}" for login in some] for some in (rotation.logins, rotation.retired))
     known = answers(state)
-    return list(database_drift(server, names, passwords, known)), untold(known)
+    return list(database_drift(server, names, passwords, known, logins, retired)), untold(known)
 
 
 def main() -> None:

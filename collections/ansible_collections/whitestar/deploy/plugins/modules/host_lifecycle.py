@@ -57,7 +57,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.http impor
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.containers import Containers
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import current as maintenance
-from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import STOPPED, State
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import ROTATION, STOPPED, State
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.stop import Parts, start, stop
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.processes import Processes
@@ -74,7 +74,8 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped i
 
 # All that a deployment puts into its state directory, beside a note of what it has written, with which a dot begins.
 OURS = {"run", "log", "images", "releases", "database", "secrets", "tools", "ledger.json", "lock.json", "lock.guard"}
-OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", "backup", "restore", "drill", STOPPED}
+OURS |= {"Caddyfile", "project", "capsules", "front", "answers", "supervise.py", "backup", "restore", "drill"}
+OURS |= {STOPPED, ROTATION}
 # What a file system of its own has at its root (mke2fs(8)).
 RECOVERED = "lost+found"
 LOCK_FILES = {"lock.json", "lock.guard"}  # a run that finds nothing makes these itself
@@ -94,6 +95,7 @@ def report(state: State, runs: Parts, options: dict[str, Any]) -> dict[str, Any]
         "stopped": str(state.stopped() or "no"),
         "down": down(runs, "" if counted or ready else address) or nothing_down(state),
         "maintenance": str(maintenance(state) or "off"),
+        "rotation": str(state.rotation()),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",

@@ -61,6 +61,11 @@ reality:
   description: What there is on the target, part by part, each with what tells it from another; empty unless O(looks).
   returned: when O(state=present)
   type: dict
+unfinished:
+  description: Kinds of secrets whose rotation is half done.
+  returned: when O(state=present)
+  type: list
+  elements: str
 live:
   description: The release that serves, as the ledger has it; empty when there is none.
   returned: when O(state=present)
@@ -275,6 +280,7 @@ def acquire(module: AnsibleModule, state: State, owner: Owner) -> dict[str, Any]
     current = ledger.current()
     return {
         "reality": current_fingerprint(state, options) if options["looks"] else {},
+        "unfinished": list(state.rotation().unfinished),
         "live": vars(current) if current else {},
         "live_image": state.workload(current.release).get("image", "") if current else "",
         "rollback_to": ledger.rollback_to(),

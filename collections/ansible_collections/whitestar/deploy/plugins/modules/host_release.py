@@ -82,6 +82,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_r
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, images_in_use
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import RELEASE
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import with_login
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import Analysis
 
 
@@ -94,7 +95,8 @@ class Deployment:
         self.options = options
         self.ledger = state.ledger()
         self.restores: int | None = options["restore"]
-        self.workload = options["workload"] if self.restores is None else self._recorded(self.restores)
+        self.recorded = options["workload"] if self.restores is None else self._recorded(self.restores)
+        self.workload = with_login(self.recorded, state.rotation().login)
         self.release: str = self.workload["release"]
         self.secrets = fingerprint(state, list(self.workload["secret_files"].values()), check=check)
         limits = (options["ready_seconds"], options["drain_seconds"], Analysis(**options["analysis"]))
@@ -104,7 +106,8 @@ class Deployment:
 
     def _recorded(self, number: int) -> dict[str, Any]:
         entry = next((entry for entry in self.ledger.entries if entry.number == number), None)
-        return recorded_workload(self.state, self.host, entry)
+        found: str = recorded_workload(self.state, self.host, entry)["release"]
+        return self.state.recorded(found)
 
     def plan(self) -> str:
         """What has to be done: none, restarted (it died), resumed (a deployment was cut off), deployed."""
@@ -137,7 +140,7 @@ class Deployment:
             current = self.ledger.current()
             return (vars(current) if current else {}), []
         point = self._point()
-        content = json_bytes(self.workload)
+        content = json_bytes(self.recorded)
         write_atomically(self.state.configurations / f"{self.release}.json", content, 0o644)
         record_checksums(self.state.configurations, {f"{self.release}.json": content})
         image = self.workload["image_facts"]
@@ -210,6 +213,12 @@ class Deployment:
         return sorted(path.stem for path in pruned)
 
 
+def _secrets_are_there(state: State, workload: dict[str, Any]) -> bool:
+    """Whether a stage before has made what a release reads."""
+    found = with_login(workload, state.rotation().login)
+    return all(Path(path).exists() for path in found["secret_files"].values())
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -225,7 +234,7 @@ def main() -> None:
     )
     state = State(Path(module.params["state_directory"]))
     workload = module.params["workload"]
-    if module.check_mode and workload and not all(Path(path).exists() for path in workload["secret_files"].values()):
+    if module.check_mode and workload and not _secrets_are_there(state, workload):
         module.exit_json(changed=True, action="deployed", release=workload["release"], entry={}, pruned=[])
     try:
         with nullcontext() if module.check_mode else exclusively(state.run):

@@ -27,6 +27,12 @@ options:
   database: {description: Name of the database., type: str, required: true}
   owner: {description: Role that owns it and migrates., type: str, required: true}
   user: {description: Role that serves., type: str, required: true}
+  finish:
+    description: >-
+      Whether every release has the login of the last rotation, so that the login of the one before is taken away and
+      its sessions end.
+    type: bool
+    default: false
 attributes:
   check_mode: {description: Says which steps are needed; all of them while there is no server., support: full}
   diff_mode: {description: Lists the steps., support: full}
@@ -45,14 +51,61 @@ RETURN = r"""
 steps: {description: "What was done, in words.", returned: success, type: list, elements: str}
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import labels
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import Object
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, wait_until_gone
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import TEXT, ensure_roles, result
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_of, write_rotation
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.psql import ADMINISTRATOR, Server
+from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.roles import (
+    TEXT,
+    ensure_roles,
+    result,
+)
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD, SUPERUSER
+
+# Beyond the time that a pod has to end in.
+MARGIN_SECONDS = 30
+
+
+def keep(cluster: KubernetesClient, server: Server, options: Mapping[str, Any], *, check: bool) -> list[str]:
+    """Have the database and its roles as rotations have come to: what was done, in words.
+
+    Raises KeyError for a secret that is not there, ClusterError, ValueError.
+    """
+    kept = dict(ClusterRecords(cluster).secrets())
+    rotation = rotation_of(kept)
+    if options["finish"]:
+        if "database" in rotation.unfinished and not check:
+            wait_for_last_answers(cluster)
+        rotation = rotation.finished()
+    roles = {options["owner"]: "database_owner_password", f"{options['user']}{rotation.wanted}": PASSWORD}
+    passwords = {role: kept[name] for role, name in roles.items()}
+    if SUPERUSER[0] in kept:
+        passwords[ADMINISTRATOR] = kept[SUPERUSER[0]]
+    granted = Command(cluster, "migrate").last_answer().get("grants")
+    retired = [f"{options['user']}{login}" for login in rotation.retired]
+    steps = ensure_roles(server, options, passwords, retired=retired, granted=granted, check=check)
+    if rotation.login != rotation.wanted and not check:
+        write_rotation(cluster, rotation.reached())
+    return steps
+
+
+def wait_for_last_answers(cluster: KubernetesClient) -> None:
+    """Return once no pod of a release is about to end: it answers with the login of before. Raises ClusterError."""
+
+    def ending() -> list[Object]:
+        return [pod for pod in cluster.list("v1", "Pod", **labels("api")) if leaving(pod)]
+
+    seconds = max((int(pod["metadata"].get("deletionGracePeriodSeconds", 0)) for pod in ending()), default=0)
+    wait_until_gone(ending, seconds + MARGIN_SECONDS)
 
 
 def main() -> None:
@@ -63,6 +116,7 @@ def main() -> None:
             "labels": {"type": "dict", "default": labels("database")},
             "container": {"type": "str", "default": "postgresql"},
             **dict.fromkeys(("database", "owner", "user"), TEXT),
+            "finish": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -72,11 +126,8 @@ def main() -> None:
         with KubernetesClient.of(options["cluster"]) as cluster:
             pods = [pod for pod in cluster.list("v1", "Pod", **options["labels"]) if ready(pod) and not leaving(pod)]
             if pods:
-                kept = dict(ClusterRecords(cluster).secrets())
-                passwords = {options[role]: kept[f"database_{part}_password"] for role, part in ROLES.items()}
                 server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
-                granted = Command(cluster, "migrate").last_answer().get("grants")
-                steps = ensure_roles(server, options, passwords, granted=granted, check=module.check_mode)
+                steps = keep(cluster, server, options, check=module.check_mode)
             elif not module.check_mode:
                 module.fail_json(msg="the database's pod is not ready. Run the whole site once.")
     except KeyError as error:
@@ -84,9 +135,6 @@ def main() -> None:
     except (ClusterError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result(steps))
-
-
-ROLES = {"owner": "owner", "user": "app"}
 
 
 if __name__ == "__main__":

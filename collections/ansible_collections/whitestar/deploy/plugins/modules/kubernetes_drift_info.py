@@ -76,12 +76,13 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.psql import PodServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import decoded, rotation_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.drift import database_drift, untold
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.drift import summary, told
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import PASSWORD
 
-ROLES = {"owner": "database_owner_password", "user": "database_app_password"}
+OWNER = "database_owner_password"
 
 
 class KnownRecords(ClusterRecords):
@@ -102,10 +103,14 @@ def in_database(
     if not pods:
         return [Difference(f"database {options['database']}", said="does not run: its pod is not ready")], []
     kept = dict(records.secrets())
-    passwords = {options[role]: kept[name] for role, name in ROLES.items() if name in kept}
+    rotation = rotation_of(kept)
+    roles = {options["owner"]: OWNER, f"{options['user']}{rotation.wanted}": PASSWORD}
+    passwords = {role: kept[name] for role, name in roles.items() if name in kept}
+    logins, retired = ([f"{options['user']}{login}" for login in some] for some in (rotation.logins, rotation.retired))
     answers = {name: Command(cluster, name).last_answer() for name in ("migrate", "seed")}
     server = PodServer(cluster, str(pods[0]["metadata"]["name"]), options["container"])
-    return list(database_drift(server, options, passwords, answers)), untold(answers)
+    found = database_drift(server, options, passwords, answers, logins, retired)
+    return [*rotation.differences(), *found], untold(answers)
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.http import Answer, Tls, try_request
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import STAGES, recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS, STAGES, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.maintenance import maintenance
@@ -54,6 +54,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.ownership import made_by_us
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import leaving, ready, statuses
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import LEDGER, ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_in
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.stop import start, stop, stopped
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.failure_report import redacted
@@ -94,6 +95,7 @@ def report(cluster: KubernetesClient, options: dict[str, Any]) -> dict[str, Any]
         "ready": answer is not None and answer.status == 200,
         "stopped": str(stopped(cluster) or "no"),
         "maintenance": str(maintenance(cluster) or "off"),
+        "rotation": str(rotation_in(cluster.get("v1", "Secret", SECRETS))),
         "release": current.release if current else "none",
         "version": current.version if current else "none",
         "rows": counted.headers.get("x-total-count", "unknown") if counted else "unknown",

@@ -77,6 +77,11 @@ reality:
     What there is in the namespace, part by part, each with what tells it from another; empty unless O(looks).
   returned: when O(state=present)
   type: dict
+unfinished:
+  description: Kinds of secrets whose rotation is half done.
+  returned: when O(state=present)
+  type: list
+  elements: str
 live:
   description: The release that serves, as the ledger has it; empty when there is none.
   returned: when O(state=present)
@@ -95,13 +100,14 @@ from http import HTTPStatus
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import recorded
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import SECRETS, recorded
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.fingerprint import reality
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.lease import ClusterLock
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import with_managed_labels
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.preflight import problems, unreachable
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import rotation_in
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import NOTHING_TO_GO_ON_FROM
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.lock import LockedError, Owner
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.options import LOCK
@@ -130,6 +136,7 @@ def acquire(module: AnsibleModule, cluster: KubernetesClient, owner: Owner) -> d
     ]
     return {
         "reality": reality(cluster, records) if options["looks"] else {},
+        "unfinished": list(rotation_in(cluster.get("v1", "Secret", SECRETS)).unfinished) if there else [],
         "live": vars(current) if current else {},
         "live_image": images[0] if images else "",
         "rollback_to": ledger.rollback_to(),

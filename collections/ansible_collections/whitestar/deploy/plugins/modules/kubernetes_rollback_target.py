@@ -34,10 +34,10 @@ serving: {description: The release that serves now., returned: success, type: st
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import resolved, secret_names
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.jobs import Command, job_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import with_current_secrets
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import (
     Entry,
@@ -50,7 +50,7 @@ CHECK_SECONDS = 60
 
 def live_schema(cluster: KubernetesClient, records: ClusterRecords, current: Entry | None) -> LiveSchema:
     """The live schema, as the serving release reads it. Raises RollbackRefusedError if the database does not say."""
-    objects = resolved(records.objects(current.release) if current else [], secret_names(cluster))
+    objects, _ = with_current_secrets(cluster, records.objects(current.release) if current else [])
     command = Command(cluster, "check")
     try:
         _, said, complaint = command.run(job_of(objects, ["check"]), "", None, CHECK_SECONDS)

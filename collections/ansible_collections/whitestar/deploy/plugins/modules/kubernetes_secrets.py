@@ -12,7 +12,8 @@ description:
   - Keeps all secrets in one Secret that no pod reads, and makes of them one Secret for each reader. Those are
     immutable, and their names end with a keyed hash of what is in them, so that a changed secret makes a new one and
     whoever reads it is started anew.
-  - A generated secret is made once and never changed again.
+  - A generated secret is made once and stays until it is rotated. A rotation gives secrets new values and records that
+    beside them, which is told of until O(finish).
   - A Secret that nothing uses any longer is removed by the next run that writes one.
   - Secrets may come from a store instead, by way of the External Secrets Operator. Its objects are kept, the store is
     read anew in every run, and a failure is told by the operator's reason.
@@ -31,7 +32,7 @@ options:
       For each reader its secrets, a list of names, or names by what the reader calls them. Those that are neither given
       nor generated are left out.
     type: dict
-    required: true
+    default: {}
   plain:
     description: For each reader what else is in its Secret and is none, such as the name of an account.
     type: dict
@@ -43,6 +44,31 @@ options:
     elements: dict
     default: []
   seconds: {description: "How long the operator may take, in seconds.", type: float, default: 60}
+  initial:
+    description: >-
+      For each reader the secrets that it needs for its first start alone. One of them that changes is no reason to
+      start it anew.
+    type: dict
+    default: {}
+  rotate:
+    description: >-
+      Kinds of secrets that get new values. Of V(database) it is the password of the login whose turn it is,
+      V(superuser) is the passwords of administrator and owner, V(tokens) leaves the old write tokens good for
+      O(overlap_seconds), V(tls) is the certificates that are given. One that was begun before goes on. Refuses what
+      is given as it is.
+    type: list
+    elements: str
+    choices: [database, superuser, tokens, tls]
+    default: []
+  overlap_seconds:
+    description: How long old write tokens are good beside the new ones, in seconds.
+    type: int
+    default: 300
+  by: {description: Who rotates., type: str, default: somebody}
+  finish:
+    description: Whether only to record that everything uses the new values, so that what was rotated is finished.
+    type: bool
+    default: false
 attributes:
   check_mode: {description: Says which secrets would be written., support: full}
   diff_mode: {description: Shows names only., support: full}
@@ -62,20 +88,20 @@ EXAMPLES = r"""
 RETURN = r"""
 written: {description: Names of the secrets that were written., returned: success, type: list, elements: str}
 steps:
-  description: What was done about those that come from a store, in words.
+  description: What was done about those that come from a store, and what was finished, in words.
   returned: success
   type: list
   elements: str
 """
 
-import base64
+import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, secret_names
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, SECRETS, names_in
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.external_secrets import ensure_synced
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
@@ -83,16 +109,40 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
     Object,
     with_managed_labels,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import KEY, decoded, keyed
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import (
+    KEY,
+    ROTATION,
+    decoded,
+    encoded,
+    keyed,
+    rotation_in,
+    write_rotation,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import (
+    KINDS,
+    NO_CERTIFICATE,
+    TOKENS,
+    Rotation,
+    finish_steps,
+    nothing_new,
+    renewed_by,
+    tokens_text,
+)
 
 READER = f"{PREFIX}reader"
+CERTIFICATES = ("tls.crt", "tls.key", "certificate", "key", "authority")
 
 
-def contents(kept: Mapping[str, str], given: Mapping[str, object], generated: list[str]) -> dict[str, str]:
-    """Each secret by its name. Raises ValueError for a name or value that cannot be one."""
-    found: dict[str, str] = {}
-    for name in [*given, *generated]:
+def contents(
+    kept: Mapping[str, str], options: Mapping[str, Any], rotation: Rotation, renewed: Container[str] = ()
+) -> dict[str, str]:
+    """Each secret by its name; ``renewed`` are generated ones that are to be others than they are.
+
+    Raises ValueError for a name or value that cannot be one.
+    """
+    given, found = options["given"], {}
+    for name in [*given, *options["generated"]]:
         if not re.fullmatch(r"[a-z][a-z0-9_.]*", name):
             raise ValueError(
                 f"titanic_secrets_values: '{name}' is no name of a secret. Use lower-case letters, digits and _."
@@ -101,15 +151,42 @@ def contents(kept: Mapping[str, str], given: Mapping[str, object], generated: li
             value = given[name]
             if not isinstance(value, str) or not value:
                 raise ValueError(f"titanic_secrets_values: '{name}' must be a text that is not empty. Quote numbers.")
+            if name == TOKENS:
+                overlap = options["overlap_seconds"] if "tokens" in rotation.unfinished else None
+                value = tokens_text(kept.get(name, ""), value, overlap)
             found[name] = value
         else:
-            found[name] = kept.get(name) or secrets.token_urlsafe(32)
-    return found | {KEY: kept.get(KEY) or secrets.token_urlsafe(32)}
+            found[name] = ("" if name in renewed else kept.get(name)) or secrets.token_urlsafe(32)
+    recorded = {} if rotation == Rotation() else {ROTATION: json.dumps(rotation.document(), sort_keys=True)}
+    return found | {KEY: kept.get(KEY) or secrets.token_urlsafe(32)} | recorded
 
 
-def encoded(values: Mapping[str, str]) -> dict[str, str]:
-    """The ``data`` of a Secret."""
-    return {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
+def begin(kept: Mapping[str, str], options: Mapping[str, Any], rotation: Rotation) -> tuple[Rotation, list[str]]:
+    """The rotation with what is asked for begun, and the generated secrets that get new values for that.
+
+    Raises ValueError, naming each secret that is given as it is.
+    """
+    new = [kind for kind in options["rotate"] if kind not in rotation.unfinished]
+    if not new:
+        return rotation, []
+    given = options["given"]
+    problems = nothing_new(new, given, kept)
+    certificates = [name for name in CERTIFICATES if name in given]
+    if "tls" in new and all(given[name] == kept.get(name) for name in certificates):
+        problems.append(NO_CERTIFICATE)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return rotation.begun(new, options["by"]), renewed_by(new)
+
+
+def start_alone(cluster: KubernetesClient, name: str, thing: Object, initial: Collection[str]) -> bool:
+    """Whether a reader's Secret of this name differs from what is wanted only in what a first start needs."""
+    found = cluster.get("v1", "Secret", name) if name and initial else None
+    kept, wanted = (
+        {key: value for key, value in data.items() if key not in initial}
+        for data in ((found or {}).get("data", {}), thing["data"])
+    )
+    return bool(found) and kept == wanted
 
 
 def of_readers(options: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[tuple[str, Object]]:
@@ -152,14 +229,21 @@ def ensure_secrets(cluster: KubernetesClient, options: dict[str, Any], *, check:
     """Have all of them: names of the secrets that were, or are to be, written. Raises ClusterError, ValueError."""
     found = cluster.get("v1", "Secret", SECRETS)
     kept = decoded(found)
-    values = contents(kept, options["given"], options["generated"])
-    made = dict(of_readers(options, values))
-    names = {reader: str(thing["metadata"]["name"]) for reader, thing in made.items()}
-    written = [name for name in values if name != KEY and values[name] != kept.get(name)]
+    rotation, renewed = begin(kept, options, rotation_in(found))
+    values = contents(kept, options, rotation, renewed)
+    before = names_in(found)
+    made = {
+        reader: thing
+        for reader, thing in of_readers(options, values)
+        if not start_alone(cluster, before.get(reader, ""), thing, options["initial"].get(reader, []))
+    }
+    readers = [reader for reader, _ in of_readers(options, values)]
+    names = {reader: str(made[reader]["metadata"]["name"]) if reader in made else before[reader] for reader in readers}
+    written = [name for name in values if name not in (KEY, ROTATION) and values[name] != kept.get(name)]
     gone = [name for name in kept if name not in values]
-    before = secret_names(cluster) if found else {}
+    begun = values.get(ROTATION) != kept.get(ROTATION)
     there = all(cluster.get("v1", "Secret", name) for name in names.values())
-    if check or (not written and not gone and before == names and there):
+    if check or not (written or gone or begun or before != names or not there):
         return [*written, *gone] or ([] if before == names and there else sorted(names))
     for thing in made.values():
         cluster.apply(thing)
@@ -173,6 +257,14 @@ def ensure_secrets(cluster: KubernetesClient, options: dict[str, Any], *, check:
     return [*written, *gone] or sorted(names)
 
 
+def finish(cluster: KubernetesClient, *, check: bool) -> list[str]:
+    """Record that rotations are finished: what was done, in words. Raises ClusterError, ValueError."""
+    rotation = rotation_in(cluster.get("v1", "Secret", SECRETS))
+    if rotation != rotation.finished() and not check:
+        write_rotation(cluster, rotation.finished())
+    return finish_steps(rotation)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -180,19 +272,27 @@ def main() -> None:
             "cluster": KubernetesClient.OPTION | {"required": True},
             "given": {"type": "dict", "default": {}, "no_log": True},
             "generated": {"type": "list", "elements": "str", "default": []},
-            "readers": {"type": "dict", "required": True},
+            "readers": {"type": "dict", "default": {}},
             "plain": {"type": "dict", "default": {}},
             "types": {"type": "dict", "default": {}},
             "objects": {"type": "list", "elements": "dict", "default": []},
             "seconds": {"type": "float", "default": 60},
+            "initial": {"type": "dict", "default": {}},
+            "rotate": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
+            "overlap_seconds": {"type": "int", "default": 300},
+            "by": {"type": "str", "default": "somebody"},
+            "finish": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     try:
         with KubernetesClient.of(module.params["cluster"]) as cluster:
-            written = ensure_secrets(cluster, module.params, check=module.check_mode)
-            options = module.params
-            steps = ensure_synced(cluster, options["objects"], options["seconds"], check=module.check_mode)
+            options, check, written = module.params, module.check_mode, []
+            if options["finish"]:
+                steps = finish(cluster, check=check)
+            else:
+                written = ensure_secrets(cluster, options, check=check)
+                steps = ensure_synced(cluster, options["objects"], options["seconds"], check=check)
     except (ClusterError, ReleaseError, ValueError) as error:
         module.fail_json(msg=str(error))
     lines = [*(f"{name}: a new secret" for name in written), *steps]

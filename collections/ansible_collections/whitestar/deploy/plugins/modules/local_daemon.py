@@ -57,6 +57,12 @@ options:
     type: list
     elements: str
     default: []
+  closing_seconds:
+    description: >-
+      For how long before a reload a reverse proxy closes each connection with its answer, in seconds, since the reload
+      closes those that lie idle.
+    type: float
+    default: 0
   listens_on:
     description: Address (C(host:port)) that answers once the process works. One that has none works once it goes on.
     type: str
@@ -105,6 +111,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon, service_environment
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.fingerprint import fingerprint
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import connections_closing
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 SETTLE_SECONDS = 0.2
@@ -166,9 +173,9 @@ def steps_needed(daemon: Daemon, options: dict[str, Any], labels: dict[str, str]
     return steps
 
 
-def apply(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dict[str, str]) -> None:
+def apply(steps: list[str], state: State, options: dict[str, Any], labels: dict[str, str]) -> None:
     """Do what :func:`steps_needed` found. Raises ProcessError and OSError."""
-    environment = service_environment(options["environment"])
+    daemon, environment = state.daemon(options["name"]), service_environment(options["environment"])
     starts, user = {"start", "restart"} & set(steps), options["user"] if os.geteuid() == 0 else None
     for directory in options["data_directories"]:
         make_directory(Path(directory), 0o700)
@@ -178,7 +185,8 @@ def apply(steps: list[str], daemon: Daemon, options: dict[str, Any], labels: dic
     if "restart" in steps:
         daemon.stop(options["start_seconds"])
     if "reload" in steps:
-        run(options["reload_command"], environment)
+        with connections_closing(state, options["closing_seconds"]):
+            run(options["reload_command"], environment)
         daemon.label(labels)
     if starts:
         if user is not None:
@@ -225,6 +233,7 @@ def main() -> None:
             "watched": {"type": "list", "elements": "path", "default": []},
             "check_command": words,
             "reload_command": {"type": "list", "elements": "str", "default": []},
+            "closing_seconds": {"type": "float", "default": 0},
             "listens_on": {"type": "str"},
             "start_seconds": {"type": "float", "default": 10},
         },
@@ -261,7 +270,7 @@ def main() -> None:
             if "write" in steps:
                 check_configuration(options, environment)
             if not module.check_mode:
-                apply(steps, daemon, options, labels)
+                apply(steps, state, options, labels)
     except (ProcessError, OSError, subprocess.TimeoutExpired) as error:
         if path.exists() and before and path.read_text(encoding="utf-8") != before:
             write_atomically(path, before.encode(), path.stat().st_mode & 0o7777)

@@ -57,6 +57,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import exclusively
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import unprivileged
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.rotation import record_reached, rotation_of
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import DatabaseError, PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 
@@ -99,11 +100,22 @@ def ensure_database(cluster: PostgresServer, options: dict[str, Any], *, check: 
         steps.append("turn backups off")
         if not check:
             left.unlink()
-    steps += ensure_server(cluster, options["settings"], check=check)
+    if not options["finish"]:
+        steps += ensure_server(cluster, options["settings"], check=check)
     if check and not cluster.running():
         return steps
-    granted = roles.last_grants(options["answer_file"])
-    return steps + roles.ensure_roles(cluster, options, roles.read_passwords(options), granted=granted, check=check)
+    rotation = rotation_of(options)
+    steps += roles.ensure_roles(
+        cluster,
+        options,
+        roles.read_passwords(options, rotation.logins),
+        retired=[f"{options['user']}{login}" for login in rotation.retired],
+        granted=roles.last_grants(options["answer_file"]),
+        check=check,
+    )
+    if not check:
+        record_reached(options)
+    return steps
 
 
 def main() -> None:

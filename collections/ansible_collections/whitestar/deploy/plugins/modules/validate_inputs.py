@@ -21,6 +21,10 @@ options:
         stands on.
     type: bool
     default: true
+  rotates:
+    description: Whether this run rotates secrets, so that those that it names must be there.
+    type: bool
+    default: false
 attributes:
   check_mode: {description: Nothing is ever changed., support: full}
   diff_mode: {description: There is nothing to compare., support: none}

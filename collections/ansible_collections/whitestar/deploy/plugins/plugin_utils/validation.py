@@ -14,7 +14,8 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.address import wrong_host
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.volumes import amount
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import SHORTEST_KEY
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import LOGINS, kinds_of
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.option_values import PORTS, suggestion
 from cryptography import x509
 
 # RFC 1123, as Kubernetes names a namespace.
@@ -30,6 +31,7 @@ STORE_KEYS = ("backup_s3_key", "backup_s3_key_secret")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens", *STORE_KEYS)
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 # Why there are no backups of a database on a cluster, by its kind.
 NO_BACKUPS = {
@@ -62,6 +64,43 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
     if boolean(values.get("titanic_database_pgadmin", False)) and values.get("titanic_provider") != "compose":
         return ["titanic_database_pgadmin: pgAdmin is a container beside those of a Compose target. Leave it out."]
     return []
+
+
+def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each secret that is to be rotated and is not there, or is not ours."""
+    if values.get("titanic_secrets_source") == "external_secrets":
+        return [
+            "titanic_rotate: secrets come from a store (titanic_secrets_source). Change them there, and run the site."
+        ]
+    kinds = kinds_of(values.get("titanic_rotate", []))
+    kind, tokens = values.get("titanic_database_kind", "pod"), values.get("titanic_api_write_tokens")
+    others = "others run the database (titanic_database_external). Have them change it, and set titanic_secrets_values."
+    operated = "its operator keeps the one role of the service. Have a second one take over (titanic_database_user)."
+    kept = "its operator keeps these passwords. Give new ones in titanic_secrets_values, and run the site."
+    lacking = {
+        "database": {"external": others, "cloudnative_pg": operated}.get(kind, _login_names(values)),
+        "superuser": {"external": others, "cloudnative_pg": kept}.get(kind, ""),
+        "tokens": "" if tokens else "there are none, so that anyone may write. Set titanic_api_write_tokens.",
+        "tls": "it would drop connections yet. Give the new certificate in titanic_secrets_tls, and run the site.",
+        "backup_key": "one key is kept, and older backups need it. Leave it out, until titanic_backup keeps several.",
+    }
+    if not kinds:
+        return [f"titanic_rotate: no secret is named. Name some of {', '.join(lacking)}."]
+    names = sorted(lacking)
+    unknown = {name: f"there is no such secret.{suggestion(name, names)}" for name in kinds if name not in lacking}
+    told = {**lacking, **unknown}
+    return [f"titanic_rotate: {name}: {told[name]}" for name in kinds if told[name]]
+
+
+def _login_names(values: Mapping[str, Any]) -> str:
+    """Why the two logins cannot have names of their own, if so."""
+    user = str(values.get("titanic_database_user", "titanic_app"))
+    logins = [f"{user}{login}" for login in LOGINS]
+    if len(logins[0].encode()) > NAME_BYTES:
+        return f"its logins are named titanic_database_user with _a and _b, {NAME_BYTES} bytes at most. Choose another."
+    if values.get("titanic_database_owner") in logins:
+        return "titanic_database_owner is named as a login of the service is. Choose another."
+    return ""
 
 
 def _redirect(values: Mapping[str, Any]) -> list[str]:

@@ -169,6 +169,15 @@ def test_the_release_that_serves_is_never_forgotten() -> None:
     assert len(ledger.entries) == ENTRIES_KEPT + 1
 
 
+def test_what_the_serving_release_restored_is_never_forgotten() -> None:
+    ledger = add_release(history("good"), "bad")
+    for _ in range(ENTRIES_KEPT + 20):
+        ledger = add_release(ledger, "good", restores=1)
+    assert ledger.entries[0].number == 1
+    assert len(ledger.entries) == ENTRIES_KEPT + 1
+    assert ledger.fitting(LiveSchema()) == ledger.entries[0]
+
+
 def test_pruning_spares_what_a_rollback_needs() -> None:
     ledger = add_release(history("a-1", "b-1", "c-1", "d-1"), "e-1", "failed")
     assert ledger.releases_to_keep(2) == {"d-1", "c-1", "b-1"}

@@ -11,6 +11,7 @@ from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import
     asked_of_a_cluster,
     wrong_choices,
     wrong_elsewhere,
+    wrong_rotation,
     wrong_together,
 )
 
@@ -103,3 +104,46 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
     assert not asked["adopt"]
     other = asked_of_a_cluster(EXTERNAL | {"titanic_target_namespace_adopt": "yes", "titanic_api_node_port": 30500})
     assert (other["volume"], other["overlays"], other["adopt"]) == ({}, [], True)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "titanic_rotate: no secret is named. Name some of database, superuser, tokens, tls, backup_key."),
+        ({"titanic_rotate": "[database,superuser]"}, ""),
+        ({"titanic_rotate": "tls"}, "titanic_rotate: tls: it would drop connections yet"),
+        ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret. Did you mean database?"),
+        ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
+        (
+            {"titanic_rotate": ["superuser"], "titanic_database_kind": "external"},
+            "titanic_rotate: superuser: others run",
+        ),
+        (
+            {"titanic_rotate": ["superuser"], "titanic_database_kind": "cloudnative_pg"},
+            "titanic_rotate: superuser: its operator keeps",
+        ),
+        (
+            {"titanic_rotate": ["database"], "titanic_database_kind": "cloudnative_pg"},
+            "titanic_rotate: database: its op",
+        ),
+        ({"titanic_rotate": ["tokens"]}, "titanic_rotate: tokens: there are none, so that anyone may write"),
+        ({"titanic_rotate": ["tokens"], "titanic_api_write_tokens": ["new"]}, ""),
+        (
+            STORE | {"titanic_rotate": ["superuser"]},
+            "titanic_rotate: secrets come from a store (titanic_secrets_source).",
+        ),
+        ({"titanic_rotate": ["tls"]}, "titanic_rotate: tls: it would drop connections yet"),
+        ({"titanic_rotate": ["tls"], "titanic_api_tls": "given"}, "titanic_rotate: tls: it would drop connections yet"),
+        ({"titanic_rotate": ["database"], "titanic_database_user": "u" * 61}, ""),
+        ({"titanic_rotate": ["database"], "titanic_database_user": "u" * 62}, "titanic_rotate: database: its logins"),
+        (
+            {"titanic_rotate": ["database"], "titanic_database_user": "app", "titanic_database_owner": "app_b"},
+            "titanic_rotate: database: titanic_database_owner is named as a login of the service is",
+        ),
+        ({"titanic_rotate": ["backup_key"]}, "titanic_rotate: backup_key: one key is kept"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_not_rotated(values: dict[str, Any], words: str) -> None:
+    found = wrong_rotation(values)
+    assert len(found) == bool(words)
+    assert "".join(found).startswith(words)

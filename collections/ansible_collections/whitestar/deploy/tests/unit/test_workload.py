@@ -434,6 +434,7 @@ def test_a_cluster_is_asked_by_name_at_any_address_and_trusts_what_is_given_as_t
         (["stop"], [], []),
         (["teardown"], [], []),
         (["maintenance"], [], ["continues", "needs_running"]),
+        (["rotate"], [], ["continues", "needs_running", "rotates"]),
     ],
 )
 def test_a_run_of_the_site_is_what_its_tags_make_it(tags: list[str], skipped: list[str], kinds: list[str]) -> None:

@@ -40,6 +40,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.docker.definition
     without_proxies,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.blue_green import POLL_SECONDS
+from ansible_collections.whitestar.deploy.plugins.module_utils.host.maintenance import connections_closing
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 
 # In which order sections of the project's file are written, for people.
@@ -213,14 +214,18 @@ class Service:
             needed.append("restart")
         return needed
 
-    def settle(self, reload_command: Sequence[str], answers_at: str, seconds: float) -> None:
+    def settle(
+        self, reload_command: Sequence[str], answers_at: str, seconds: float, closing_seconds: float = 0
+    ) -> None:
         """Have its program load changed files, if it has not, and wait until it is ready.
 
+        For ``closing_seconds`` before that a reverse proxy closes each connection with its answer.
         Raises EngineError with the last words of a container that does not come up, or does not answer.
         """
         engine = self.project.engine
         if self._applied() != self.configuration:
-            engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
+            with connections_closing(State(self.project.directory.parent), closing_seconds):
+                engine.run("exec", str(engine.containers(self.name)[0]["Id"]), *reload_command)
         self._wait(answers_at, seconds)
         self.record_applied()
 

@@ -1,10 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Maintenance of a host: its reverse proxy answers everything itself while a file is there, without being reloaded."""
+"""What a host's reverse proxy does while a file is there, without being reloaded: maintenance, closing connections."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,23 @@ def wait_until_idle(state: State, seconds: float) -> int:
     while (left := in_flight(state)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return left
+
+
+@contextmanager
+def connections_closing(state: State, seconds: float) -> Iterator[None]:
+    """Have the reverse proxy close each connection with its answer, for so many ``seconds`` before the block and in it.
+
+    A reload closes connections that lie idle, which a client may be about to use. Without seconds nothing is closed.
+    """
+    # As the reverse proxy's configuration has it: roles/titanic_api/templates/Caddyfile.j2.
+    mark = state.front / "closing"
+    try:
+        if seconds and mark.parent.is_dir():
+            mark.touch(0o644)
+            time.sleep(seconds)
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def directory(state: State) -> Path:

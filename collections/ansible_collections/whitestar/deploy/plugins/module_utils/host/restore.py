@@ -98,7 +98,7 @@ class HostRestore:
         found: Any = self.beside.query(REPLAYED)
         system: Any = self.beside.query(SYSTEM)
         reached = moment(found["at"]) if found["at"] else moment(base.ended)
-        roles.ensure_roles(self.beside, self.options, roles.read_passwords(self.options), check=False)
+        self.ensure_roles(self.beside)
         entry = self._fitting(target)
         current = self.state.ledger().current()
         return {
@@ -112,6 +112,13 @@ class HostRestore:
             "served": current.number if current else 0,
             "system": system["id"],
         }
+
+    def ensure_roles(self, server: Server) -> None:
+        """Have passwords and logins be those of now, whatever they were at that moment. Raises OSError."""
+        rotation = self.state.rotation()
+        passwords = roles.read_passwords(self.options, rotation.logins)
+        retired = [f"{self.options['user']}{login}" for login in rotation.unused]
+        roles.ensure_roles(server, self.options, passwords, retired=retired, check=False)
 
     def _rows(self, server: Server) -> dict[str, int]:
         name = self.options["database"]

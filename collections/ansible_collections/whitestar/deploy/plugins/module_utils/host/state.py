@@ -20,6 +20,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.process import Daemon
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import FAILURE_REPORTS_KEPT, Ledger
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import Rotation, with_login
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.stopped import Stopped
 
 # The option of modules whose failure ends a release before it can be started.
@@ -28,6 +29,7 @@ FAILURE_OPTION: dict[str, Any] = {
     "options": {"state_directory": {"type": "path", "required": True}, "by": {"type": "str", "required": True}},
 }
 STOPPED = "stopped.json"
+ROTATION = "rotation.json"
 SOCKET_PATH_LIMIT = 107  # sun_path in unix(7) has 108 bytes with its final NUL
 
 
@@ -119,6 +121,17 @@ class State:
         """A release is being started."""
         (self.root / STOPPED).unlink(missing_ok=True)
 
+    def rotation(self) -> Rotation:
+        """What rotations of secrets have come to. Raises ValueError if that cannot be read."""
+        try:
+            return Rotation.of_document(read_json(self.root / ROTATION, None))
+        except TypeError as error:
+            raise ValueError(f"{self.root / ROTATION} is not readable ({error}). Restore it.") from error
+
+    def write_rotation(self, rotation: Rotation) -> None:
+        """Record it."""
+        write_json(self.root / ROTATION, rotation.document())
+
     def secrets(self) -> Iterator[tuple[str, str]]:
         """Every file below ``secrets``, by its own name. Raises OSError."""
         for path in (self.root / "secrets").rglob("[!.]*"):
@@ -142,10 +155,17 @@ class State:
         """Be the only one who starts or stops a process, as the supervisor may during a run. Raises TimeoutError."""
         return exclusively(self.run / f".{name}.lock")
 
-    def workload(self, release: str) -> dict[str, Any]:
-        """The workload that a recorded release serves with; empty if it is not kept. Raises ValueError."""
+    def recorded(self, release: str) -> dict[str, Any]:
+        """The workload of a release as it was recorded; empty if it is not kept. Raises ValueError."""
         found = read_json(self.configurations / f"{release}.json", {})
         return found if isinstance(found, dict) else {}
+
+    def workload(self, release: str) -> dict[str, Any]:
+        """The workload that a recorded release serves with now, whose login is that of the last rotation.
+
+        Empty if it is not kept. Raises ValueError.
+        """
+        return with_login(self.recorded(release), self.rotation().login)
 
     def image(self, reference: str) -> dict[str, Any]:
         """``identity`` and ``description`` of an image, as far as they were recorded here."""

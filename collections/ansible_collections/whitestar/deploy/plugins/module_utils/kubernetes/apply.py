@@ -62,7 +62,11 @@ class Change:
 
 def secret_names(cluster: KubernetesClient) -> dict[str, str]:
     """The Secret that stands for each name now: their names end with a hash of what is in them."""
-    found = cluster.get("v1", "Secret", SECRETS)
+    return names_in(cluster.get("v1", "Secret", SECRETS))
+
+
+def names_in(found: Mapping[str, Any] | None) -> dict[str, str]:
+    """The same of the Secret that has all of them."""
     annotations = (found or {}).get("metadata", {}).get("annotations", {})
     return {key.removeprefix(PREFIX): name for key, name in annotations.items() if key.startswith(PREFIX)}
 

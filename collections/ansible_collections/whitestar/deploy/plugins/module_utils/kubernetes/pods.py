@@ -189,6 +189,16 @@ class PodWaiter:
         return found
 
 
+def wait_until_gone(pods: Callable[[], Sequence[Object]], seconds: float) -> None:
+    """Return once there are none of these pods. Raises ClusterError if one stays."""
+    deadline = time.monotonic() + seconds
+    while found := pods():
+        if time.monotonic() > deadline:
+            names = ", ".join(object_label({"kind": "Pod", **pod}) for pod in found)
+            raise ClusterError(f"{names} has not ended after {seconds:g} s. See what keeps it (finalizers).")
+        time.sleep(POLL_SECONDS)
+
+
 def container_output(cluster: KubernetesClient, pod: Object, status: Mapping[str, Any], lines: int) -> str:
     """The last lines that a container printed; those of its life before if it has ended and started again."""
     where = cluster.address("v1", "Pod", pod["metadata"]["name"], "log")

@@ -14,8 +14,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.progress i
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import (
     Change,
     planned,
-    resolved,
-    secret_names,
     with_secret_hash,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
@@ -26,6 +24,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.object
     with_managed_labels,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import LOG_LINES, PodWaiter, ready
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.secrets import with_current_secrets
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import ReleaseError
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.http_checks import Checks
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.smoke_test import (
@@ -49,10 +48,8 @@ class Rollout:
 
     def __init__(self, cluster: KubernetesClient, objects: Sequence[Object], replicas: tuple[int, int]) -> None:
         self.cluster = cluster
-        names = secret_names(cluster)
-        self.objects = [
-            with_secret_hash(cluster, with_managed_labels(thing), names) for thing in resolved(list(objects), names)
-        ]
+        made, names = with_current_secrets(cluster, objects)
+        self.objects = [with_secret_hash(cluster, with_managed_labels(thing), names) for thing in made]
         self.deployment = next(thing for thing in self.objects if thing["kind"] == "Deployment")
         self.key = ("apps/v1", "Deployment", str(self.deployment["metadata"]["name"]))
         self.live = cluster.get(*self.key)

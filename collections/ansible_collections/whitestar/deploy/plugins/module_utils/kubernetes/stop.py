@@ -7,19 +7,18 @@ An autoscaler lets a Deployment with no replicas alone, and a PodDisruptionBudge
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.apply import PREFIX, applied, planned
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import ClusterError, KubernetesClient
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.client import KubernetesClient
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.manifests import API
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.objects import (
     Object,
     object_label,
     with_managed_labels,
 )
-from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import POLL_SECONDS
+from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.pods import wait_until_gone
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.readiness import RUNNING, settle
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.records import ClusterRecords
 from ansible_collections.whitestar.deploy.plugins.module_utils.kubernetes.rollout import MANY, Rollout
@@ -115,13 +114,7 @@ def _wait_until_gone(cluster: KubernetesClient, thing: Object) -> None:
     """Return once no pod of it is left. Raises ClusterError if one stays."""
     template: Mapping[str, Any] = thing["spec"].get("template", {}).get("spec", {})
     seconds = int(template.get("terminationGracePeriodSeconds", SERVER_SECONDS)) + MARGIN_SECONDS
-    deadline = time.monotonic() + seconds
-    labels = LABELS_OF[thing["kind"]](thing)
-    while pods := cluster.list("v1", "Pod", **labels):
-        if time.monotonic() > deadline:
-            names = ", ".join(object_label({"kind": "Pod", **pod}) for pod in pods)
-            raise ClusterError(f"{names} has not ended after {seconds} s. See what keeps it (finalizers).")
-        time.sleep(POLL_SECONDS)
+    wait_until_gone(lambda: cluster.list("v1", "Pod", **LABELS_OF[thing["kind"]](thing)), seconds)
 
 
 LABELS_OF: dict[str, Callable[[Object], dict[str, str]]] = {

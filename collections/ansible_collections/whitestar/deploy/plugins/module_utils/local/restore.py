@@ -24,7 +24,6 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql 
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.recovery import Recovery
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.repository import Repository
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.runtime import LocalRuntime
-from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql import roles
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, base_of, chain
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.blue_green import COLOURS
 
@@ -152,7 +151,7 @@ class Restore(HostRestore):
             (self.live.data / name).unlink(missing_ok=True)
         self.live.write_files(self.live.stale_files(settings), settings)
         self.live.start()
-        roles.ensure_roles(self.live, self.options, roles.read_passwords(self.options), check=False)
+        self.ensure_roles(self.live)
 
     def plan_way_back(self, *, check: bool) -> dict[str, Any]:
         """The data that the last restore replaced are to serve again. Raises BackupError where there are none."""

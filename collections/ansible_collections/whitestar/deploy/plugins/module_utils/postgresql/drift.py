@@ -8,7 +8,7 @@ PostgreSQL knows neither who changed such a thing nor when.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.difference import Difference
@@ -30,9 +30,9 @@ SELECT json_build_object(
                      FROM pg_db_role_setting, unnest(setconfig) WHERE setrole = r.oid),
         'member of', (SELECT coalesce(json_agg(pg_get_userbyid(roleid) ORDER BY roleid), '[]')
                       FROM pg_auth_members WHERE member = r.oid)
-    )), '{{{{}}}}') FROM pg_authid r WHERE rolname IN ({{owner}}, {{user}})),
+    )), '{{{{}}}}') FROM pg_authid r WHERE rolname IN ({{roles}})),
     'superusers', (SELECT coalesce(json_agg(rolname ORDER BY rolname), '[]') FROM pg_authid
-                   WHERE rolsuper AND oid <> 10 AND rolname NOT IN ({{owner}}, {{user}})),
+                   WHERE rolsuper AND oid <> 10 AND rolname NOT IN ({{roles}})),
     'database', (SELECT json_build_object('owner', pg_get_userbyid(datdba), 'grants',
                      {grants.GRANTS.format(acl="datacl", kind="'d'", owner="datdba")})
                  FROM pg_database WHERE datname = {{database}}))
@@ -47,16 +47,33 @@ FROM seeded_people
 
 
 def database_drift(
-    server: Server, names: Mapping[str, str], passwords: Mapping[str, str], answers: Mapping[str, Mapping[str, Any]]
+    server: Server,
+    names: Mapping[str, str],
+    passwords: Mapping[str, str],
+    answers: Mapping[str, Mapping[str, Any]],
+    logins: Sequence[str] = (),
+    retired: Sequence[str] = (),
 ) -> Iterator[Difference]:
     """What differs. ``names`` has database, owner and user, ``passwords`` that of each role that is known.
 
-    ``answers`` are those of the last ``migrate`` and ``seed``; what a release does not tell in them is not compared.
+    ``logins`` are the roles by which the service signs in, where that is not the user itself, ``retired`` those that
+    were. ``answers`` are those of the last ``migrate`` and ``seed``; what a release does not tell in them is not
+    compared.
     """
     what = f"database {names['database']}"
-    facts: Any = server.query(SERVER.format(**{key: literal(names[key]) for key in ("database", "owner", "user")}))
-    for role in (names["owner"], names["user"]):
-        yield from _role(f"role {role}", facts["roles"].get(role), passwords.get(role))
+    named = dict.fromkeys((names["owner"], names["user"], *logins, *retired))
+    quoted = {"roles": ", ".join(map(literal, named)), "database": literal(names["database"])}
+    facts: Any = server.query(SERVER.format(**quoted))
+    for role in (name for name in named if name not in retired or name in facts["roles"]):
+        other: dict[str, Any] = {"LOGIN": role not in retired}
+        if role == names["user"] and role not in (*retired, *(logins or [role])):
+            # While a rotation is half done it may be either.
+            other["LOGIN"] = facts["roles"].get(role, {}).get("LOGIN")
+        elif role in {*logins} - {names["user"]}:
+            other["member of"] = [names["user"]]
+        elif role in retired and role != names["user"]:
+            other["member of"] = facts["roles"][role]["member of"]
+        yield from _role(f"role {role}", facts["roles"].get(role), passwords.get(role), other)
     for name in facts["superusers"]:
         yield Difference(f"role {name}", "SUPERUSER", said="is a superuser beside the administrator")
     if facts["database"] is None:
@@ -78,12 +95,14 @@ def untold(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _role(what: str, found: Mapping[str, Any] | None, password: str | None) -> Iterator[Difference]:
+def _role(
+    what: str, found: Mapping[str, Any] | None, password: str | None, other: Mapping[str, Any]
+) -> Iterator[Difference]:
     if found is None:
         yield Difference(what, said="is gone")
         return
     lists: dict[str, Any] = {"settings": [], "member of": []}
-    for name, wanted in {**ATTRIBUTES, **LIMITS, **lists}.items():
+    for name, wanted in {**ATTRIBUTES, **LIMITS, **lists, **other}.items():
         if found[name] != wanted:
             yield Difference(what, name, wanted, found[name])
     if password is not None and not matches(password, found["password"]):

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import json_bytes
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Entry, Records
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import UNTIL
 
 OUTPUT_FOLLOWS = "; its last output:"
 REASON_LENGTH = 300
@@ -122,7 +123,9 @@ def redacted(records: Records, text: str) -> str:
     """``text`` without any of the target's secrets, or a line of one, plain or as programs quote it."""
     found: dict[str, str] = {}
     for name, content in records.secrets():
-        for secret in content.split("\n"):
+        # Of a token that ends at a moment (rotation.UNTIL) the token alone is one too.
+        lines = content.split("\n")
+        for secret in {*lines, *(line.partition(UNTIL)[0] for line in lines)}:
             if len(secret) >= SHORTEST_SECRET:
                 quoted = (json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe=""))
                 found |= dict.fromkeys((secret, *quoted), f"[{name}]")

@@ -224,13 +224,15 @@ class Ledger:
     def add(self, **facts: Any) -> tuple[Ledger, Entry]:
         """A ledger with one more entry, ``number`` and ``at`` filled in; entries still "started" become "interrupted".
 
-        Only the newest 100 entries are kept, beside the one that serves.
+        Only the newest 100 entries are kept, beside the one that serves and the one that this one restored.
         """
         number = self.entries[-1].number + 1 if self.entries else 1
         entry = Entry(number=number, at=datetime.now(UTC).isoformat(timespec="seconds"), **facts)
         closed = self.close_interrupted().entries
         oldest = len(closed) - ENTRIES_KEPT
-        rest = [old for index, old in enumerate(closed) if index > oldest or old == self.current()]
+        current = self.current()
+        spared = {current.number, current.position} if current else set()
+        rest = [old for index, old in enumerate(closed) if index > oldest or old.number in spared]
         return dataclasses.replace(self, entries=(*rest, entry)), entry
 
     def finish(self, number: int, outcome: str, reason: str = "") -> Ledger:

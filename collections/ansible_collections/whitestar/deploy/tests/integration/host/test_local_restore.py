@@ -15,6 +15,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.common.files impo
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now, mark
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.restore import kept_data
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import stamp
+from ansible_collections.whitestar.deploy.plugins.module_utils.release.rotation import Rotation
 from ansible_collections.whitestar.deploy.tests.backup_helpers import QUICK, BackedUp
 from ansible_collections.whitestar.deploy.tests.helpers import Result, run_module
 
@@ -90,6 +91,28 @@ def test_latest_loses_nothing_and_an_incremental_backup_is_combined(backed_up: B
     assert plan["backup"].endswith("-incremental")
     assert backed_up.names() == before
     assert backed_up.server.query("""SELECT count(*) FROM "Odd 'name" """, "people") == 20000
+    assert not backed_up.backup().failed
+
+
+def test_logins_are_those_of_now(backed_up: BackedUp) -> None:
+    def logins() -> object:
+        asked = "SELECT json_agg(rolname ORDER BY rolname) FROM pg_roles WHERE rolcanlogin AND rolname ~ '^people_app'"
+        return backed_up.server.query(asked)
+
+    backed_up.write("before the rotation")
+    moment = stamp(datetime.now(UTC))
+    time.sleep(0.01)
+    backed_up.write("after the rotation")
+    password = backed_up.state.root / "secrets/user_a"
+    password.write_text("planted-password-of-the-login-of-now")
+    backed_up.state.write_rotation(Rotation("_a", "_a", {}))
+    backed_up.restore(moment)
+    assert logins() == ["people_app_a"], "that moment knew another one"
+    # As on a machine that has the backup and nothing else.
+    (backed_up.state.root / "rotation.json").unlink()
+    password.unlink()
+    backed_up.restore("latest")
+    assert logins() == ["people_app"], "nobody has the password of the other one any more"
     assert not backed_up.backup().failed
 
 

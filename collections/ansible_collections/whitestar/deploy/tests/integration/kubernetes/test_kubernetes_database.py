@@ -160,3 +160,37 @@ def test_nothing_of_a_password_is_in_the_server_s_log(database: Space) -> None:
     for password in PASSWORDS.values():
         assert password not in said
         assert base64.b64encode(password.encode()).decode() not in said
+
+
+def test_logins_take_turns(database: Space) -> None:
+    def keep_secrets(*, check: bool = False, **options: Any) -> Result:
+        given = {"generated": [*PASSWORDS], "by": "alice@laptop"} | options
+        return database.run("kubernetes_secrets", check=check, **given)
+
+    def password() -> str:
+        return base64.b64decode(database.get("secret", SECRETS)["data"]["database_app_password"]).decode()
+
+    database.kubectl("delete", "secret", SECRETS, "--ignore-not-found")
+    keep_secrets()
+    keep(database)
+    old = password()
+    assert not keep_secrets(rotate=["database"]).failed
+    new = password()
+    assert new != old
+    for check in (True, False):
+        seen = keep(database, check=check)
+        assert seen["steps"] == ["make role people_app_a", "put people_app_a into people_app"]
+    assert may_connect(database, "people_app", old), "a release that serves may serve still"
+    assert may_connect(database, "people_app_a", new)
+    assert not keep_secrets(rotate=["database"]).changed, "one that was begun goes on"
+    for check in (True, False):
+        assert keep(database, check=check, finish=True)["steps"] == ["take the login of role people_app away"]
+        assert keep_secrets(finish=True, check=True)["steps"] == ["finish the rotation of database"]
+    assert not may_connect(database, "people_app", old)
+    assert may_connect(database, "people_app_a", new)
+    keep_secrets(finish=True)
+    assert not keep_secrets().changed
+    assert not keep(database).changed
+    # What the tests besides this one know.
+    set_passwords(database, PASSWORDS)
+    keep(database)
