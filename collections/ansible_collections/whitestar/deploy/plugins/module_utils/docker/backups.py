@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.whitestar.deploy.plugins.module_utils.common.files import read_json
-from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import DockerClient, EngineError
+from ansible_collections.whitestar.deploy.plugins.module_utils.docker.client import (
+    DockerClient,
+    EngineError,
+    EngineTimeoutError,
+)
 from ansible_collections.whitestar.deploy.plugins.module_utils.docker.psql import ContainerServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.host.state import State
 from ansible_collections.whitestar.deploy.plugins.module_utils.postgresql.archiving import (
@@ -121,6 +125,9 @@ class ComposeBackups:
             done = self.engine.run_container(
                 self.settings["image"], [PROGRAM, *words], *self.options(*more), seconds=seconds
             )
+        except EngineTimeoutError as error:
+            what = f"titanic_backup_repositories: there was no answer within {seconds:g} s ({error})"
+            raise BackupError(f"{what}. See that each repository can be reached.") from error
         except EngineError as error:
             raise BackupError(str(error)) from error
         if done.returncode:

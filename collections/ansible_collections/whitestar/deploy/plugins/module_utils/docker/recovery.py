@@ -148,12 +148,16 @@ class ContainerRecovery:
             self.engine.run("rm", "--force", self.container)
 
     def remove(self) -> bool:
-        """Take it away with its volume: whether there was any. Raises EngineError."""
-        there = False
+        """Take it away with its volume, and what a run that was killed left at work there: whether there was any.
+
+        Raises EngineError.
+        """
+        found = self.engine.run("ps", "--all", "--quiet", "--no-trunc", "--filter", f"volume={self.volume}").split()
         if self.engine.get(f"/containers/{self.container}/json"):
-            self.engine.run("rm", "--force", self.container)
-            there = True
+            found.append(self.container)
+        for container in found:
+            self.engine.run("rm", "--force", container)
         if self.engine.get(f"/volumes/{self.volume}"):
             self.engine.run("volume", "rm", self.volume)
-            there = True
-        return there
+            return True
+        return bool(found)

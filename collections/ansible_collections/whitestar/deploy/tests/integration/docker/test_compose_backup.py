@@ -93,6 +93,24 @@ def test_to_a_moment_between_two_writes_and_back(backed_up: ContainerBackedUp) -
     assert "no data of before a restore are kept" in backed_up.plan("previous").message
 
 
+def test_what_a_killed_restore_left_is_taken_away(backed_up: ContainerBackedUp) -> None:
+    """One was killed while it unpacked, and one while WAL was replayed: containers are at work on their volumes."""
+    engine, place = backed_up.engine, backed_up.state.root / "restore"
+    place.mkdir()
+    (place / "volume").write_text("database-killed")
+    for name, volume in (("once-killed", "database-killed"), ("restore", "database-before")):
+        mount = f"{engine.project}_{volume}:/var/lib/postgresql/data"
+        words = ["--name", f"{engine.project}-{name}", "--volume", mount, backed_up.image, "sleep", "600"]
+        engine.run("run", "--detach", "--pull", "never", *words)
+    planned = backed_up.plan("latest")
+    assert not planned.failed, planned.message
+    assert engine.get(f"/containers/{engine.project}-once-killed/json") is None
+    assert engine.get(f"/volumes/{engine.project}_database-killed") is None
+    assert backed_up.run("compose_restore", state="absent").changed
+    assert engine.get(f"/containers/{engine.project}-restore/json") is None
+    engine.run("volume", "rm", f"{engine.project}_database-before")
+
+
 @pytest.mark.parametrize(
     ("to", "why"),
     [
