@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.end_to_end.load.open_loop import BackgroundLoad
-from tests.end_to_end.switch.site import RUN_SECONDS, KubernetesSite
+from tests.end_to_end.switch.site import HOSTS, KUBERNETES, RUN_SECONDS, KubernetesSite
 from tests.end_to_end.switch.test_interruption import chosen, kill_when
 from tests.secret_scan import MARK, RUN, Watch
 
@@ -54,6 +54,7 @@ def has_one_new_login(site: Site, before: str) -> bool:
     return login != before
 
 
+@HOSTS
 def test_rotations_drop_nothing_and_one_that_is_cut_off_is_ended_by_the_next_run(site: Site) -> None:
     release, people = site.release(), site.rows()
     plan = site.load(rate=REQUESTS_PER_SECOND, seconds=LOAD_SECONDS, post_share=0.2, new_connection_share=0.5)
@@ -93,6 +94,7 @@ def holding(site: Site) -> Iterator[Path]:
                     yield path
 
 
+@HOSTS
 def test_tokens_overlap_and_no_rotation_shows_a_secret(site: Site, tmp_path: Path) -> None:
     def status(token: str) -> int:
         headers = {"Authorization": f"Bearer {RUN}{token}"}
@@ -131,3 +133,11 @@ def test_tokens_overlap_and_no_rotation_shows_a_secret(site: Site, tmp_path: Pat
     for text in (output, site.logs(), json.dumps(site.ledger())):
         assert RUN not in text
     assert list(holding(site)) == []
+
+
+@KUBERNETES
+def test_elsewhere_a_rotation_is_refused(site: Site) -> None:
+    output = site.refuse(*DATABASE)
+    assert "Refused before anything was touched" in output
+    assert f"on titanic_provider local and compose only, not yet on {site.provider}." in output
+    assert rotation(site) == {"login": "", "unfinished": {}}

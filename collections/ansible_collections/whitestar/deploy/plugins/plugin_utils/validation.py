@@ -31,6 +31,8 @@ STORE_KEYS = ("backup_s3_key", "backup_s3_key_secret")
 STORED = (*PASSWORDS, "database_superuser_password", "write_tokens", *STORE_KEYS)
 # How they are encrypted that are no pod of ours.
 ENCRYPTED = {"external": "titanic_database_external says how it is reached", "cloudnative_pg": "its operator does it"}
+# Where rotations have been shown to drop no request.
+ROTATES = ("local", "compose")
 NAME_BYTES = 63  # NAMEDATALEN - 1 in https://www.postgresql.org/docs/17/limits.html; what is longer is cut off
 CHOOSE_CLASS = "Name one that there is, or make one the default."
 # Why there are no backups of a database on a cluster, by its kind.
@@ -68,6 +70,11 @@ def wrong_together(values: Mapping[str, Any]) -> list[str]:
 
 def wrong_rotation(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each secret that is to be rotated and is not there, or is not ours."""
+    if (provider := str(values.get("titanic_provider", ROTATES[0]))) not in ROTATES:
+        where = f"secrets are rotated on titanic_provider {' and '.join(ROTATES)} only, not yet on {provider}"
+        return [
+            f"titanic_rotate: {where}. Change titanic_secrets_values or titanic_api_write_tokens, and run the site."
+        ]
     if values.get("titanic_secrets_source") == "external_secrets":
         return [
             "titanic_rotate: secrets come from a store (titanic_secrets_source). Change them there, and run the site."

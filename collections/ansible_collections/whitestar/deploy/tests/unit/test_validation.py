@@ -111,6 +111,11 @@ def test_what_is_laid_over_objects_and_the_volume_are_looked_at() -> None:
     [
         ({}, "titanic_rotate: no secret is named. Name some of database, superuser, tokens, tls, backup_key."),
         ({"titanic_rotate": "[database,superuser]"}, ""),
+        ({"titanic_rotate": ["database"], "titanic_provider": "compose"}, ""),
+        (
+            {"titanic_rotate": ["tokens"], "titanic_provider": "kubernetes"},
+            "titanic_rotate: secrets are rotated on titanic_provider local and compose only, not yet on kubernetes.",
+        ),
         ({"titanic_rotate": "tls"}, "titanic_rotate: tls: it would drop connections yet"),
         ({"titanic_rotate": ["databse"]}, "titanic_rotate: databse: there is no such secret. Did you mean database?"),
         ({"titanic_rotate": ["database"], "titanic_database_kind": "external"}, "titanic_rotate: database: others run"),
