@@ -26,6 +26,8 @@ from typing import IO, Any
 MAGIC = b"TITANIC1"
 METHODS = ("none", "zstd")
 SALT_BYTES, FRAME_BYTES, TAG_BYTES = 32, 2**20, 16
+# How many threads compress a base backup, beside the one that reads, encrypts and writes.
+THREADS = 2
 # PostgreSQL takes any status from 126 on for the end: of a shutdown's archiving, and of a recovery.
 FAILED, FINAL = 1, 200
 # What a file may take; and of a server that is told to stop, what a file and what all that is left may take.
@@ -48,9 +50,9 @@ class Sealed:
         """Where an object is."""
         return self.repository / name
 
-    def writer(self, name: str, path: Path) -> Writer:
+    def writer(self, name: str, path: Path, threads: int = 0) -> Writer:
         """A new file for the object of this name; a directory whose name begins with a dot loses that in the end."""
-        return Writer(path, name.replace("/.", "/"), self.secret, self.method)
+        return Writer(path, name.replace("/.", "/"), self.secret, self.method, threads)
 
     def write(self, name: str, chunks: Iterator[bytes]) -> int:
         """Have the object wholly there or not at all; how many bytes it takes. Raises OSError."""
@@ -103,7 +105,7 @@ class Sealed:
 class Writer:
     """A file that is being encrypted."""
 
-    def __init__(self, path: Path, name: str, secret: bytes, method: str) -> None:
+    def __init__(self, path: Path, name: str, secret: bytes, method: str, threads: int) -> None:
         self.path = path
         header = MAGIC + bytes([METHODS.index(method)]) + os.urandom(SALT_BYTES)
         self.aead = cipher(secret, header, name)
@@ -111,7 +113,7 @@ class Writer:
         if method == "zstd":
             import zstandard  # type: ignore[import-not-found]
 
-            self.pack = zstandard.ZstdCompressor(level=1).compressobj()
+            self.pack = zstandard.ZstdCompressor(level=1, threads=threads).compressobj()
         self.stream = path.open("wb")
         self.path.chmod(0o600)
         self.stream.write(header)
@@ -126,14 +128,14 @@ class Writer:
         """What is to be encrypted; the rest of the last frame waits."""
         self.waiting += packed
         while len(self.waiting) > FRAME_BYTES:
-            self.frame(bytes(self.waiting[:FRAME_BYTES]), last=False)
+            self.frame(self.waiting[:FRAME_BYTES], last=False)
             del self.waiting[:FRAME_BYTES]
 
-    def frame(self, text: bytes, *, last: bool) -> None:
+    def frame(self, text: bytearray, *, last: bool) -> None:
         """The next frame."""
         size = len(text) + TAG_BYTES
         length = (size | (0x80000000 if last else 0)).to_bytes(4, "big")
-        self.stream.write(length + self.aead.encrypt(nonce(self.number, last=last), text, length))
+        self.stream.writelines((length, self.aead.encrypt(nonce(self.number, last=last), text, length)))
         self.number += 1
 
     def __enter__(self) -> Writer:  # noqa: PYI034 (Self is not in the Python 3.10 of some targets)
@@ -142,7 +144,7 @@ class Writer:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.add(self.pack.flush() if self.pack else b"")
-            self.frame(bytes(self.waiting), last=True)
+            self.frame(self.waiting, last=True)
             self.stream.flush()
             os.fsync(self.stream.fileno())
         self.stream.close()
@@ -189,17 +191,26 @@ def sync(directory: Path) -> None:
 
 
 class Tee:
-    """Hands a stream to a reader and to a writer."""
+    """A file that goes forward only: what is read of a stream, and what is passed over, goes to a writer as well."""
 
     def __init__(self, stream: IO[bytes], writer: Writer) -> None:
-        self.stream, self.writer, self.size = stream, writer, 0
+        self.stream, self.writer, self.place = stream, writer, 0
 
     def read(self, size: int) -> bytes:
-        """The next piece, which is written too."""
+        """The next piece, which is shorter only at the end."""
         chunk = self.stream.read(size)
-        self.size += len(chunk)
+        self.place += len(chunk)
         self.writer.write(chunk)
         return chunk
+
+    def tell(self) -> int:
+        """How many bytes have gone by."""
+        return self.place
+
+    def seek(self, place: int) -> None:
+        """Go on to there, or to the end."""
+        while self.place < place and self.read(min(place - self.place, FRAME_BYTES)):
+            pass
 
 
 class Pieces:
@@ -221,9 +232,9 @@ def take(sealed: Sealed, directory: str) -> dict[str, Any]:
     path = sealed.path(f"{directory}/base.tar")
     manifest, files = b"", 0
     path.parent.mkdir(parents=True)
-    with sealed.writer(f"{directory}/base.tar", path) as writer:
+    with sealed.writer(f"{directory}/base.tar", path, THREADS) as writer:
         tee = Tee(sys.stdin.buffer, writer)
-        with tarfile.open(mode="r|", fileobj=tee, bufsize=FRAME_BYTES) as archive:  # type: ignore[call-overload]
+        with tarfile.open(mode="r:", fileobj=tee) as archive:  # type: ignore[call-overload]
             for member in archive:
                 files += 1
                 if member.name == "backup_manifest":
@@ -234,7 +245,7 @@ def take(sealed: Sealed, directory: str) -> dict[str, Any]:
     if not manifest:
         raise DamagedError("there is no backup_manifest in what came")
     sealed.write(f"{directory}/backup_manifest", iter([manifest]))
-    return {"bytes": tee.size, "sealed": path.stat().st_size, "files": files, "manifest": json.loads(manifest)}
+    return {"bytes": tee.place, "sealed": path.stat().st_size, "files": files, "manifest": json.loads(manifest)}
 
 
 def unpack(sealed: Sealed, name: str, directory: Path) -> None:
