@@ -50,17 +50,13 @@ class Sealed:
         """Where an object is."""
         return self.repository / name
 
-    def writer(self, name: str, path: Path, threads: int = 0) -> Writer:
-        """A new file for the object of this name; a directory whose name begins with a dot loses that in the end."""
-        return Writer(path, name.replace("/.", "/"), self.secret, self.method, threads)
-
     def write(self, name: str, chunks: Iterator[bytes]) -> int:
         """Have the object wholly there or not at all; how many bytes it takes. Raises OSError."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with self.writer(name, temporary) as writer:
+            with Writer(self, name, temporary) as writer:
                 for chunk in chunks:
                     writer.write(chunk)
             temporary.replace(path)
@@ -103,19 +99,18 @@ class Sealed:
 
 
 class Writer:
-    """A file that is being encrypted."""
+    """A new file for the object of this name; a directory whose name begins with a dot loses that in the end."""
 
-    def __init__(self, path: Path, name: str, secret: bytes, method: str, threads: int) -> None:
-        self.path = path
-        header = MAGIC + bytes([METHODS.index(method)]) + os.urandom(SALT_BYTES)
-        self.aead = cipher(secret, header, name)
+    def __init__(self, sealed: Sealed, name: str, path: Path, threads: int = 0) -> None:
+        header = MAGIC + bytes([METHODS.index(sealed.method)]) + os.urandom(SALT_BYTES)
+        self.aead = cipher(sealed.secret, header, name.replace("/.", "/"))
         self.pack: Any = None
-        if method == "zstd":
+        if sealed.method == "zstd":
             import zstandard  # type: ignore[import-not-found]
 
             self.pack = zstandard.ZstdCompressor(level=1, threads=threads).compressobj()
         self.stream = path.open("wb")
-        self.path.chmod(0o600)
+        path.chmod(0o600)
         self.stream.write(header)
         self.waiting = bytearray()
         self.number = 0
@@ -170,10 +165,8 @@ def decompressed(frames: Iterator[bytes]) -> Iterator[bytes]:
     import zstandard
 
     unpack = zstandard.ZstdDecompressor().decompressobj()
-    for frame in frames:
-        # An empty last frame comes after the end of what was compressed.
-        if frame:
-            yield unpack.decompress(frame)
+    # An empty last frame comes after the end of what was compressed.
+    yield from (unpack.decompress(frame) for frame in frames if frame)
 
 
 def chunks_of(stream: IO[bytes]) -> Iterator[bytes]:
@@ -230,22 +223,19 @@ class Pieces:
 def take(sealed: Sealed, directory: str) -> dict[str, Any]:
     """A base backup as a tar on standard input, into ``base.tar``; its manifest besides, for the next one."""
     path = sealed.path(f"{directory}/base.tar")
-    manifest, files = b"", 0
+    manifest = b""
     path.parent.mkdir(parents=True)
-    with sealed.writer(f"{directory}/base.tar", path, THREADS) as writer:
+    with Writer(sealed, f"{directory}/base.tar", path, THREADS) as writer:
         tee = Tee(sys.stdin.buffer, writer)
         with tarfile.open(mode="r:", fileobj=tee) as archive:  # type: ignore[call-overload]
             for member in archive:
-                files += 1
-                if member.name == "backup_manifest":
-                    found = archive.extractfile(member)
-                    manifest = found.read() if found else b""
-        while tee.read(FRAME_BYTES):
-            pass
+                if member.name == "backup_manifest" and (found := archive.extractfile(member)):
+                    manifest = found.read()
+        tee.seek(sys.maxsize)
     if not manifest:
         raise DamagedError("there is no backup_manifest in what came")
     sealed.write(f"{directory}/backup_manifest", iter([manifest]))
-    return {"bytes": tee.place, "sealed": path.stat().st_size, "files": files, "manifest": json.loads(manifest)}
+    return {"bytes": tee.place, "sealed": path.stat().st_size, "manifest": json.loads(manifest)}
 
 
 def unpack(sealed: Sealed, name: str, directory: Path) -> None:
@@ -366,8 +356,7 @@ def fetch(settings: dict[str, Any], name: str, path: Path) -> int:
         return FAILED
     try:
         with path.open("wb") as stream:
-            for chunk in sealed.read(f"wal/{name}"):
-                stream.write(chunk)
+            stream.writelines(sealed.read(f"wal/{name}"))
     except (OSError, DamagedError) as error:
         say(f"wal/{name}: {error}")
         return FINAL
