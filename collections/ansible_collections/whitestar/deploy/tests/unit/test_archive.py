@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
+import sys
+import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -96,6 +100,54 @@ def test_nothing_is_readable_and_no_two_objects_are_alike(archive: ModuleType, s
         texts.append(sealed.path(name).read_bytes()[41:])
         assert b"secret-in-a-row" not in texts[-1]
     assert texts[0] != texts[1]
+
+
+def backup_tar(files: dict[str, bytes]) -> bytes:
+    """What pg_basebackup writes, its manifest last."""
+    found = io.BytesIO()
+    with tarfile.open(fileobj=found, mode="w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+    return found.getvalue()
+
+
+@pytest.fixture
+def taken(archive: ModuleType, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Any]:
+    """Takes what comes on standard input into the backup ``x``."""
+
+    def take(stream: bytes) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream)))
+        return archive.take(archive.Sealed(settings), "backups/.x")
+
+    return take
+
+
+def test_a_base_backup_is_kept_as_it_came(
+    archive: ModuleType, settings: dict[str, Any], taken: Callable[[bytes], Any]
+) -> None:
+    """Every byte of it, whatever of that was looked at on the way."""
+    files = {"base/1": os.urandom(3 * 2**20 + 5), "base/2": b"", "base/3": b"x" * 512, "backup_manifest": b'{"a": 1}'}
+    whole = backup_tar(files)
+    assert len(whole) % 512 == 0
+    told = taken(whole)
+    path = archive.Sealed(settings).path("backups/.x/base.tar")
+    wanted = {"bytes": len(whole), "sealed": path.stat().st_size, "manifest": {"a": 1}}
+    assert told == wanted
+    path.parent.rename(path.parent.with_name("x"))
+    sealed = archive.Sealed(settings)
+    assert b"".join(sealed.read("backups/x/base.tar")) == whole
+    assert b"".join(sealed.read("backups/x/backup_manifest")) == files["backup_manifest"]
+
+
+@pytest.mark.parametrize("length", [0, 100, 512, 2**20, 2 * 2**20 + 512, 2 * 2**20 + 1100])
+def test_a_base_backup_that_was_cut_off_is_refused(
+    archive: ModuleType, taken: Callable[[bytes], Any], length: int
+) -> None:
+    whole = backup_tar({"base/1": os.urandom(2 * 2**20), "base/2": b"x" * 600, "backup_manifest": b"{}"})
+    with pytest.raises((archive.DamagedError, tarfile.ReadError)):
+        taken(whole[:length])
 
 
 def test_wal_is_archived_once_and_never_replaced(archive: ModuleType, settings: dict[str, Any]) -> None:

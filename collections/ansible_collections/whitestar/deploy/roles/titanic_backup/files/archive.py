@@ -26,6 +26,8 @@ from typing import IO, Any
 MAGIC = b"TITANIC1"
 METHODS = ("none", "zstd")
 SALT_BYTES, FRAME_BYTES, TAG_BYTES = 32, 2**20, 16
+# How many threads compress a base backup, beside the one that reads, encrypts and writes.
+THREADS = 2
 # PostgreSQL takes any status from 126 on for the end: of a shutdown's archiving, and of a recovery.
 FAILED, FINAL = 1, 200
 # What a file may take; and of a server that is told to stop, what a file and what all that is left may take.
@@ -48,17 +50,13 @@ class Sealed:
         """Where an object is."""
         return self.repository / name
 
-    def writer(self, name: str, path: Path) -> Writer:
-        """A new file for the object of this name; a directory whose name begins with a dot loses that in the end."""
-        return Writer(path, name.replace("/.", "/"), self.secret, self.method)
-
     def write(self, name: str, chunks: Iterator[bytes]) -> int:
         """Have the object wholly there or not at all; how many bytes it takes. Raises OSError."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with self.writer(name, temporary) as writer:
+            with Writer(self, name, temporary) as writer:
                 for chunk in chunks:
                     writer.write(chunk)
             temporary.replace(path)
@@ -101,19 +99,18 @@ class Sealed:
 
 
 class Writer:
-    """A file that is being encrypted."""
+    """A new file for the object of this name; a directory whose name begins with a dot loses that in the end."""
 
-    def __init__(self, path: Path, name: str, secret: bytes, method: str) -> None:
-        self.path = path
-        header = MAGIC + bytes([METHODS.index(method)]) + os.urandom(SALT_BYTES)
-        self.aead = cipher(secret, header, name)
+    def __init__(self, sealed: Sealed, name: str, path: Path, threads: int = 0) -> None:
+        header = MAGIC + bytes([METHODS.index(sealed.method)]) + os.urandom(SALT_BYTES)
+        self.aead = cipher(sealed.secret, header, name.replace("/.", "/"))
         self.pack: Any = None
-        if method == "zstd":
+        if sealed.method == "zstd":
             import zstandard  # type: ignore[import-not-found]
 
-            self.pack = zstandard.ZstdCompressor(level=1).compressobj()
+            self.pack = zstandard.ZstdCompressor(level=1, threads=threads).compressobj()
         self.stream = path.open("wb")
-        self.path.chmod(0o600)
+        path.chmod(0o600)
         self.stream.write(header)
         self.waiting = bytearray()
         self.number = 0
@@ -126,14 +123,14 @@ class Writer:
         """What is to be encrypted; the rest of the last frame waits."""
         self.waiting += packed
         while len(self.waiting) > FRAME_BYTES:
-            self.frame(bytes(self.waiting[:FRAME_BYTES]), last=False)
+            self.frame(self.waiting[:FRAME_BYTES], last=False)
             del self.waiting[:FRAME_BYTES]
 
-    def frame(self, text: bytes, *, last: bool) -> None:
+    def frame(self, text: bytearray, *, last: bool) -> None:
         """The next frame."""
         size = len(text) + TAG_BYTES
         length = (size | (0x80000000 if last else 0)).to_bytes(4, "big")
-        self.stream.write(length + self.aead.encrypt(nonce(self.number, last=last), text, length))
+        self.stream.writelines((length, self.aead.encrypt(nonce(self.number, last=last), text, length)))
         self.number += 1
 
     def __enter__(self) -> Writer:  # noqa: PYI034 (Self is not in the Python 3.10 of some targets)
@@ -142,7 +139,7 @@ class Writer:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.add(self.pack.flush() if self.pack else b"")
-            self.frame(bytes(self.waiting), last=True)
+            self.frame(self.waiting, last=True)
             self.stream.flush()
             os.fsync(self.stream.fileno())
         self.stream.close()
@@ -168,10 +165,8 @@ def decompressed(frames: Iterator[bytes]) -> Iterator[bytes]:
     import zstandard
 
     unpack = zstandard.ZstdDecompressor().decompressobj()
-    for frame in frames:
-        # An empty last frame comes after the end of what was compressed.
-        if frame:
-            yield unpack.decompress(frame)
+    # An empty last frame comes after the end of what was compressed.
+    yield from (unpack.decompress(frame) for frame in frames if frame)
 
 
 def chunks_of(stream: IO[bytes]) -> Iterator[bytes]:
@@ -189,17 +184,26 @@ def sync(directory: Path) -> None:
 
 
 class Tee:
-    """Hands a stream to a reader and to a writer."""
+    """A file that goes forward only: what is read of a stream, and what is passed over, goes to a writer as well."""
 
     def __init__(self, stream: IO[bytes], writer: Writer) -> None:
-        self.stream, self.writer, self.size = stream, writer, 0
+        self.stream, self.writer, self.place = stream, writer, 0
 
     def read(self, size: int) -> bytes:
-        """The next piece, which is written too."""
+        """The next piece, which is shorter only at the end."""
         chunk = self.stream.read(size)
-        self.size += len(chunk)
+        self.place += len(chunk)
         self.writer.write(chunk)
         return chunk
+
+    def tell(self) -> int:
+        """How many bytes have gone by."""
+        return self.place
+
+    def seek(self, place: int) -> None:
+        """Go on to there, or to the end."""
+        while self.place < place and self.read(min(place - self.place, FRAME_BYTES)):
+            pass
 
 
 class Pieces:
@@ -219,22 +223,19 @@ class Pieces:
 def take(sealed: Sealed, directory: str) -> dict[str, Any]:
     """A base backup as a tar on standard input, into ``base.tar``; its manifest besides, for the next one."""
     path = sealed.path(f"{directory}/base.tar")
-    manifest, files = b"", 0
+    manifest = b""
     path.parent.mkdir(parents=True)
-    with sealed.writer(f"{directory}/base.tar", path) as writer:
+    with Writer(sealed, f"{directory}/base.tar", path, THREADS) as writer:
         tee = Tee(sys.stdin.buffer, writer)
-        with tarfile.open(mode="r|", fileobj=tee, bufsize=FRAME_BYTES) as archive:  # type: ignore[call-overload]
+        with tarfile.open(mode="r:", fileobj=tee) as archive:  # type: ignore[call-overload]
             for member in archive:
-                files += 1
-                if member.name == "backup_manifest":
-                    found = archive.extractfile(member)
-                    manifest = found.read() if found else b""
-        while tee.read(FRAME_BYTES):
-            pass
+                if member.name == "backup_manifest" and (found := archive.extractfile(member)):
+                    manifest = found.read()
+        tee.seek(sys.maxsize)
     if not manifest:
         raise DamagedError("there is no backup_manifest in what came")
     sealed.write(f"{directory}/backup_manifest", iter([manifest]))
-    return {"bytes": tee.size, "sealed": path.stat().st_size, "files": files, "manifest": json.loads(manifest)}
+    return {"bytes": tee.place, "sealed": path.stat().st_size, "manifest": json.loads(manifest)}
 
 
 def unpack(sealed: Sealed, name: str, directory: Path) -> None:
@@ -355,8 +356,7 @@ def fetch(settings: dict[str, Any], name: str, path: Path) -> int:
         return FAILED
     try:
         with path.open("wb") as stream:
-            for chunk in sealed.read(f"wal/{name}"):
-                stream.write(chunk)
+            stream.writelines(sealed.read(f"wal/{name}"))
     except (OSError, DamagedError) as error:
         say(f"wal/{name}: {error}")
         return FINAL

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.whitestar.deploy.plugins.module_utils.host import drill
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.backup_status import told_of
-from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.base_backup import archive_now, make
 from ansible_collections.whitestar.deploy.plugins.module_utils.local.drill import Drill
+from ansible_collections.whitestar.deploy.plugins.module_utils.local.postgresql import PostgresServer
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup import BackupError, segment_name
 from ansible_collections.whitestar.deploy.tests.backup_helpers import PLANTED, QUICK, BackedUp
 
@@ -54,6 +55,27 @@ def test_a_drill_is_good_while_others_write(backed_up: BackedUp) -> None:
     assert (event["outcome"], event["lsn"]) == ("succeeded", found["lsn"])
     assert told_of(backed_up.state)["drill"] == "succeeded 0.0 hours ago"
     assert not (backed_up.state.root / "drill").exists(), "nothing is left of it"
+
+
+def test_a_backup_as_they_were_made_at_first_is_built_on(backed_up: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed by one thread, and with SHA-256 of each file in its manifest."""
+    program = backed_up.state.backup / "archive.py"
+    kept, connection = program.read_text(), PostgresServer.connection
+    assert "\nTHREADS = 2\n" in kept
+    program.write_text(kept.replace("\nTHREADS = 2\n", "\nTHREADS = 0\n"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(PostgresServer, "connection", lambda self: [*connection(self), "--manifest-checksums=SHA256"])
+        old = make(backed_up.repository, "full").label
+    program.write_text(kept)
+    manifest = backed_up.repository.run("read", f"backups/{old}/backup_manifest")
+    assert b'"Checksum-Algorithm": "SHA256"' in manifest
+    backed_up.write("since")
+    done = backed_up.backup("incremental")
+    assert done["backup"]["prior"] == old
+    assert b'"CRC32C"' in backed_up.repository.run("read", f"backups/{done['backup']['label']}/backup_manifest")
+    drilled = backed_up.drill()
+    assert not drilled.failed, drilled.message
+    assert drilled["drill"]["backup"] == done["backup"]["label"]
 
 
 def test_a_check_restores_nothing(backed_up: BackedUp) -> None:
@@ -217,7 +239,7 @@ def test_a_damage_is_found_and_named(backed_up: BackedUp, copy: Path, damage: ob
 
 def test_a_backup_that_came_back_wrong_is_found_by_its_manifest(backed_up: BackedUp, copy: Path) -> None:
     """Whoever has the key can write anything: what PostgreSQL itself said of the files is asked as well."""
-    label = min(backed_up.repository.backups())
+    label = max(name for name, each in backed_up.repository.backups().items() if each.kind == "full")
     name = f"backups/{label}/base.tar"
     text = backed_up.repository.run("read", name)
     at = text.index(PLANTED.encode())
