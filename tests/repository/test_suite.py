@@ -76,6 +76,7 @@ def test_times_are_kept_of_steps_and_tests(tmp_path: Path, reports: Path) -> Non
     assert 0.5 <= record["steps"]["burn"]["cpu_seconds"] <= 5
     assert [entry["test"].rpartition("::")[2] for entry in record["slowest_tests"]] == ["test_slow", "test_quick"]
     assert record["slowest_tests"][0]["seconds"] >= 0.2
+    assert 0 < record["processors_busy"] <= 1
     assert "critical path: " in times.told(record)[-1]
 
 
