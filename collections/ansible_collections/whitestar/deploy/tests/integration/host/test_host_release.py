@@ -506,7 +506,7 @@ def door(state: State) -> Iterator[dict[str, Any]]:
     ],
     ids=["on trial", "once it serves"],
 )
-def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
+def test_a_release_that_breaks_a_promise_gives_way(
     state: State, door: dict[str, Any], behaviour: str, words: str
 ) -> None:
     deploy(state, promising(make_workload(state, A)), reverse_proxy=door)
