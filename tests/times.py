@@ -39,6 +39,26 @@ def cpu_seconds_of(process: subprocess.Popen[bytes], limit: float) -> float:
     return sum(map(int, fields[CPU_FIELDS])) / os.sysconf("SC_CLK_TCK")
 
 
+def processor_ticks() -> tuple[int, int]:
+    """What all processors of the machine have done since it started, in ticks: work, and all (proc_stat(5))."""
+    try:
+        spent = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except FileNotFoundError:  # not Linux
+        return 0, 0
+    idle = spent[3] + spent[4]  # with what was waited for
+    return sum(spent) - idle, sum(spent)
+
+
+# When the suite began, which imports this first.
+BEGAN = processor_ticks()
+
+
+def busy_share() -> float:
+    """The share of the machine's processors that were at work since the suite began, whoever had them work: 0 to 1."""
+    (work, every), (work_before, every_before) = processor_ticks(), BEGAN
+    return (work - work_before) / max(1, every - every_before)
+
+
 def slowest_tests(reports: Iterable[Path], number: int = SLOWEST) -> list[dict[str, Any]]:
     """The slowest tests of these JUnit reports, whose names are those of steps: step, test and seconds."""
     found = [
@@ -89,6 +109,7 @@ def recorded(outcomes: Sequence[Outcome], seconds: float, reports: Path) -> dict
     }
     return {
         "seconds": round(seconds, 1),
+        "processors_busy": round(busy_share(), 3),
         "steps": entries,
         "outcomes": {
             outcome.step.name: {
@@ -111,11 +132,12 @@ def write(record: dict[str, Any], reports: Path) -> None:
 
 
 def told(record: dict[str, Any]) -> list[str]:
-    """Lines for the summary: how busy each lane was, and the critical path with the seconds of each step."""
+    """Lines for the summary: how busy lanes and processors were, and the critical path with seconds of each step."""
     steps: dict[str, dict[str, float]] = record["steps"]
     lines = []
     for lane in sorted({step["lane"] for step in steps.values()}):
         busy = sum(step["seconds"] for step in steps.values() if step["lane"] == lane)
         lines.append(f"lane {int(lane) + 1}: {busy:.0f} s of {record['seconds']:.0f} s")
+    lines.append(f"processors: {record['processors_busy']:.0%} busy")
     path = [f"{name} {steps[name]['seconds']:.0f} s" for name in record["critical_path"] if name in steps]
     return [*lines, f"critical path: {' → '.join(path)}"]

@@ -1,5 +1,7 @@
 """Prints what a state directory holds, a line for each file and for each line of a dump of its database.
 
+What was installed, thousands of files that never change, is a line for each release and each set of programs.
+
 Where a Compose project is named too, what the engine has of it follows: containers with their start times, networks,
 volumes, the dump of the database in its container, and its images. Where a command line of kubectl is, the objects of
 its namespace follow with their resource versions, and the dump of the database in its pod. Left out is what changes by
@@ -8,6 +10,7 @@ itself: the server's own files, logs, metrics.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 RESTLESS = ("database/data", "database/log", "log", "run/blue.metrics", "run/green.metrics")
+INSTALLED = ("images", "tools")
 
 # A pod that leaves takes longer than it serves.
 SETTLED_SECONDS = 60
@@ -32,6 +36,11 @@ def files(root: Path) -> Iterator[str]:
         for path in (here, *sorted(here / name for name in (*others, *names))):
             found = path.lstat()
             yield f"{path} {found.st_mode:o} {found.st_uid} {found.st_size} {found.st_mtime_ns}"
+        if here.parent == root and here.name in INSTALLED:
+            for path in (here / name for name in names if not (here / name).is_symlink()):
+                lines = list(files(path))
+                yield f"{path}/ {len(lines)} {hashlib.sha256(os.fsencode(chr(10).join(lines))).hexdigest()}"
+            names.clear()
 
 
 def rows(root: Path) -> Iterator[str]:

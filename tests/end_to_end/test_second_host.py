@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.deployment import CONFIRMED, Deployment, workplace
-from tests.end_to_end.switch.site import PERSON, copy_service
+from tests.end_to_end.switch.site import PERSON
 from tests.engine import Engine
 from tests.interface import ROOT
 
@@ -146,11 +146,10 @@ def host(engine: Engine) -> Iterator[Host]:
 
 
 class Site(Deployment):
-    """The deployment on that host, of a copy of the service that can be changed."""
+    """The deployment on that host."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.context = copy_service(host.place / "service")
         super().__init__(host.place, ROOT, host.inventory(host.address))
         self.state, self.port, self.address, self.seconds = STATE, PORT, host.address, RUN_SECONDS
         self.configure()
@@ -158,7 +157,7 @@ class Site(Deployment):
     def configure(self, **variables: Any) -> None:
         """The same with names that nobody else has, and with an engine that is installed."""
         own = {"titanic_project": PROJECT, "titanic_image_repository": PROJECT}
-        own["titanic_image_context"] = str(self.context)
+        own["titanic_image_context"] = str(ROOT / "service")
         super().configure(**own, **{"titanic_engine_install": True, **variables})
 
     def succeed(self, *arguments: str) -> str:
@@ -166,12 +165,6 @@ class Site(Deployment):
         done = self.run("site.yml", *arguments)
         assert done.returncode == 0, done.stdout
         return done.stdout
-
-    def release(self) -> str:
-        """The release that answers at the host's address."""
-        status, body = self.ask("GET", "/version")
-        assert status == 200
-        return str(body["release"])
 
     def left(self) -> list[str]:
         """What is on this machine of what belongs on the other one."""
@@ -232,19 +225,10 @@ def test_a_check_of_the_bare_host_says_what_would_be_installed(site: Site) -> No
     assert not site.host.has(f"test -e {STATE}")
 
 
-def test_the_engine_is_installed_once(site: Site) -> None:
+def test_the_engine_is_installed(site: Site) -> None:
     assert changed(site.succeed("--tags", "target")) >= 1
     assert "Debian" in site.host.run("cat /etc/os-release")
     assert site.host.has("docker version && docker compose version && docker buildx version")
-    assert changed(site.succeed("--tags", "target")) == 0
-
-
-def test_an_engine_that_was_stopped_is_started(site: Site) -> None:
-    site.host.run("service docker stop")
-    output = site.succeed("--tags", "target", "--diff")
-    assert "+start the engine" in output
-    assert "install docker" not in output
-    assert site.host.has("docker version")
 
 
 @pytest.fixture(scope="module")
@@ -264,20 +248,12 @@ def test_the_site_is_deployed_there_and_nothing_here(site: Site, images: None) -
     assert changed(site.succeed()) == 0
 
 
-def test_a_release_and_the_way_back(site: Site, images: None) -> None:
-    first = site.release()
-    with (site.context / "src/titanic_api/__init__.py").open("a") as package:
-        package.write("\n# another release\n")
-    site.succeed("--tags", "api")
-    second = site.release()
-    assert second != first
-    shown = site.succeed("--tags", "status")
-    assert f"release: {second}" in shown
-    assert "887" in shown
-    site.succeed("--tags", "rollback")
-    assert site.release() == first
-    assert len(site.ask("GET", "/people")[1]) == 887
-    assert site.left() == []
+def test_a_look_and_a_way_back_are_asked_for_there(site: Site, images: None) -> None:
+    """There is one release alone, so that what the host says of it is all that is done."""
+    assert "887" in site.succeed("--tags", "status")
+    refused = site.run("site.yml", "--tags", "rollback")
+    assert refused.returncode == 2, refused.stdout
+    assert "is the oldest recorded one" in " ".join(refused.stdout.split())
 
 
 def test_a_killed_engine_is_started_by_the_next_run_and_has_lost_nothing(site: Site, images: None) -> None:
@@ -287,6 +263,7 @@ def test_a_killed_engine_is_started_by_the_next_run_and_has_lost_nothing(site: S
     site.host.run("pkill -9 -x dockerd; pkill -9 -x containerd; sleep 1; ! docker version")
     output = site.succeed("--diff")
     assert "+start the engine" in output
+    assert "install docker" not in output
     assert site.ask("GET", f"/people/{person['uuid']}")[0] == 200
     assert len(site.ask("GET", "/people")[1]) == 888
 

@@ -107,7 +107,7 @@ OTHERS = {
     "titanic_api_proxy_image": compose("caddy:other"),
     "titanic_api_redirect_port": compose(8081, beside={"titanic_api_tls": "internal"}),
     "titanic_api_replicas": compose(3),
-    "titanic_api_scaling_metrics": cluster([{"type": "Resource", "resource": {"name": "memory"}}]),
+    "titanic_api_scaling_metrics": cluster([{"type": "Pods", "pods": {"metric": {"name": "other-metric"}}}]),
     "titanic_api_tls": compose("internal"),
     "titanic_api_trusted_proxies": Other(["198.51.100.0/24"]),
     "titanic_api_write_tokens": Other(["a-token"], stage="site secrets"),
@@ -118,7 +118,7 @@ OTHERS = {
     ),
     "titanic_backup_full_days": backups(5.5),
     "titanic_backup_keep_days": backups(40.5),
-    "titanic_backup_keep_full": backups(9),
+    "titanic_backup_keep_full": backups(909),
     "titanic_backup_kind": backups("full", "back_up"),
     "titanic_backup_name": backups("before-import", "back_up"),
     "titanic_backup_python": backups("/opt/python"),
@@ -179,7 +179,7 @@ OTHERS = {
     "titanic_restore_system": backups("7123456789012345678", "restore"),
     "titanic_restore_to": backups("latest", "restore"),
     "titanic_secrets_database_tls": compose(certificate("database")),
-    "titanic_secrets_generated": Other(["database_owner_password", "database_app_password", "other"]),
+    "titanic_secrets_generated": Other(["database_owner_password", "database_app_password", "other_password"]),
     "titanic_secrets_remote": cluster({"database_app_password": "other"}, beside=STORED),
     "titanic_secrets_source": cluster("external_secrets", along={"titanic_secrets_store": STORE}),
     "titanic_rotate": Other(["database"], beside={"titanic_rotate": ["superuser"]}),
@@ -242,20 +242,20 @@ OPTIONS = {
 
 
 def words(value: Any) -> set[str]:
-    """The texts and the numbers in a value that may tell it from others, as JSON has them."""
+    """The texts and the numbers in a value that may tell it from others, as JSON has them; of a template nothing."""
     if isinstance(value, dict | list):
         return {word for item in (value.values() if isinstance(value, dict) else value) for word in words(item)}
     if isinstance(value, str):
-        return {json.dumps(value)[1:-1]}
+        return set() if "{{" in value else {json.dumps(value)[1:-1]}
     return {str(value)} if isinstance(value, float) or (isinstance(value, int) and value > 100) else set()
 
 
 def shares(name: str) -> bool:
-    """Whether an option may have a host together with others: it needs nothing beside it, and chooses nothing."""
+    """Whether an option may have a host together with others that need the same beside them: it chooses nothing."""
     found = OPTIONS[name][1]
     (option,) = (own[name] for own in options().values() if name in own)
     chooses = option["type"] == "bool" or "choices" in option
-    return bool(words(found.value)) and not (found.beside or found.along or chooses)
+    return bool(words(found.value)) and not (found.along or chooses)
 
 
 @dataclass(frozen=True)
@@ -388,9 +388,10 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def seen(bench: Bench) -> dict[str, tuple[Seen, Seen]]:
-    """For each option what a host without it and one with it have seen."""
+    """For each option what a host without it and one with it have seen, and what one where something follows has."""
     hosts = Hosts(bench)
-    together: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    # By playbook, provider and what is beside them, as JSON.
+    together: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(dict)
     keys: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {}
 
     def alone(name: str) -> None:
@@ -401,23 +402,27 @@ def seen(bench: Bench) -> dict[str, tuple[Seen, Seen]]:
 
     for name, (where, found) in OPTIONS.items():
         if shares(name):
-            together[where, found.provider][name] = found.value
+            together[where, found.provider, json.dumps(found.beside, sort_keys=True)][name] = found.value
         else:
             alone(name)
-    for (where, provider), values in together.items():
+    for (where, provider, beside), values in together.items():
         if len(values) == 1:
             alone(*values)
             continue
-        base = {"titanic_provider": provider, **BASE[provider]}
-        shared = hosts.plain(where, base), hosts.add(where, f"together-{provider}", base | values)
+        base = {"titanic_provider": provider, **BASE[provider], **json.loads(beside)}
+        shared = hosts.plain(where, base), hosts.add(where, f"together-{len(hosts.settings[where])}", base | values)
         keys |= dict.fromkeys(values, shared)
+    for name, (where, provider, settings, _) in FOLLOWING_SETTINGS.items():
+        host = hosts.add(where, f"following-{name}", {"titanic_provider": provider, **BASE[provider], **settings})
+        keys[f"following {name}"] = host, host
     hosts.look()
     for values in together.values():
         for name in values if len(values) > 1 else ():
             plain, mine = (hosts.found[key] for key in keys[name])
-            # A word of two options tells of neither.
+            # A word of two options tells of neither, and one that is there anyway of none.
             own = words(values[name]).difference(*(words(value) for option, value in values.items() if option != name))
-            if not own or any(plain.has(word) or not mine.has(word) for word in own):
+            own = {word for word in own if not plain.has(word)}
+            if not own or not all(mine.has(word) for word in own):
                 alone(name)
     hosts.look()
     return {name: (hosts.found[plain], hosts.found[mine]) for name, (plain, mine) in keys.items()}
@@ -458,13 +463,9 @@ FOLLOWING_SETTINGS: dict[str, tuple[str, str, dict[str, Any], str]] = {
 }
 
 
-def test_what_is_not_set_follows_from_another_setting(bench: Bench) -> None:
-    runs: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for name, (where, provider, settings, _) in FOLLOWING_SETTINGS.items():
-        runs[where][name.replace("_", "-")] = {"titanic_provider": provider, **BASE[provider], **settings}
-    found = {host: seen for where, hosts in runs.items() for host, seen in bench.run(where, hosts).items()}
+def test_what_is_not_set_follows_from_another_setting(seen: dict[str, tuple[Seen, Seen]]) -> None:
     for name, (*_, words) in FOLLOWING_SETTINGS.items():
-        assert words in found[name.replace("_", "-")].noted, name
+        assert words in seen[f"following {name}"][0].noted, name
 
 
 # Where a deployment is, who serves there and what from: what many roles need.

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import suite, times
+from tests.deployment import EVERY_TASK
 from tests.steps import Step, promises, pytest_step, shares_the_site, steps
 from tests.suite import Outcome, Suite, main, summary
 
@@ -74,6 +76,7 @@ def test_times_are_kept_of_steps_and_tests(tmp_path: Path, reports: Path) -> Non
     assert 0.5 <= record["steps"]["burn"]["cpu_seconds"] <= 5
     assert [entry["test"].rpartition("::")[2] for entry in record["slowest_tests"]] == ["test_slow", "test_quick"]
     assert record["slowest_tests"][0]["seconds"] >= 0.2
+    assert 0 < record["processors_busy"] <= 1
     assert "critical path: " in times.told(record)[-1]
 
 
@@ -195,6 +198,31 @@ def test_every_test_of_the_checkout_is_in_a_step(root: Path, files: list[Path]) 
         for provider in promises(scenario):
             step = f"molecule-{provider}" if shares_the_site(scenario) else f"molecule-{provider}-{scenario}"
             assert scenario in commands[step]
+
+
+def test_ansible_s_own_modules_are_forked_for_molecule(root: Path, tmp_path: Path) -> None:
+    """With the answers that they give when they are sent: lines, errors, and a file that is copied."""
+    same = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    command = {"argv": ["sh", "-c", "echo one; echo two; exit 3"]}
+    tasks: list[dict[str, Any]] = [
+        {"ansible.builtin.command": command, "register": "said", "failed_when": "said.rc != 3"},
+        {"ansible.builtin.copy": {"content": "{{ said.stdout_lines | last }}", "dest": str(tmp_path / "copied")}},
+        {"ansible.builtin.command": "/nowhere/program"},
+    ]
+    play = tmp_path / "play.json"
+    play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "vars": same, "tasks": tasks}]))
+    path = f"{root / 'tests/bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["ansible-playbook", "-vvv", str(play)],
+        cwd=root,
+        env=os.environ | EVERY_TASK | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "copied").read_text() == "two", done.stdout
+    assert done.returncode == 2
+    assert "No such file or directory: b'/nowhere/program'" in done.stdout
+    assert done.stdout.count("Running module ansible.builtin.command in a fork") == 2
 
 
 def test_interrupted_run_says_what_ran_and_leaves_nothing(root: Path, reports: Path) -> None:

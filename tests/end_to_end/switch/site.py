@@ -41,8 +41,6 @@ COLOURS = ("blue", "green")
 LOCAL = pytest.mark.parametrize("engine", ["local"], indirect=True, scope="session")
 COMPOSE = pytest.mark.parametrize("engine", ["compose"], indirect=True, scope="session")
 KUBERNETES = pytest.mark.parametrize("engine", ["kubernetes"], indirect=True, scope="session")
-# Tests of limits that a kernel enforces.
-LIMITED = pytest.mark.parametrize("engine", ["compose", "kubernetes"], indirect=True, scope="session")
 # Tests of what hosts have: one machine, two colours, a reverse proxy of their own.
 HOSTS = pytest.mark.parametrize("engine", ["local", "compose"], indirect=True, scope="session")
 # Somebody to write.

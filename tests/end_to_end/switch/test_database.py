@@ -93,7 +93,7 @@ def test_pgadmin_is_there_for_who_starts_it(own_site: ComposeSite, images: dict[
     assert not [path.name for path in secrets.glob("*_password") if path.read_text() in said]
 
     site.settings |= {"titanic_database_pgadmin": False}
-    assert "withdraw the service pgadmin" in site.succeed("-v")
+    assert "withdraw the service pgadmin" in site.succeed("-v", "--tags", "database")
     assert site.containers("pgadmin") == []
 
 
@@ -136,8 +136,8 @@ def test_a_newer_image_of_the_same_major_version_takes_over_the_data(
     assert site.ask("/people", "POST", PERSON)[0] == 201
     old = site.containers("database")[0]
     site.settings |= {"titanic_database_image": images["newer"]}
-    assert "start the service database" in site.succeed("--check", "-v")
+    assert "start the service database" in site.succeed("--check", "-v", "--tags", "database")
     assert site.containers("database")[0]["Id"] == old["Id"]
-    site.succeed()
+    site.succeed("--tags", "database,verify")
     (new,) = site.containers("database")
     assert (new["Config"]["Labels"]["newer"], site.rows()) == ("yes", PEOPLE + 1)

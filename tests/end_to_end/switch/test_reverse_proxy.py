@@ -113,7 +113,7 @@ def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine:
 
         # Another certificate is loaded.
         site.settings |= new.settings
-        site.succeed()
+        site.succeed("--tags", "secrets,api")
         assert seen(site.port, new.certificate) == (PEOPLE, new.serial)
 
         # What is refused changes nothing.
@@ -124,7 +124,7 @@ def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine:
         # Its own authority, under any name; plain HTTP is sent on.
         redirect = free_port()
         site.settings |= {"titanic_api_tls": "internal", "titanic_api_redirect_port": redirect}
-        site.succeed()
+        site.succeed("--tags", "secrets,api")
         root = (site.state / "front/caddy/pki/authorities/local/root.crt").read_text()
         assert seen(site.port, root)[0] == PEOPLE
         with pytest.raises(ssl.SSLError):
@@ -132,7 +132,7 @@ def test_https_with_a_given_certificate_and_with_an_authority_of_its_own(engine:
         assert sent_on("127.0.0.1", redirect, NAME) == f"https://{NAME}:{site.port}/people?limit=1"
         if IPV6:
             site.settings["titanic_api_address"] = "::1"
-            site.succeed()
+            site.succeed("--tags", "api")
             assert sent_on("::1", redirect, "[::1]") == f"https://[::1]:{site.port}/people?limit=1"
             site.settings["titanic_api_address"] = "[::1]"
         assert site.changed(site.succeed()) == 0
@@ -216,7 +216,7 @@ def test_a_certificate_is_fetched_by_acme_and_then_given(container_engine: Engin
         assert seen(443, root)[0] == PEOPLE
         assert site.changed(site.succeed()) == 0
         site.settings |= own.settings | {"titanic_api_tls": "given"}
-        site.succeed()
+        site.succeed("--tags", "secrets,api")
         assert seen(443, own.certificate) == (PEOPLE, own.serial)
         nothing_but_the_key_file_holds(site, own.key)
 

@@ -97,6 +97,7 @@ WHERE grantee = 'titanic_app' AND table_name = 'people'
 """
 
 
+@pytest.mark.shown_once
 def test_privileges_given_and_taken_by_hand_are_as_they_were_after_a_run(site: Site) -> None:
     before = site.administer(PRIVILEGES)
     site.administer("GRANT TRUNCATE ON people TO titanic_app; REVOKE DELETE ON people FROM titanic_app")

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,14 @@ class Builder:
         return {"whitestar.deploy.compose_image": given | options, "check_mode": check, "diff": True}
 
     def write(self, path: str, text: str) -> dict[str, Any]:
-        return {"ansible.builtin.copy": {"content": text, "dest": str(self.place / path), "mode": "0644"}}
+        """A task that does so, without a module that Ansible would have to send."""
+        with tempfile.NamedTemporaryFile("w", dir=self.place, delete=False) as file:
+            file.write(text)
+        return self.call(f"'cp {file.name} {self.place / path}'")
+
+    def call(self, command: str) -> dict[str, Any]:
+        """A task that runs a command on the controller; an expression."""
+        return {"ansible.builtin.debug": {"msg": f"{{{{ lookup('ansible.builtin.pipe', {command}) }}}}"}}
 
     def write_now(self, path: str, text: str) -> None:
         (self.place / path).write_text(text)
@@ -71,13 +80,15 @@ class Builder:
         """What each task gave back, failed or not, and all that Ansible said."""
         names = [f"result{number}" for number in range(len(tasks))]
         every = [task | {"register": name, "ignore_errors": True} for task, name in zip(tasks, names, strict=True)]
-        keep = self.write("results.json", f"{{{{ [{', '.join(names)}] | to_json }}}}")
+        keep = {"ansible.builtin.debug": {"msg": f"RESULTS {{{{ [{', '.join(names)}] | to_json | b64encode }}}}"}}
         left = self.place / "tmp"
+        left.mkdir(exist_ok=True)
         done = run_ansible(self.place, {"tasks": [*every, keep], "vars": {"ansible_remote_tmp": str(left)}}, "-vvv")
         assert done.returncode == 0, done.stdout
         assert list(left.iterdir()) == [], "arguments of a module, which may be secret, and a context"
         assert "Traceback" not in done.stdout
-        return json.loads((self.place / "results.json").read_text()), done.stdout
+        (found,) = re.findall(r"RESULTS ([\w+/=]+)", done.stdout)
+        return json.loads(base64.b64decode(found)), done.stdout
 
     def tags(self) -> list[str]:
         """In an order of ours: all images are of 1980, so that the engine has none."""
@@ -89,7 +100,11 @@ def builder(place: Path, context: Path, engine: dict[str, Any]) -> Builder:
     return Builder(place, engine)
 
 
-def test_twelve_steps(builder: Builder) -> None:
+def test_twelve_steps(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever builder the environment names; and an image that somebody has removed is built again."""
+    for name in ("BUILDX_BUILDER", "BUILDX_CONFIG", "BUILDKIT_HOST", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"):
+        monkeypatch.setenv(name, "nonesuch")
+    remove = f"docker --host unix://{builder.engine.socket} image rm {builder.repository}:1.2.3 {builder.repository}:"
     results, said = builder.run(
         builder.task(check=True),
         builder.task(),
@@ -102,8 +117,11 @@ def test_twelve_steps(builder: Builder) -> None:
         builder.task(),
         builder.task(check=True),
         builder.task(),
+        builder.call(f"'{remove}' ~ result8.image.identity"),
+        builder.task(check=True),
+        builder.task(),
     )
-    seen, done, seen_again, again, _, other_test, _, seen_change, changed, *last = results
+    seen, done, seen_again, again, _, other_test, _, seen_change, changed, *last, _, seen_gone, rebuilt = results
     assert seen["changed"]
     assert seen["image"]["reference"] == ""
     assert done["changed"]
@@ -119,10 +137,11 @@ def test_twelve_steps(builder: Builder) -> None:
     newer = changed["image"]
     assert newer["identity"] == seen_change["image"]["identity"] != image["identity"]
     assert newer["reference"] != image["reference"]
-    assert [result["changed"] for result in last] == [False, False]
-    # The two builds had the context sent, nothing else did.
+    assert [result["changed"] for result in (*last, seen_gone, rebuilt)] == [False, False, True, True]
+    assert rebuilt["image"]["identity"] == newer["identity"]
+    # The three builds had the context sent, nothing else did.
     sent = [line for line in said.splitlines() if " PUT " in line and "context.tar.gz" in line]
-    assert len(sent) == 2, sent
+    assert len(sent) == 3, sent
     assert builder.tags() == sorted([image["identity"], newer["identity"], "1.2.3"])
     kept = builder.engine.run("run", "--rm", newer["reference"], "sh", "-c", "cat /app/code; ls /app")
     assert kept == "print('changed')code\nfacts\n"
@@ -151,14 +170,6 @@ def test_an_argument_that_the_dockerfile_has_not_is_refused_by_name(builder: Bui
     assert "titanic_image_build_arguments: version is no text or number" in results[1]["msg"]
     assert "context.tar.gz" not in said
     assert (builder.state.images.exists(), builder.tags()) == (False, before)
-
-
-def test_a_builder_that_the_environment_names_is_not_used(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BUILDX_BUILDER", "BUILDX_CONFIG", "BUILDKIT_HOST", "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"):
-        monkeypatch.setenv(name, "nonesuch")
-    (done,), _ = builder.run(builder.task())
-    assert done["changed"]
-    ComposeRuntime(DockerClient.of(builder.options), builder.state).discard_image(done["image"]["identity"])
 
 
 def test_one_source_is_one_image_whenever_and_wherever_it_is_built(builder: Builder) -> None:
@@ -285,11 +296,13 @@ def test_proxies_of_the_client_reach_the_build_and_not_the_image(builder: Builde
 
 
 def test_a_gate_for_a_bill_that_is_not_there_is_refused(builder: Builder) -> None:
-    (result,), _ = builder.run(builder.task(scan_command=["true", "{sbom}"]))
-    assert "there is no bill of materials. Give the Dockerfile a stage sbom, or use {image}" in result["msg"]
-    builder.write_now("Dockerfile", "FROM scratch AS sbom\nCOPY code /other\n" + DOCKERFILE)
-    (result,), _ = builder.run(builder.task())
-    assert "the Dockerfile's stage sbom holds no file sbom.cdx.json" in result["msg"]
+    (none, _, other), _ = builder.run(
+        builder.task(scan_command=["true", "{sbom}"]),
+        builder.write("Dockerfile", "FROM scratch AS sbom\nCOPY code /other\n" + DOCKERFILE),
+        builder.task(),
+    )
+    assert "there is no bill of materials. Give the Dockerfile a stage sbom, or use {image}" in none["msg"]
+    assert "the Dockerfile's stage sbom holds no file sbom.cdx.json" in other["msg"]
     assert list(builder.state.images.iterdir()) == []
 
 
@@ -332,20 +345,6 @@ def test_a_registry_that_does_not_take_the_login_is_named_and_nothing_is_built(b
     assert list(builder.state.images.iterdir()) == []
 
 
-def test_an_image_that_somebody_removed_is_built_again(builder: Builder) -> None:
-    arguments: dict[str, Any] = {"build_arguments": {"version": "7"}}
-    client = ["docker", "--host", f"unix://{builder.engine.socket}"]
-    remove: dict[str, Any] = {
-        "ansible.builtin.command": {"argv": [*client, "image", "rm", f"{builder.repository}:7", "{{ name }}"]}
-    }
-    remove["vars"] = {"name": f"{builder.repository}:{{{{ result0.image.identity }}}}"}
-    tasks = [builder.task(**arguments), remove, *(builder.task(check=check, **arguments) for check in (True, False))]
-    (done, removed, seen, again), _ = builder.run(*tasks)
-    assert done["image"]["description"]["version"] == "7"
-    assert [result["changed"] for result in (removed, seen, again)] == [True, True, True]
-    assert again["image"]["identity"] == done["image"]["identity"]
-
-
 def test_an_image_of_somebody_s_keeps_its_name(builder: Builder) -> None:
     """That of a version is for people alone; without that of its content a release is refused."""
     engine = builder.engine
@@ -375,7 +374,6 @@ def test_an_image_of_somebody_s_keeps_its_name(builder: Builder) -> None:
 def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Builder) -> None:
     before = builder.tags()
     cases = {
-        "RUN echo no such luck >&2; exit 3\n": "no such luck",
         "RUN echo '[1]' > /app/facts\n": "'cat /app/facts' in the image must print a JSON object, it printed: [1]",
         "RUN rm /app/facts\n": "cat: /app/facts: No such file",
     }
@@ -387,15 +385,6 @@ def test_a_release_that_cannot_be_built_leaves_nothing_and_says_why(builder: Bui
         assert words in result["msg"]
     assert list(builder.state.images.iterdir()) == []
     assert builder.tags() == before
-
-
-def test_an_image_that_cannot_be_pushed_is_not_left(builder: Builder) -> None:
-    nowhere = f"127.0.0.1:9/{builder.repository}"
-    (result, again), _ = builder.run(*[builder.task(repository=nowhere, push=True)] * 2)
-    assert "127.0.0.1:9" in result["msg"]
-    assert again["failed"]
-    assert builder.engine.run("image", "ls", "--quiet", nowhere) == ""
-    assert list(builder.state.images.iterdir()) == []
 
 
 def test_a_release_that_cannot_be_built_leaves_its_evidence(builder: Builder) -> None:

@@ -196,6 +196,7 @@ def test_proxies_of_the_client_reach_no_release_and_no_command(target: Target, p
         ("exits", 240, "it ended at once (exit code 1); its last output:\ntiny release {} starts"),
         ("hungry", 240, "ran out of memory (limit: 64m); its last output:\ntiny release {} starts"),
     ],
+    ids=["exits", "hungry"],
 )
 def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     target: Target, behaviour: str, seconds: int, words: str

@@ -183,6 +183,7 @@ def test_a_release_that_died_is_started_again(state: State) -> None:
         ("fails", 120, "it got ready, but /people fails: 500"),
         ("slow", 120, "it got ready, but /people took longer than 2 s"),
     ],
+    ids=["exits", "never", "fails", "slow"],
 )
 def test_a_bad_release_is_recorded_and_the_old_one_serves_on(
     state: State, behaviour: str, seconds: int, words: str
@@ -503,8 +504,9 @@ def door(state: State) -> Iterator[dict[str, Any]]:
         ("breaks", "it got ready, but breaks a promise: it is promised: GET /promised: status is 404, not 200"),
         ("breaks later", "it took over, and breaks a promise: it is promised: GET /promised: status is 404, not 200"),
     ],
+    ids=["on trial", "once it serves"],
 )
-def test_a_release_that_breaks_a_promise_gives_way_to_the_one_before(
+def test_a_release_that_breaks_a_promise_gives_way(
     state: State, door: dict[str, Any], behaviour: str, words: str
 ) -> None:
     deploy(state, promising(make_workload(state, A)), reverse_proxy=door)
