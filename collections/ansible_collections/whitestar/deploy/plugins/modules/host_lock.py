@@ -210,13 +210,21 @@ def listening(pid: int) -> set[int]:
     """The TCP ports that a process listens on, as proc(5) has them. Empty for a process of somebody else's."""
     process = Path(f"/proc/{pid}")
     try:
-        sockets = {str(link.readlink()) for link in (process / "fd").iterdir()}
+        sockets = {_opened(link) for link in (process / "fd").iterdir()}
         lines = [line.split() for name in ("tcp", "tcp6") for line in (process / "net" / name).read_text().splitlines()]
     except OSError:
         return set()
     return {
         int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == LISTEN and f"socket:[{line[9]}]" in sockets
     }
+
+
+def _opened(link: Path) -> str:
+    """What a file descriptor is of; nothing of one that has been closed meanwhile, as under load."""
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:
+        return ""
 
 
 def known(uid: int) -> bool:
