@@ -7,10 +7,20 @@ ONLY ?=
 INVENTORY ?= inventories/local
 # Which target may go; that of another inventory has to be named.
 CONFIRM ?= local
+# What a pipeline says besides the inventory: the image and who must have signed it, and its accounts with the cluster and the registry.
+ACCOUNT = $(if $(TITANIC_KUBECONFIG),-e @.ci/account.yml)
+LOGIN = $(if $(REGISTRY_TOKEN),-e @.ci/login.yml)
+PIPELINE = -e @.ci/variables.yml $(ACCOUNT) $(LOGIN)
+PLAN ?= titanic.plan.json
+TO ?=
+OPERATION ?=
+# cosign is found on the path.
+SIGNED = PATH="$$(dirname "$$(bin/run deploy python -m bin.cosign)"):$$PATH"
 LAB := /var/lib/titanic-lab/engine/environment
 
 .PHONY: help up status stop start down lab lab-down cluster cluster-down test test-fast test-full bench docs lock clean \
-	prepare summary findings secrets licences audit cosign image sign sign-source
+	prepare summary findings secrets licences audit cosign image sign sign-source \
+	workflows account plan apply release smoke rollback drift operate
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,9 +61,36 @@ test-fast: ## for daily work, in about a minute: linters on what this branch has
 # The last commit with the names of 1.0.0, which deployments may still be of.
 UPGRADE_FROM ?= 97da1e90
 
-test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade
+test-full: ## what takes hours, one after the other: 20 releases and rollbacks at 200 requests a second, 20 kills, an upgrade, workflows
 	@TESTS_LANES=1 TESTS_SWITCH_ROUNDS=20 TESTS_SWITCH_RATE=200 TESTS_SWITCH_ALL=kubernetes TESTS_DATABASE_KILLS=20 TESTS_ROTATIONS=20 \
-		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) bin/run bench python -m tests.suite full
+		TESTS_UPGRADE_FROM=$(UPGRADE_FROM) TESTS_WORKFLOWS_ALL=1 bin/run bench python -m tests.suite full
+
+workflows: ## run the workflows that deploy, by act on the lab's engine: good and bad commits, under load
+	@TESTS_WORKFLOWS_ALL=1 bin/run bench python -m tests.suite workflows
+
+release: account ## deploy a release that was built and signed before (TITANIC_IMAGE, TITANIC_SIGNER_KEY), as cd.yml does
+	@$(SIGNED) bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(PIPELINE) $(ARGS)
+
+plan: account ## write what `make release` would do to the file PLAN, which somebody reads before `make apply` does it
+	@$(SIGNED) bin/run deploy ansible-playbook playbooks/plan.yml -i $(INVENTORY) $(PIPELINE) -e titanic_plan=$(abspath $(PLAN)) $(ARGS)
+
+apply: account ## do what the plan says, or refuse
+	@$(SIGNED) bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(PIPELINE) -e titanic_plan=$(abspath $(PLAN)) $(ARGS)
+
+smoke: account ## ask a deployment for each promise that can be asked for over HTTP
+	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ACCOUNT) --tags verify $(ARGS)
+
+rollback: account ## go back to the release before, or to a recorded one (TO=release)
+	@bin/run deploy ansible-playbook playbooks/roll-back.yml -i $(INVENTORY) $(ACCOUNT) $(if $(TO),-e titanic_rollback_to=$(TO)) $(ARGS)
+
+drift: account ## what differs from what was applied; the exit status is 2 where something does
+	@bin/run deploy ansible-playbook playbooks/find-drift.yml -i $(INVENTORY) $(ACCOUNT) $(ARGS)
+
+operate: ## one of rollback, drift and smoke, as OPERATION says
+	@$(MAKE) --no-print-directory $(or $(filter rollback drift smoke,$(OPERATION)),no-such-operation)
+
+account: # the kubeconfig that TITANIC_KUBECONFIG holds, where it holds one, for its owner alone
+	@[ -z "$$TITANIC_KUBECONFIG" ] || { umask 077; mkdir -p .state; printenv TITANIC_KUBECONFIG > .state/kubeconfig; }
 
 prepare: ## install what the tests take for granted and a bare Debian lacks; as root
 	@.ci/prepare
@@ -74,16 +111,17 @@ audit: ## known vulnerabilities of what is locked, asked of OSV; "not scanned" w
 	@bin/run bench python bin/audit.py $(ARGS)
 
 cosign: ## the path of Sigstore's cosign, which is fetched from Debian where there is none
-	@bin/run bench python -m bin.cosign
+	@bin/run deploy python -m bin.cosign
 
 image: ## build the image of this checkout and push it, as INVENTORY says; .reports/image.json tells which it is
-	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(ARGS)
+	@bin/run deploy ansible-playbook playbooks/build-image.yml -i $(INVENTORY) $(LOGIN) \
+		$(if $(TITANIC_IMAGE),-e titanic_image_repository=$(TITANIC_IMAGE)) $(ARGS)
 
 sign: ## sign that image and attest its provenance and bill of materials; by COSIGN_KEY, or by a workflow's identity
-	@bin/run bench python -m bin.image sign
+	@bin/run deploy python -m bin.image sign
 
 sign-source: ## attest the source of a release of the local provider, in service.sigstore.json
-	@bin/run bench python -m bin.image sign-source
+	@bin/run deploy python -m bin.image sign-source
 
 bench: ## measure the service beside two others, in one run, and draw the plot; then a million rows beside COPY, backups beside pg_basebackup
 	@bin/run bench python -m bench $(ARGS)

@@ -220,6 +220,7 @@ def steps() -> list[Step]:
         pytest_step("site", *deploying, engine=True),
         pytest_step("second-host", "tests/end_to_end/test_second_host.py", engine=True),
         pytest_step("image", "tests/end_to_end/image", engine=True),
+        pytest_step("workflows", "tests/end_to_end/workflows", engine=True),
         *(pytest_step(name, f"tests/repository/test_{name}.py") for name in ALONE),
         pytest_step("bench", "bench", needs=["bench/**/test_*.py"]),
     ]

@@ -33,7 +33,7 @@ from tests.steps import CLUSTER, LAB, PLAYBOOK, ROOT, Step, steps
 REPORTS = Path(os.environ.get("TESTS_REPORTS", ROOT / ".reports"))
 LANES = int(os.environ.get("TESTS_LANES", "3"))
 # Those that are run alone and at full measure by `make test-full`, which says how much that is.
-FULL = ("switch-",)
+FULL = ("switch-", "workflows")
 # A step that takes longer hangs.
 STEP_SECONDS = 3000
 # A test that is ended first takes away the site that it has made.

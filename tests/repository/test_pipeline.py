@@ -85,10 +85,82 @@ def test_jobs_have_a_time_limit_and_only_the_rights_that_they_name() -> None:
         assert "contents" in job["permissions"], name
 
 
-def test_no_workflow_has_a_secret() -> None:
-    """What a pull request runs, that of a fork too, has nothing to give away."""
-    for path in WORKFLOWS:
+def test_production_takes_what_staging_took_by_a_plan_that_was_approved() -> None:
+    """The image is built by one job; what deploys builds nothing, and each environment queues."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/cd.yml").read_text())["jobs"]
+    names = ["gate", "image", "staging", "plan", "production"]
+    assert {name: job.get("needs") for name, job in workflow.items()} == dict(zip(names, [None, *names], strict=False))
+    commands = {name: [step["run"] for step in job.get("steps", []) if "run" in step] for name, job in workflow.items()}
+    assert commands["staging"] == ["make release", "make smoke"]
+    assert commands["plan"] == ["make plan"]
+    assert commands["production"] == ["make apply", "make smoke"]
+    for name in ("staging", "production"):
+        assert workflow[name]["concurrency"] == {"group": workflow[name]["environment"], "cancel-in-progress": False}
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("release", "apply", "plan"):
+        assert re.search(rf"^{target}: .*\n\t@\$\(SIGNED\) .*\$\(PIPELINE\)", makefile, re.MULTILINE), target
+
+
+def test_a_secret_is_of_an_environment() -> None:
+    """Whose reviewers have let the job begin; none is the repository's."""
+    asking = [(name, job) for name, job in jobs() if "secrets." in yaml.safe_dump(job)]
+    assert {name for name, _ in asking} == {
+        "cd.yml: staging",
+        "cd.yml: plan",
+        "cd.yml: production",
+        "operate.yml: operate",
+    }
+    for name, job in asking:
+        assert job.get("environment"), name
+
+
+def test_a_fork_gets_no_secret() -> None:
+    ran_for_forks = [path for path in WORKFLOWS if "pull_request:" in path.read_text()]
+    assert ran_for_forks
+    for path in ran_for_forks:
         assert "secrets." not in path.read_text(), path.name
+
+
+def test_only_what_is_listed_is_operated() -> None:
+    def asked(operation: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "--no-print-directory", "-n", "operate", f"OPERATION={operation}", "TO=r7"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    listed = yaml.safe_load((ROOT / ".github/workflows/operate.yml").read_text())
+    choices = (listed.get("on") or listed[True])["workflow_dispatch"]["inputs"]["operation"]["options"]
+    for operation in choices:
+        assert asked(operation).returncode == 0, operation
+    assert "titanic_rollback_to=r7" in asked("rollback").stdout
+    for other in ("down", "rollback down", ""):
+        assert "tear" not in asked(other).stdout
+    assert asked("down").returncode != 0
+
+
+def test_an_account_is_for_its_owner_alone(tmp_path: Path) -> None:
+    command = ["make", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), "account"]
+    kept = tmp_path / ".state/kubeconfig"
+    subprocess.run(command, env={**os.environ, "TITANIC_KUBECONFIG": ""}, check=True, capture_output=True)
+    assert not kept.exists()
+    environment = {**os.environ, "TITANIC_KUBECONFIG": "planted\nlines"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert kept.read_text() == "planted\nlines\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "planted" not in done.stdout + done.stderr
+
+
+def test_act_reads_every_workflow() -> None:
+    done = subprocess.run(
+        ["act", "--list", "--container-architecture=linux/amd64", "--platform=ubuntu-24.04=none"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = {(words[-2], words[1]) for line in done.stdout.splitlines() if len(words := line.split()) > 4}
+    for path in WORKFLOWS:
+        for name in yaml.safe_load(path.read_text())["jobs"]:
+            assert (path.name, name) in listed, done.stdout
 
 
 def test_caches_are_keyed_by_locks() -> None:

@@ -26,8 +26,10 @@ RELEASE_STEPS = {
     "resumed": "finish the deployment of release {}",
     "deployed": "deploy release {}",
 }
-# Of the preflight, the plan itself and the questions afterwards: they say how a run goes about it, not what it does.
-LEFT_OUT = ("titanic_preflight_", "titanic_plan", "titanic_verify_")
+# Of the preflight, the plan itself, the questions afterwards and who pushes the image: they say how a run goes about
+# it, not what it does.
+# A pipeline's token for its registry is another one in each job.
+LEFT_OUT = ("titanic_preflight_", "titanic_plan", "titanic_verify_", "titanic_image_registry_login")
 # Interactive logins' parameters of RFC 7914, 2: 16 MiB and some 50 ms for each guess.
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 

@@ -210,9 +210,9 @@ def workload(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _user() -> str:
-    """The account that runs this; its number where it has no name."""
+    """Who TITANIC_USER says to run this, or the account that does; its number where it has no name."""
     try:
-        return getpass.getuser()
+        return os.environ.get("TITANIC_USER") or getpass.getuser()
     except (OSError, KeyError):  # the latter before Python 3.13
         return f"uid {os.getuid()}"
 

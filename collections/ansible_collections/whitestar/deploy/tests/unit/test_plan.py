@@ -30,6 +30,7 @@ def test_each_setting_has_a_fingerprint_and_a_secret_s_is_salted() -> None:
         "titanic_api_write_tokens": ["t"],
         "titanic_plan": "p",
         "titanic_preflight_plans": 1,
+        "titanic_image_registry_login": {"username": "u", "password": "the token of one job"},
     }
     first, second = fingerprints(values, OPTIONS, "salt"), fingerprints(values, OPTIONS, "other salt")
     assert set(first) == {"titanic_api_port", "titanic_api_write_tokens"}

@@ -184,12 +184,15 @@ def test_unknown_keys_of_a_connection_are_refused() -> None:
         database_environment({"host": "db", "prot": 1, "passwort": "x"})
 
 
-def test_a_run_is_known_by_its_process() -> None:
+def test_a_run_is_known_by_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TITANIC_USER", raising=False)
     identity = run_identity("ignored")
     assert identity["host"] == socket.gethostname()
     assert identity["user"] == getpass.getuser()
     assert Process.of(identity["pid"]) == Process(identity["pid"], identity["started"])
     assert identity_text(identity) == f"{getpass.getuser()}@{socket.gethostname()}"
+    monkeypatch.setenv("TITANIC_USER", "somebody")
+    assert run_identity("ignored")["user"] == "somebody"
 
 
 def test_the_state_lies_where_the_system_has_such_things(monkeypatch: pytest.MonkeyPatch) -> None:
