@@ -35,7 +35,7 @@ KINDS = (
 )
 NAMES = re.compile(
     r"titanic(-(api|job|secrets|owner|tls|ledger|stages|maintenance|maintenance-server|default-deny|dns|acme|"
-    r"database(-(app|owner|clients|cluster|cluster-clients|external))?))?|data-titanic-database-0"
+    r"backup(-authority)?|database(-(app|owner|clients|cluster|cluster-clients|external))?))?|data-titanic-database-0"
 )
 
 
