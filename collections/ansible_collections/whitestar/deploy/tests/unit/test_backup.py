@@ -33,7 +33,7 @@ from ansible_collections.whitestar.deploy.plugins.module_utils.release.backup im
     stamp,
 )
 from ansible_collections.whitestar.deploy.plugins.module_utils.release.ledger import Ledger
-from ansible_collections.whitestar.deploy.plugins.plugin_utils.validation import wrong_backups
+from ansible_collections.whitestar.deploy.plugins.plugin_utils.backup_validation import wrong_backups
 from ansible_collections.whitestar.deploy.tests.helpers import COLLECTION, add_release, history
 
 MIB = 2**20
