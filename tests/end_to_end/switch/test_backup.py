@@ -136,6 +136,7 @@ def test_a_second_run_changes_nothing_and_each_release_has_its_place(own_site: H
     assert re.search(r"newest: \S+(-full|F), 0\.\d hours ago", told)
 
 
+@pytest.mark.shown_once
 def test_another_run_at_work_keeps_each_of_them_out(own_site: HostSite) -> None:
     lock, ledger, now = own_site.state / "lock.json", own_site.state / "ledger.json", time.time()
     before = ledger.read_bytes()
