@@ -12,7 +12,6 @@ ACCOUNT = $(if $(TITANIC_KUBECONFIG),-e @.ci/account.yml)
 LOGIN = $(if $(REGISTRY_TOKEN),-e @.ci/login.yml)
 PIPELINE = -e @.ci/variables.yml $(ACCOUNT) $(LOGIN)
 PLAN ?= titanic.plan.json
-TO ?=
 OPERATION ?=
 # cosign is found on the path.
 SIGNED = PATH="$$(dirname "$$(bin/run deploy python -m bin.cosign)"):$$PATH"
@@ -81,7 +80,7 @@ smoke: account ## ask a deployment for each promise that can be asked for over H
 	@bin/run deploy ansible-playbook site.yml -i $(INVENTORY) $(ACCOUNT) --tags verify $(ARGS)
 
 rollback: account ## go back to the release before, or to a recorded one (TO=release)
-	@bin/run deploy ansible-playbook playbooks/roll-back.yml -i $(INVENTORY) $(ACCOUNT) $(if $(TO),-e titanic_rollback_to=$(TO)) $(ARGS)
+	@bin/run deploy ansible-playbook playbooks/roll-back.yml -i $(INVENTORY) $(ACCOUNT) $${TO:+-e @.ci/rollback.yml} $(ARGS)
 
 drift: account ## what differs from what was applied; the exit status is 2 where something does
 	@bin/run deploy ansible-playbook playbooks/find-drift.yml -i $(INVENTORY) $(ACCOUNT) $(ARGS)

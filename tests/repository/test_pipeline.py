@@ -130,10 +130,32 @@ def test_only_what_is_listed_is_operated() -> None:
     choices = (listed.get("on") or listed[True])["workflow_dispatch"]["inputs"]["operation"]["options"]
     for operation in choices:
         assert asked(operation).returncode == 0, operation
-    assert "titanic_rollback_to=r7" in asked("rollback").stdout
+    assert "@.ci/rollback.yml" in asked("rollback").stdout
     for other in ("down", "rollback down", ""):
         assert "tear" not in asked(other).stdout
     assert asked("down").returncode != 0
+
+
+def test_what_is_typed_for_a_rollback_is_no_word_of_a_command(tmp_path: Path) -> None:
+    typed = f"r7; touch {tmp_path}/shell $(shell touch {tmp_path}/make) titanic_confirm_teardown=prod"
+    play = tmp_path / "play.yml"
+    play.write_text(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.debug:\n"
+        "        msg: \"{{ [titanic_rollback_to, titanic_confirm_teardown | default('none')] }}\"\n"
+    )
+    program = tmp_path / "bin/run"
+    program.parent.mkdir()
+    # What bin/run is given to run, but with this playbook.
+    program.write_text(f'#!/bin/sh\nshift 5\nexec {sys.executable} -m ansible playbook {play} "$@"\n')
+    program.chmod(0o755)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    command = ["make", "--no-print-directory", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), "rollback"]
+    ran = subprocess.run(command, env={**os.environ, "TO": typed}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = json.loads(ran.stdout.partition("=> ")[2].partition("\n\n")[0])["msg"]
+    assert said == [typed, "none"]
+    assert not {"shell", "make"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_an_account_is_for_its_owner_alone(tmp_path: Path) -> None:
