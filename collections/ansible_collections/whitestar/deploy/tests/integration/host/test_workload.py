@@ -39,6 +39,7 @@ def test_the_filters_have_the_names_that_roles_use() -> None:
         "merge_overrides",
         "release_objects",
         "release_promises",
+        "rotation_kinds",
         "reverse_proxy",
         "run_identity",
         "run_kind",
