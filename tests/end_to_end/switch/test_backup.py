@@ -128,9 +128,13 @@ def people(site: HostSite) -> set[str]:
 
 
 def test_a_second_run_changes_nothing_and_each_release_has_its_place(own_site: HostSite) -> None:
+    migrated = (own_site.state / "answers/migrate.json").stat().st_mtime
     assert own_site.changed(own_site.succeed()) == 0
     (entry,) = own_site.ledger()
     assert entry["point"].startswith("before-")
+    events = json.loads((own_site.state / "ledger.json").read_text())["events"]
+    (point,) = (event for event in events if event["kind"] == "point")
+    assert datetime.fromisoformat(point["at"]).timestamp() < migrated, "before its migration"
     assert entry["backup"].endswith("F" if isinstance(own_site, ComposeSite) else "-full")
     told = own_site.succeed("--tags", "status")
     assert re.search(r"newest: \S+(-full|F), 0\.\d hours ago", told)
